@@ -1,0 +1,1 @@
+//! The Portside agent.

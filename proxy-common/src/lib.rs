@@ -1,0 +1,2 @@
+//! The pure datapath core and the map ABI.
+#![no_std]
