@@ -1,0 +1,42 @@
+//! What can change while the programs run.
+
+/// The one element of the configuration array. All times are in jiffies (the agent knows the kernel's HZ).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Config {
+    /// Egress hints of flows hold while this equals their epoch; bumped on route, neighbour and link changes.
+    /// Never 0, which marks a flow without hints.
+    pub epoch: u32,
+    /// Seed of the hash that chooses a slot.
+    pub seed: u32,
+    /// Coarse step at which a flow's last-seen time is written and its other direction repaired.
+    pub refresh: u32,
+    /// A TCP flow that has ended gives up its reply tuple after this time.
+    pub tcp_closed: u32,
+    /// The same for an idle, open TCP flow.
+    pub tcp_idle: u32,
+    /// The same for a UDP flow; a later datagram starts a new flow.
+    pub udp_idle: u32,
+    /// First port that a full proxy takes when the client's own is not free, host byte order.
+    pub port_first: u16,
+    /// Last such port.
+    pub port_last: u16,
+}
+
+impl Config {
+    /// The defaults for a kernel with `hz` jiffies per second. Times are those of conntrack under kube-proxy.
+    pub const fn for_hz(hz: u32, seed: u32) -> Self {
+        Self {
+            epoch: 1,
+            seed,
+            refresh: hz,
+            tcp_closed: 60 * hz,
+            tcp_idle: 86_400 * hz,
+            udp_idle: 120 * hz,
+            port_first: 1024,
+            port_last: 65_535,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Config>() == 28);

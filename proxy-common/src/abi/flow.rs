@@ -1,0 +1,262 @@
+//! Flows: what becomes of the packets of one direction of one connection.
+//!
+//! A connection has two entries, one for each direction, each under the tuple that its packets show at the
+//! hook that rewrites them. Each entry holds the whole rewrite. The two mirror each other: the key of one is
+//! the inverse of the rewritten tuple of the other, so that either can be rebuilt from its peer.
+
+use crate::addr::{Addr, Be16};
+
+/// Which way a packet crosses the hook. It is part of the key, so that a reply is restored at its client's
+/// edge and nowhere earlier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Dir {
+    /// From a device into the node.
+    In = 0,
+    /// Out of the node through a device.
+    Out = 1,
+}
+
+impl Dir {
+    #[inline(always)]
+    pub const fn from_bits(bits: u8) -> Self {
+        if bits & 1 == 0 { Self::In } else { Self::Out }
+    }
+}
+
+/// A connection's addresses and ports, as one packet of it shows them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[repr(C)]
+pub struct Tuple<A> {
+    pub src: A,
+    pub dst: A,
+    pub sport: Be16,
+    pub dport: Be16,
+}
+
+impl<A: Addr> Tuple<A> {
+    /// The tuple of the answer to this packet.
+    #[inline(always)]
+    pub fn inverse(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            sport: self.dport,
+            dport: self.sport,
+        }
+    }
+}
+
+/// Key of the flow tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct FlowKey<A> {
+    pub tuple: Tuple<A>,
+    /// IP protocol number in the low byte, [`Dir`] in the next: one word, so that the key has no padding.
+    pub kind: u32,
+}
+
+impl<A: Addr> FlowKey<A> {
+    #[inline(always)]
+    pub fn new(tuple: Tuple<A>, proto: u8, dir: Dir) -> Self {
+        Self {
+            tuple,
+            kind: proto as u32 | (dir as u32) << 8,
+        }
+    }
+
+    #[inline(always)]
+    pub fn proto(&self) -> u8 {
+        self.kind as u8
+    }
+
+    #[inline(always)]
+    pub fn dir(&self) -> Dir {
+        Dir::from_bits((self.kind >> 8) as u8)
+    }
+}
+
+/// Where a rewritten packet goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Route {
+    /// On to the next layer: the stack at ingress, the device at egress.
+    Stack = 0,
+    /// Out through [`Flow::ifindex`], past the stack.
+    Forward = 1,
+    /// Received again, as if it had come in by [`Flow::ifindex`]: a reply for a process on this node, taken
+    /// where the stack expects it to come from.
+    Receive = 2,
+}
+
+impl Route {
+    #[inline(always)]
+    pub const fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::Stack,
+            1 => Self::Forward,
+            _ => Self::Receive,
+        }
+    }
+}
+
+/// Value of the flow tables: one direction of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct Flow<A> {
+    /// The tuple that the packet leaves with.
+    pub to: Tuple<A>,
+    pub backend: u32,
+    /// The backend's generation when the flow was made.
+    pub generation: u32,
+    pub service: u32,
+    /// The device of [`Route::Forward`] and [`Route::Receive`].
+    pub ifindex: u32,
+    /// The same for the other direction, from which its entry can be rebuilt.
+    pub peer_ifindex: u32,
+    /// The hints below hold while this equals the configuration's epoch; 0 for never.
+    pub epoch: u32,
+    /// Low 32 bits of jiffies, at a coarse step.
+    pub last_seen: u32,
+    /// Hint: destination MAC, then source MAC, as the Ethernet header begins.
+    pub macs: [u8; 12],
+    /// Hint: largest layer-3 packet towards `ifindex`, in bytes; 0 for not known.
+    pub mtu: u16,
+    /// A [`Route`].
+    pub route: u8,
+    /// The [`Route`] of the other direction.
+    pub peer_route: u8,
+    /// The [`Dir`] of the other direction's key.
+    pub peer_dir: u8,
+    /// Bits of [`flow_state`].
+    pub state: u8,
+    pub reserved: u16,
+}
+
+pub mod flow_state {
+    /// This is the direction of replies.
+    pub const REPLY: u8 = 1;
+    /// The other direction has been seen.
+    pub const ANSWERED: u8 = 1 << 1;
+    /// A FIN or RST was seen, in either direction.
+    pub const CLOSING: u8 = 1 << 2;
+}
+
+impl<A: Addr> Flow<A> {
+    /// The key of the other direction's entry.
+    #[inline(always)]
+    pub fn peer_key(&self, proto: u8) -> FlowKey<A> {
+        FlowKey::new(self.to.inverse(), proto, Dir::from_bits(self.peer_dir))
+    }
+
+    /// The other direction's entry, rebuilt from this one, which stands under `key`. Without hints: they are
+    /// looked up when it is first used.
+    #[inline(always)]
+    pub fn peer(&self, key: &FlowKey<A>) -> Self {
+        Self {
+            to: key.tuple.inverse(),
+            backend: self.backend,
+            generation: self.generation,
+            service: self.service,
+            ifindex: self.peer_ifindex,
+            peer_ifindex: self.ifindex,
+            epoch: 0,
+            last_seen: self.last_seen,
+            macs: [0; 12],
+            mtu: 0,
+            route: self.peer_route,
+            peer_route: self.route,
+            peer_dir: key.dir() as u8,
+            state: self.state ^ flow_state::REPLY,
+            reserved: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_reply(&self) -> bool {
+        self.state & flow_state::REPLY != 0
+    }
+}
+
+/// Key of the fragment table: the datagram that a fragment belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct FragmentKey<A> {
+    pub src: A,
+    pub dst: A,
+    /// The identification field as it stands in the header.
+    pub id: u32,
+    /// IP protocol number and [`Dir`], as in [`FlowKey::kind`].
+    pub kind: u32,
+}
+
+/// Value of the fragment table: the ports that only the first fragment shows.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct FragmentPorts {
+    pub sport: Be16,
+    pub dport: Be16,
+}
+
+const _: () = assert!(size_of::<FlowKey<crate::addr::Ip4>>() == 16);
+const _: () = assert!(size_of::<FlowKey<crate::addr::Ip6>>() == 40);
+// One cache line: in an LRU map's element the value of a 16-byte key begins at a multiple of 64.
+const _: () = assert!(size_of::<Flow<crate::addr::Ip4>>() == 60);
+const _: () = assert!(size_of::<Flow<crate::addr::Ip6>>() == 84);
+const _: () = assert!(size_of::<FragmentKey<crate::addr::Ip4>>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Ip4;
+
+    #[test]
+    fn either_direction_is_rebuilt_from_the_other() {
+        let ip = |n| Ip4::from([10, 0, 0, n]);
+        let key = FlowKey::new(
+            Tuple {
+                src: ip(1),
+                dst: ip(2),
+                sport: Be16::new(4000),
+                dport: Be16::new(30000),
+            },
+            TCP,
+            Dir::In,
+        );
+        let flow = Flow {
+            to: Tuple {
+                src: ip(3),
+                dst: ip(4),
+                sport: Be16::new(4001),
+                dport: Be16::new(80),
+            },
+            backend: 7,
+            generation: 2,
+            service: 9,
+            ifindex: 3,
+            peer_ifindex: 5,
+            last_seen: 11,
+            route: Route::Forward as u8,
+            peer_route: Route::Receive as u8,
+            peer_dir: Dir::In as u8,
+            ..Flow::default()
+        };
+        let reply = flow.peer(&key);
+        let reply_key = flow.peer_key(TCP);
+        assert_eq!(
+            reply_key.tuple,
+            Tuple {
+                src: ip(4),
+                dst: ip(3),
+                sport: Be16::new(80),
+                dport: Be16::new(4001)
+            }
+        );
+        assert_eq!(reply.to, key.tuple.inverse());
+        assert!(reply.is_reply());
+        assert_eq!(reply.peer_key(TCP), key);
+        assert_eq!(reply.peer(&reply_key), flow);
+    }
+
+    use super::super::TCP;
+}

@@ -1,0 +1,74 @@
+//! Services, slots, session affinity and source ranges.
+
+use crate::addr::Addr;
+
+/// A run of the slot array: `slots[base .. base + len]` are backend ids.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct Extent {
+    pub base: u32,
+    pub len: u32,
+}
+
+/// One service port of one family. Replaced as a whole (a hash map value), so that a reader sees either the
+/// old extents or the new ones.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct Service {
+    /// Bits of [`service_flags`].
+    pub flags: u32,
+    /// ClientIP affinity: jiffies after the last new connection for which it holds; 0 for none.
+    pub affinity: u32,
+    /// For traffic to the ClusterIP (`internalTrafficPolicy` applied).
+    pub internal: Extent,
+    /// For traffic to NodePort, external and load-balancer IPs (`externalTrafficPolicy` applied).
+    pub external: Extent,
+    /// For traffic to an external address from a pod of this node or from the node itself: under
+    /// `externalTrafficPolicy: Local` it may use every endpoint (spec F7, F8).
+    pub short_circuit: Extent,
+}
+
+pub mod service_flags {
+    /// An empty internal extent means drop (endpoints exist, none is local), not refuse.
+    pub const INTERNAL_DROP: u32 = 1;
+    /// The same for the external extent.
+    pub const EXTERNAL_DROP: u32 = 1 << 1;
+    /// `loadBalancerSourceRanges` are set: the source must be found in the ranges table.
+    pub const SOURCE_RANGES: u32 = 1 << 2;
+}
+
+/// Key of the affinity table: shared by all frontends of a service port (spec H2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct AffinityKey<A> {
+    pub client: A,
+    pub service: u32,
+}
+
+/// Value of the affinity table.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct Affinity {
+    pub backend: u32,
+    pub generation: u32,
+    /// Low 32 bits of jiffies at the last new connection.
+    pub last_used: u32,
+}
+
+/// Data of the longest-prefix-match key of the source ranges: the service id is always matched in full, so a
+/// prefix has 32 + n bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct RangeKey<A> {
+    pub service: u32,
+    pub addr: A,
+}
+
+impl<A: Addr> RangeKey<A> {
+    /// Prefix length of a whole key, in bits.
+    pub const BITS: u32 = 32 + 32 * A::WORDS as u32;
+}
+
+const _: () = assert!(size_of::<Service>() == 32);
+const _: () = assert!(size_of::<AffinityKey<crate::addr::Ip4>>() == 8);
+const _: () = assert!(size_of::<AffinityKey<crate::addr::Ip6>>() == 20);

@@ -1,0 +1,228 @@
+//! The address families, and the byte-order types that keys and headers are made of.
+//!
+//! One source serves both families: everything above is generic over [`Family`]; what differs between IPv4
+//! and IPv6 is an address type and a handful of constants.
+
+use core::hash::Hash;
+
+/// A 16-bit value in network byte order, as a port stands in a header. Never does arithmetic by accident.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(transparent)]
+pub struct Be16(pub u16);
+
+impl Be16 {
+    /// From host byte order.
+    #[inline(always)]
+    pub const fn new(host: u16) -> Self {
+        Self(host.to_be())
+    }
+
+    /// In host byte order.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+/// A 32-bit value in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[repr(transparent)]
+pub struct Be32(pub u32);
+
+impl Be32 {
+    /// From host byte order.
+    #[inline(always)]
+    pub const fn new(host: u32) -> Self {
+        Self(host.to_be())
+    }
+
+    /// In host byte order.
+    #[inline(always)]
+    pub const fn get(self) -> u32 {
+        u32::from_be(self.0)
+    }
+}
+
+/// An address as it lies in the packet: its 32-bit words, each holding the bytes in network order.
+pub trait Addr: Copy + Eq + Hash + Default + core::fmt::Debug + 'static {
+    /// `0.0.0.0` or `::`.
+    const ANY: Self;
+    /// How many 32-bit words the address has.
+    const WORDS: usize;
+
+    /// Word `i`, bytes in network order; 0 past the end.
+    fn word(&self, i: usize) -> u32;
+
+    /// Is this a loopback address (127/8, `::1`)?
+    fn is_loopback(&self) -> bool;
+
+    /// All words folded into one, for hashes.
+    #[inline(always)]
+    fn fold(&self) -> u32 {
+        let mut h = self.word(0);
+        let mut i = 1;
+        while i < Self::WORDS {
+            h = h.rotate_left(7) ^ self.word(i);
+            i += 1;
+        }
+        h
+    }
+}
+
+/// An IPv4 address, bytes in network order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(transparent)]
+pub struct Ip4(pub u32);
+
+/// An IPv6 address, bytes in network order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[repr(transparent)]
+pub struct Ip6(pub [u32; 4]);
+
+impl From<[u8; 4]> for Ip4 {
+    fn from(b: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(b))
+    }
+}
+
+impl From<core::net::Ipv4Addr> for Ip4 {
+    fn from(a: core::net::Ipv4Addr) -> Self {
+        a.octets().into()
+    }
+}
+
+impl From<Ip4> for core::net::Ipv4Addr {
+    fn from(a: Ip4) -> Self {
+        a.0.to_ne_bytes().into()
+    }
+}
+
+impl From<[u8; 16]> for Ip6 {
+    fn from(b: [u8; 16]) -> Self {
+        let w = |i: usize| u32::from_ne_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+        Self([w(0), w(4), w(8), w(12)])
+    }
+}
+
+impl From<core::net::Ipv6Addr> for Ip6 {
+    fn from(a: core::net::Ipv6Addr) -> Self {
+        a.octets().into()
+    }
+}
+
+impl From<Ip6> for core::net::Ipv6Addr {
+    fn from(a: Ip6) -> Self {
+        let mut b = [0; 16];
+        for (i, w) in a.0.iter().enumerate() {
+            b[i * 4..i * 4 + 4].copy_from_slice(&w.to_ne_bytes());
+        }
+        b.into()
+    }
+}
+
+impl Addr for Ip4 {
+    const ANY: Self = Self(0);
+    const WORDS: usize = 1;
+
+    #[inline(always)]
+    fn word(&self, i: usize) -> u32 {
+        if i == 0 { self.0 } else { 0 }
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        self.0.to_ne_bytes()[0] == 127
+    }
+}
+
+impl Addr for Ip6 {
+    const ANY: Self = Self([0; 4]);
+    const WORDS: usize = 4;
+
+    #[inline(always)]
+    fn word(&self, i: usize) -> u32 {
+        match i {
+            0 => self.0[0],
+            1 => self.0[1],
+            2 => self.0[2],
+            3 => self.0[3],
+            _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 1u32.to_be()
+    }
+}
+
+/// An address family. A marker: all its knowledge is in the associated items.
+pub trait Family: Copy + Default + 'static {
+    type Addr: Addr;
+    /// The EtherType, in host byte order.
+    const ETHERTYPE: u16;
+    /// Address family number of the kernel (`AF_INET`, `AF_INET6`).
+    const AF: u8;
+    const IS_V6: bool;
+    /// Length of the fixed IP header in bytes.
+    const HEADER_LEN: usize;
+    /// Offset of the source address in the IP header.
+    const SRC_OFFSET: usize;
+    /// Offset of the destination address in the IP header.
+    const DST_OFFSET: usize;
+    /// The ICMP of this family, as an IP protocol number.
+    const ICMP_PROTO: u8;
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct V4;
+
+/// IPv6.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct V6;
+
+impl Family for V4 {
+    type Addr = Ip4;
+    const ETHERTYPE: u16 = 0x0800;
+    const AF: u8 = 2;
+    const IS_V6: bool = false;
+    const HEADER_LEN: usize = 20;
+    const SRC_OFFSET: usize = 12;
+    const DST_OFFSET: usize = 16;
+    const ICMP_PROTO: u8 = 1;
+}
+
+impl Family for V6 {
+    type Addr = Ip6;
+    const ETHERTYPE: u16 = 0x86dd;
+    const AF: u8 = 10;
+    const IS_V6: bool = true;
+    const HEADER_LEN: usize = 40;
+    const SRC_OFFSET: usize = 8;
+    const DST_OFFSET: usize = 24;
+    const ICMP_PROTO: u8 = 58;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn addresses_round_trip_in_network_order() {
+        let a4 = Ipv4Addr::new(10, 1, 2, 3);
+        assert_eq!(Ipv4Addr::from(Ip4::from(a4)), a4);
+        let a6: Ipv6Addr = "2001:db8::1:2".parse().unwrap();
+        assert_eq!(Ipv6Addr::from(Ip6::from(a6)), a6);
+        assert_eq!(Be16::new(80).0.to_ne_bytes(), [0, 80]);
+    }
+
+    #[test]
+    fn loopback_is_127_slash_8_and_colon_colon_1() {
+        assert!(Ip4::from(Ipv4Addr::new(127, 8, 0, 1)).is_loopback());
+        assert!(!Ip4::from(Ipv4Addr::new(128, 0, 0, 1)).is_loopback());
+        assert!(Ip6::from(Ipv6Addr::LOCALHOST).is_loopback());
+        assert!(!Ip6::from(Ipv6Addr::UNSPECIFIED).is_loopback());
+    }
+}
