@@ -1,1 +1,3 @@
 //! The Portside agent.
+
+pub mod model;

@@ -1,0 +1,131 @@
+//! Address ranges.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+use super::Family;
+
+/// An address range, its host bits always zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cidr {
+    addr: IpAddr,
+    prefix: u8,
+}
+
+/// Text that is no address range.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CidrError(String);
+
+impl Cidr {
+    /// The range of `prefix` bits that holds `addr`; `None` if the family has fewer bits.
+    pub fn new(addr: IpAddr, prefix: u8) -> Option<Self> {
+        let addr = match addr {
+            IpAddr::V4(v4) if prefix <= 32 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
+            }
+            IpAddr::V6(v6) if prefix <= 128 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
+            }
+            _ => return None,
+        };
+        Some(Self { addr, prefix })
+    }
+
+    /// Its first address.
+    pub const fn addr(self) -> IpAddr {
+        self.addr
+    }
+
+    /// How many leading bits are fixed.
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    pub const fn family(self) -> Family {
+        Family::of(self.addr)
+    }
+
+    pub fn contains(self, addr: IpAddr) -> bool {
+        self.family() == Family::of(addr) && Self::new(addr, self.prefix) == Some(self)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+
+    /// Reads `addr/prefix`; whitespace around it does not count.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.trim()
+            .split_once('/')
+            .and_then(|(addr, prefix)| Self::new(addr.parse().ok()?, prefix.parse().ok()?))
+            .ok_or_else(|| CidrError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.prefix)
+    }
+}
+
+impl fmt::Display for CidrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not an address range (address/bits)", self.0)
+    }
+}
+
+impl std::error::Error for CidrError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_without_its_host_bits_and_its_whitespace() {
+        for (text, range) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            (" 192.0.2.1/32\n", "192.0.2.1/32"),
+            ("1.2.3.4/0", "0.0.0.0/0"),
+            ("fd00:1:2::3/32", "fd00:1::/32"),
+            ("::1/0", "::/0"),
+            ("fd00::1/128", "fd00::1/128"),
+        ] {
+            assert_eq!(text.parse::<Cidr>().unwrap().to_string(), range);
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for text in [
+            "",
+            "10.0.0.1",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "10.0.0.0/-1",
+            "a/8",
+        ] {
+            assert!(text.parse::<Cidr>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_holds_the_addresses_of_its_own_family_that_share_its_bits() {
+        let holds = |range: &str, addr: &str| {
+            range
+                .parse::<Cidr>()
+                .unwrap()
+                .contains(addr.parse().unwrap())
+        };
+        assert!(holds("10.0.0.0/8", "10.255.0.1"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("0.0.0.0/0", "11.0.0.1"));
+        assert!(!holds("0.0.0.0/0", "::1"));
+        assert!(holds("fd00::/16", "fd00:ffff::1"));
+    }
+}
