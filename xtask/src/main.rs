@@ -1,1 +1,86 @@
-fn main() {}
+//! The one build system: `cargo xtask <command>`.
+//!
+//! Each command is a file of its own and begins by getting what it needs (`setup`), so that any of them may be the
+//! first one that is run in a fresh clone.
+
+mod build;
+mod cargo;
+mod lint;
+mod object_check;
+mod packages;
+mod privilege;
+mod programs;
+mod setup;
+mod shell;
+mod test;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::build::Profile;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Builds, tests and demonstrates Portside"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what the eBPF build needs, and say what was taken
+    Setup,
+    /// Build the eBPF object and the agent that carries it, as one static binary
+    Build {
+        /// Optimise the agent (the eBPF object always is)
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run the suites; the last line is their sum
+    Test(test::Options),
+    /// Check formatting and clippy, as CI does
+    Lint,
+    /// Show the datapath at work in a small cluster of network namespaces
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Measure the datapath
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
+        Task::Setup => setup::toolchain().map(|_| ExitCode::SUCCESS),
+        Task::Build { release } => {
+            let artifacts = build::all(if release {
+                Profile::Release
+            } else {
+                Profile::Dev
+            })?;
+            println!("{}", artifacts.agent.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Test(options) => test::run(&options),
+        Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+        Task::Demo { args } => programs::run("demo", &args, &setup::runtime::DEMO),
+        Task::Bench { args } => programs::run("bench", &args, &setup::runtime::BENCH),
+    }
+}

@@ -1,0 +1,138 @@
+//! `build`: the eBPF object first, then the agent that embeds it.
+//!
+//! The object has a compiler and a target directory of its own, so that it never waits for a lock of the host's
+//! cargo. The agent is linked statically: the one file is all that a node needs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    cargo, object_check, setup,
+    setup::toolchain::Toolchain,
+    shell::{self, say},
+};
+
+/// BPF programs have the byte order of the kernel that loads them.
+const BPF_TARGET: &str = if cfg!(target_endian = "little") {
+    "bpfel-unknown-none"
+} else {
+    "bpfeb-unknown-none"
+};
+
+/// Debug information is where the linker takes the BTF from.
+const BPF_FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+/// What a build leaves behind.
+pub struct Artifacts {
+    pub object: PathBuf,
+    pub agent: PathBuf,
+}
+
+impl Artifacts {
+    /// How the programs of the `tests` package learn the paths.
+    pub fn variables(&self) -> [(&'static str, &Path); 2] {
+        [
+            ("PORTSIDE_EBPF_OBJECT", &self.object),
+            ("PORTSIDE_AGENT", &self.agent),
+        ]
+    }
+}
+
+pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
+    let object = object(&setup::toolchain()?)?;
+    let agent = agent(&object, profile)?;
+    Ok(Artifacts { object, agent })
+}
+
+fn object(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
+    say("Building", "the eBPF object");
+    let variable = |suffix| {
+        format!(
+            "CARGO_TARGET_{}_{suffix}",
+            BPF_TARGET.replace('-', "_").to_uppercase()
+        )
+    };
+    let mut command = match toolchain.compiler.own_cargo() {
+        Some(cargo) => cargo::command_of(cargo, "build"),
+        None => cargo::command("build"),
+    };
+    command
+        .args([
+            "--quiet",
+            "--release",
+            "--package",
+            "proxy-ebpf",
+            "--bin",
+            "portside",
+        ])
+        .args([
+            "--target",
+            BPF_TARGET,
+            "-Z",
+            "build-std=core",
+            "--target-dir",
+        ])
+        .arg(shell::target_dir().join("ebpf"))
+        // Allows `-Z` and the unstable parts of `core` on a stable compiler; a nightly does not mind.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTC", &toolchain.compiler.rustc)
+        .env(variable("LINKER"), &toolchain.linker)
+        .env(variable("RUSTFLAGS"), BPF_FLAGS);
+    // Flags meant for the host's compiler would replace ours, and a wrapper may hide our compiler.
+    for host_only in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
+        command.env_remove(host_only);
+    }
+    let object = cargo::executable(&mut command, "portside").context("building the eBPF object")?;
+    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    object_check::refuse_memory_calls(&bytes)?;
+    Ok(object)
+}
+
+fn agent(object: &Path, profile: Profile) -> anyhow::Result<PathBuf> {
+    let target = static_target(&setup::toolchain::host_compiler()?);
+    say("Building", format!("the agent ({target}, static)"));
+    let mut command = cargo::command("build");
+    command
+        .args([
+            "--quiet",
+            "--package",
+            "proxy-agent",
+            "--bin",
+            "proxy-agent",
+        ])
+        // Named even where it is the host's own: the flags then stay away from build scripts and macros.
+        .args(["--target", &target])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("PORTSIDE_EBPF_OBJECT", object);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    cargo::executable(&mut command, "proxy-agent").context("building the agent")
+}
+
+/// musl where both its standard library and its C compiler are installed, else the host's own target.
+fn static_target(host: &setup::toolchain::Compiler) -> String {
+    let musl = host.version.host.replace("-gnu", "-musl");
+    let library = host.sysroot.join("lib/rustlib").join(&musl).join("lib");
+    if library.is_dir() && shell::find("musl-gcc").is_some() {
+        musl
+    } else {
+        host.version.host.clone()
+    }
+}

@@ -1,0 +1,38 @@
+//! `demo` and `bench`: the programs of the `tests` package that run against a release build, as root.
+//!
+//! They get the paths of the object and of the agent in the same variables as the test suites.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use anyhow::Context as _;
+
+use crate::{
+    build::{self, Profile},
+    cargo,
+    privilege::Root,
+    setup::runtime::{self, Tool},
+    shell::say,
+};
+
+/// Builds everything in release mode, then runs the program `name`; its exit code is ours.
+pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<ExitCode> {
+    let root = Root::require(name)?;
+    runtime::ensure(tools)?;
+    let artifacts = build::all(Profile::Release)?;
+    say("Building", format!("the {name} program"));
+    let program = cargo::executable(
+        cargo::command("build").args(["--quiet", "--release", "--package", "tests", "--bin", name]),
+        name,
+    )?;
+    let status = root
+        .command(&program, &artifacts.variables())
+        .args(args)
+        .status()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    Ok(ExitCode::from(
+        status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(1),
+    ))
+}

@@ -1,0 +1,46 @@
+//! Programs that the demo, the tests and the benchmark call, installed when a command first needs them.
+
+use anyhow::Context as _;
+
+use crate::{packages, shell};
+
+/// A program and the package that brings it; the name is the same on Debian, Ubuntu and Fedora but for iproute.
+#[derive(Clone, Copy)]
+pub struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const IP: Tool = Tool {
+    program: "ip",
+    package: "iproute2",
+};
+const CURL: Tool = Tool {
+    program: "curl",
+    package: "curl",
+};
+const NFT: Tool = Tool {
+    program: "nft",
+    package: "nftables",
+};
+
+pub const TESTS: [Tool; 1] = [IP];
+pub const DEMO: [Tool; 2] = [IP, CURL];
+pub const BENCH: [Tool; 2] = [IP, NFT];
+
+pub fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
+    let missing: Vec<_> = tools
+        .iter()
+        .filter(|tool| shell::find(tool.program).is_none())
+        .map(|tool| tool.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    packages::install(&missing).with_context(|| {
+        format!(
+            "this command needs {}: install it with your package manager",
+            missing.join(" and ")
+        )
+    })
+}

@@ -1,0 +1,190 @@
+//! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
+//!
+//! L0 runs as the caller with the host's toolchain. L1 and L2 are the test targets of the `tests` package, told apart
+//! by their names (`l1*` is L1, every other one L2); they run as root and get the paths of what was built.
+
+mod summary;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use self::summary::Summary;
+use crate::{
+    build::{self, Profile},
+    cargo::{self, Executable},
+    privilege::Root,
+    setup::runtime,
+    shell::say,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Run this level only
+    #[arg(long)]
+    level: Option<Level>,
+    /// Run only the tests whose name contains this
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Level {
+    /// Unit and property tests, on the host
+    L0,
+    /// Packet tables through the loaded programs
+    L1,
+    /// Topologies of network namespaces with real sockets
+    L2,
+}
+
+impl Level {
+    /// The level of a test target of the `tests` package.
+    fn of(target: &str) -> Self {
+        if target.starts_with("l1") {
+            Self::L1
+        } else {
+            Self::L2
+        }
+    }
+}
+
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let levels = options
+        .level
+        .map_or_else(|| Level::value_variants().to_vec(), |level| vec![level]);
+    let mut total = Summary::default();
+    let mut complete = true;
+
+    if levels.contains(&Level::L0) {
+        let summary = run_l0(options.filter.as_deref())?;
+        complete &= ran_something(Level::L0, &summary, options);
+        total.add(summary);
+    }
+    let in_kernel: Vec<_> = levels
+        .into_iter()
+        .filter(|level| *level != Level::L0)
+        .collect();
+    if !in_kernel.is_empty() {
+        let root = Root::require("this level of tests")?;
+        runtime::ensure(&runtime::TESTS)?;
+        let artifacts = build::all(Profile::Dev)?;
+        say("Building", "the suites");
+        let suites = cargo::executables(cargo::command("test").args([
+            "--quiet",
+            "--package",
+            "tests",
+            "--test",
+            "*",
+            "--no-run",
+        ]))?;
+        for level in in_kernel {
+            let mut summary = Summary::default();
+            for suite in suites
+                .iter()
+                .filter(|suite| Level::of(&suite.name) == level)
+            {
+                summary.add(run_suite(
+                    suite,
+                    root,
+                    &artifacts,
+                    options.filter.as_deref(),
+                )?);
+            }
+            complete &= ran_something(level, &summary, options);
+            total.add(summary);
+        }
+    }
+
+    for reason in total.skip_reasons() {
+        println!("skipped: {reason}");
+    }
+    println!("{total}");
+    let ok = complete && total.failed() == 0 && total.ran() > 0;
+    Ok(if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A level without a single test is a broken set-up, unless a filter left nothing of it.
+fn ran_something(level: Level, summary: &Summary, options: &Options) -> bool {
+    let ok = summary.ran() > 0 || options.filter.is_some();
+    if !ok {
+        say("Failed", format!("{level:?} ran no test"));
+    }
+    ok
+}
+
+fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
+    let mut summary = Summary::default();
+    for selection in [
+        &["--workspace", "--exclude", "tests"][..],
+        &["--package", "tests", "--lib"],
+    ] {
+        say("Testing", format!("L0, {}", selection.join(" ")));
+        let mut command = cargo::command("test");
+        // All crates are to be heard, also behind one that fails.
+        command
+            .args(["--no-fail-fast"])
+            .args(selection)
+            .args(filter);
+        summary.add(stream(&mut command)?);
+    }
+    Ok(summary)
+}
+
+fn run_suite(
+    suite: &Executable,
+    root: Root,
+    artifacts: &build::Artifacts,
+    filter: Option<&str>,
+) -> anyhow::Result<Summary> {
+    say(
+        "Testing",
+        format!("{:?}, {}", Level::of(&suite.name), suite.name),
+    );
+    stream(
+        root.command(&suite.path, &artifacts.variables())
+            .args(filter),
+    )
+}
+
+/// Runs one test program, its output passed on line by line as it comes.
+fn stream(command: &mut Command) -> anyhow::Result<Summary> {
+    let name = command.get_program().display().to_string();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {name}"))?;
+    let output = child.stdout.take().context("stdout is piped")?;
+    let mut summary = Summary::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        summary.read(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && summary.failed() == 0 {
+        // It died before it could count: a crash or a build error.
+        say("Failed", format!("{name}: {status}"));
+        summary.fail();
+    }
+    Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_is_of_the_level_that_its_name_begins_with() {
+        assert_eq!(Level::of("l1_tables"), Level::L1);
+        assert_eq!(Level::of("l2_matrix"), Level::L2);
+        assert_eq!(Level::of("testbed"), Level::L2);
+    }
+}
