@@ -11,16 +11,30 @@
 //! |---|---|
 //! | `object` | the objects that come in, and the events that carry them |
 //! | `desired` | the values that go out |
+//! | `store` | objects by key, and which services an event makes dirty |
+//! | `claims` | which service owns a frontend that two of them claim |
+//! | `endpoints` | the endpoints of a service port, merged from its slices |
+//! | `policy` | which of those endpoints the internal and the external scope use |
 //! | `address` | addresses that no cluster object may name |
 //! | `cidr` | address ranges |
+//! | `warning` | what is wrong with objects that were accepted |
 
 mod address;
 mod cidr;
+mod claims;
 mod desired;
+mod endpoints;
 mod object;
+mod policy;
+mod store;
+mod warning;
+
+#[cfg(test)]
+mod tests;
 
 pub use address::not_routable;
 pub use cidr::{Cidr, CidrError};
+pub use claims::Place;
 pub use desired::{
     DesiredService, Endpoint, EndpointId, Frontend, FrontendKind, OnEmpty, Scope, ServicePortKey,
 };
@@ -28,3 +42,5 @@ pub use object::{
     Conditions, EndpointSlice, Event, Family, Kind, Node, ObjectName, Protocol, Service,
     ServicePort, ServiceType, SliceEndpoint, SlicePort, TrafficPolicy,
 };
+pub use store::Store;
+pub use warning::Warning;

@@ -1,0 +1,149 @@
+//! Which service owns a frontend that two of them claim.
+//!
+//! Every service claims all its frontends, and all claims are kept. The first in order (older service, then namespace
+//! and name, then the service's own order of ports) owns the place; when it leaves, the next one is the owner without
+//! anyone having to remember it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+};
+
+use super::{Family, Frontend, FrontendKind, ObjectName, Protocol, Service, ServicePort};
+
+/// What only one service port can own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    pub family: Family,
+    /// `None` for a NodePort.
+    pub addr: Option<IpAddr>,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            family,
+            addr,
+            port,
+            protocol,
+        } = self;
+        match addr {
+            Some(addr) => write!(f, "{addr} port {port}/{protocol}"),
+            None => write!(f, "node port {port}/{protocol} ({family})"),
+        }
+    }
+}
+
+/// A service port's wish for a place. The least claim wins.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Claim {
+    created: i64,
+    pub service: ObjectName,
+    /// Index among the service's ports.
+    port: usize,
+}
+
+/// All claims of all services.
+#[derive(Default, Debug)]
+pub struct Claims {
+    by_place: HashMap<Place, BTreeSet<Claim>>,
+}
+
+impl Claims {
+    /// Who has the place?
+    pub fn owner(&self, place: &Place) -> Option<&Claim> {
+        self.by_place.get(place)?.first()
+    }
+
+    /// Who has the place next, should its owner leave?
+    pub fn runner_up(&self, place: &Place) -> Option<&Claim> {
+        self.by_place.get(place)?.iter().nth(1)
+    }
+
+    pub fn insert(&mut self, place: Place, claim: Claim) {
+        self.by_place.entry(place).or_default().insert(claim);
+    }
+
+    pub fn remove(&mut self, place: &Place, claim: &Claim) {
+        if let Some(claims) = self.by_place.get_mut(place) {
+            claims.remove(claim);
+            if claims.is_empty() {
+                self.by_place.remove(place);
+            }
+        }
+    }
+
+    /// The frontends that port number `index` of `service` owns in `family`, sorted.
+    pub fn owned(&self, service: &Service, index: usize, family: Family) -> Vec<Frontend> {
+        let port = &service.ports[index];
+        let claim = claim(service, index);
+        frontends(service, port, family)
+            .into_iter()
+            .filter(|frontend| self.owner(&place(frontend, port, family)) == Some(&claim))
+            .collect()
+    }
+}
+
+/// Everything that `service` claims.
+pub fn of(service: &Service) -> BTreeSet<(Place, Claim)> {
+    let mut claims = BTreeSet::new();
+    for (index, port) in service.ports.iter().enumerate() {
+        for &family in &service.families {
+            for frontend in frontends(service, port, family) {
+                claims.insert((place(&frontend, port, family), claim(service, index)));
+            }
+        }
+    }
+    claims
+}
+
+fn claim(service: &Service, port: usize) -> Claim {
+    Claim {
+        created: service.created,
+        service: service.name.clone(),
+        port,
+    }
+}
+
+fn place(frontend: &Frontend, port: &ServicePort, family: Family) -> Place {
+    Place {
+        family,
+        addr: frontend.addr,
+        port: frontend.port,
+        protocol: port.protocol,
+    }
+}
+
+/// Where the port would be reached if no other service were there: sorted, each place once. An address that the service
+/// lists twice counts as the kind that asks for more: as load-balancer IP (with its source ranges) before external IP.
+fn frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<Frontend> {
+    let at = |kind, addrs: &[IpAddr]| {
+        addrs
+            .iter()
+            .filter(|&&addr| Family::of(addr) == family)
+            .map(|&addr| Frontend {
+                kind,
+                addr: Some(addr),
+                port: port.port,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut frontends = [
+        at(FrontendKind::ClusterIp, &service.cluster_ips),
+        at(FrontendKind::LoadBalancer, &service.load_balancer_ips),
+        at(FrontendKind::ExternalIp, &service.external_ips),
+    ]
+    .concat();
+    frontends.extend(port.node_port.map(|port| Frontend {
+        kind: FrontendKind::NodePort,
+        addr: None,
+        port,
+    }));
+    frontends.sort_unstable();
+    let mut seen = BTreeSet::new();
+    frontends.retain(|frontend| seen.insert(frontend.addr));
+    frontends
+}

@@ -1,0 +1,253 @@
+//! Objects by key, and which services an event makes dirty.
+//!
+//! In: [`Event`]s, in any order. Out: [`Store::take_dirty`] names the services whose desired state may have changed, and
+//! [`Store::desired`] gives it. Applying an event costs what the changed object and the services that it touches cost,
+//! however many others there are. Nothing is dirty before both lists are complete: until then, what is missing cannot be
+//! told from what is not there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
+};
+
+use super::{
+    Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName, Service,
+    ServicePortKey,
+    claims::{self, Claims},
+    endpoints, policy,
+    warning::Warning,
+};
+
+#[derive(Debug)]
+pub struct Store {
+    node: Node,
+    services: BTreeMap<ObjectName, Service>,
+    /// The slices of each service (that may not exist), by name.
+    slices: HashMap<ObjectName, BTreeMap<String, EndpointSlice>>,
+    /// The service that each slice belongs to.
+    slice_owners: HashMap<ObjectName, ObjectName>,
+    claims: Claims,
+    services_synced: bool,
+    slices_synced: bool,
+    dirty: BTreeSet<ObjectName>,
+    warnings: Vec<Warning>,
+}
+
+impl Store {
+    /// An empty store on the node named `node_name`.
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node: Node::named(node_name),
+            services: BTreeMap::new(),
+            slices: HashMap::new(),
+            slice_owners: HashMap::new(),
+            claims: Claims::default(),
+            services_synced: false,
+            slices_synced: false,
+            dirty: BTreeSet::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::ServiceUpserted(service) => self.put_service(service),
+            Event::ServiceDeleted(name) => self.delete_service(&name),
+            Event::SliceUpserted(slice) => self.put_slice(slice),
+            Event::SliceDeleted(name) => self.delete_slice(&name),
+            Event::NodeChanged(node) => self.put_node(node),
+            Event::Synced(Kind::Service) => self.services_synced = true,
+            Event::Synced(Kind::EndpointSlice) => self.slices_synced = true,
+        }
+    }
+
+    /// Are both lists complete?
+    pub fn is_synced(&self) -> bool {
+        self.services_synced && self.slices_synced
+    }
+
+    /// The services to look at again, each once, and forgets them. Empty until the store is synced; the first time after
+    /// that it names every service.
+    pub fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
+        if self.is_synced() {
+            mem::take(&mut self.dirty)
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// What was found wrong with objects since the last call.
+    pub fn take_warnings(&mut self) -> Vec<Warning> {
+        mem::take(&mut self.warnings)
+    }
+
+    /// The desired state of a service: one value per port and family, in the service's own order. Empty for a service
+    /// that is not (or no longer) there.
+    pub fn desired(&self, name: &ObjectName) -> Vec<DesiredService> {
+        let Some(service) = self.services.get(name) else {
+            return Vec::new();
+        };
+        (0..service.ports.len())
+            .flat_map(|index| {
+                service
+                    .families
+                    .iter()
+                    .map(move |&family| self.desired_port(service, index, family))
+            })
+            .collect()
+    }
+
+    /// All services, by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The node that this store is for.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    fn desired_port(&self, service: &Service, index: usize, family: Family) -> DesiredService {
+        let port = &service.ports[index];
+        let key = ServicePortKey {
+            service: service.name.clone(),
+            port_name: port.name.clone(),
+            protocol: port.protocol,
+            family,
+        };
+        let slices = self
+            .slices
+            .get(&service.name)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let candidates = endpoints::merge(slices, &key, &self.node.name);
+        let choice = policy::choose(
+            &candidates,
+            &self.node,
+            service.internal_policy,
+            service.external_policy,
+        );
+        DesiredService {
+            frontends: self.claims.owned(service, index, family),
+            endpoints: candidates.iter().map(|c| c.endpoint).collect(),
+            internal: choice.internal,
+            external: choice.external,
+            cluster: choice.cluster,
+            has_any: choice.has_any,
+            affinity: service.affinity,
+            source_ranges: effective_ranges(&service.source_ranges, family),
+            key,
+        }
+    }
+
+    fn put_service(&mut self, service: Service) {
+        let name = service.name.clone();
+        let old = self.services.get(&name);
+        if old == Some(&service) {
+            return;
+        }
+        let before = old.map(claims::of).unwrap_or_default();
+        self.move_claims(&before, &claims::of(&service));
+        self.services.insert(name.clone(), service);
+        self.dirty.insert(name);
+    }
+
+    fn delete_service(&mut self, name: &ObjectName) {
+        if let Some(old) = self.services.remove(name) {
+            self.move_claims(&claims::of(&old), &BTreeSet::new());
+            self.dirty.insert(name.clone());
+        }
+    }
+
+    /// Replaces the claims `before` of a service by those it has `after`; services that lose or gain a place by it
+    /// become dirty.
+    fn move_claims(
+        &mut self,
+        before: &BTreeSet<(claims::Place, claims::Claim)>,
+        after: &BTreeSet<(claims::Place, claims::Claim)>,
+    ) {
+        for (place, claim) in before.difference(after) {
+            let owned = self.claims.owner(place) == Some(claim);
+            self.claims.remove(place, claim);
+            if let Some(heir) = self.claims.owner(place).filter(|_| owned) {
+                self.dirty.insert(heir.service.clone());
+            }
+        }
+        for (place, claim) in after.difference(before) {
+            self.claims.insert(*place, claim.clone());
+            let (Some(winner), Some(second)) =
+                (self.claims.owner(place), self.claims.runner_up(place))
+            else {
+                continue;
+            };
+            let loser = if winner == claim { second } else { claim };
+            self.dirty.insert(loser.service.clone());
+            self.warnings.push(Warning::FrontendConflict {
+                place: *place,
+                winner: winner.service.clone(),
+                loser: loser.service.clone(),
+            });
+        }
+    }
+
+    fn put_slice(&mut self, mut slice: EndpointSlice) {
+        let refused = endpoints::refuse_unroutable(&mut slice);
+        let owner = slice.service_name();
+        match self.slice_owners.insert(slice.name.clone(), owner.clone()) {
+            Some(old) if old != owner => self.detach_slice(&old, &slice.name),
+            _ => {}
+        }
+        let siblings = self.slices.entry(owner.clone()).or_default();
+        if siblings.get(&slice.name.name) == Some(&slice) {
+            return;
+        }
+        siblings.insert(slice.name.name.clone(), slice);
+        self.warnings.extend(refused);
+        self.touch(&owner);
+    }
+
+    fn delete_slice(&mut self, name: &ObjectName) {
+        if let Some(owner) = self.slice_owners.remove(name) {
+            self.detach_slice(&owner, name);
+        }
+    }
+
+    fn detach_slice(&mut self, owner: &ObjectName, name: &ObjectName) {
+        if let Some(siblings) = self.slices.get_mut(owner) {
+            siblings.remove(&name.name);
+            if siblings.is_empty() {
+                self.slices.remove(owner);
+            }
+        }
+        self.touch(owner);
+    }
+
+    fn put_node(&mut self, node: Node) {
+        let old = mem::replace(&mut self.node, node);
+        if (&old.name, &old.zone) != (&self.node.name, &self.node.zone) {
+            self.dirty.extend(self.services.keys().cloned());
+        }
+    }
+
+    /// Makes a service dirty, if there is such a service.
+    fn touch(&mut self, name: &ObjectName) {
+        if self.services.contains_key(name) {
+            self.dirty.insert(name.clone());
+        }
+    }
+}
+
+/// The ranges that restrict `family`: those of the family, unless one of them holds every address.
+fn effective_ranges(ranges: &[Cidr], family: Family) -> Vec<Cidr> {
+    let mut ranges: Vec<Cidr> = ranges
+        .iter()
+        .copied()
+        .filter(|range| range.family() == family)
+        .collect();
+    if ranges.iter().any(|range| range.prefix() == 0) {
+        return Vec::new();
+    }
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
+}

@@ -1,0 +1,45 @@
+//! What is wrong with objects that were accepted: the rest of the object is in force. The caller logs it.
+
+use std::{fmt, net::IpAddr};
+
+use super::{ObjectName, claims::Place};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// A slice names an endpoint that no slice may name.
+    EndpointRefused {
+        slice: ObjectName,
+        addr: IpAddr,
+        reason: &'static str,
+    },
+    /// Two services claim one place; the loser goes without it.
+    FrontendConflict {
+        place: Place,
+        winner: ObjectName,
+        loser: ObjectName,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndpointRefused {
+                slice,
+                addr,
+                reason,
+            } => write!(
+                f,
+                "EndpointSlice {slice}: endpoint {addr} is not used: {reason}"
+            ),
+            Self::FrontendConflict {
+                place,
+                winner,
+                loser,
+            } => write!(
+                f,
+                "Service {loser} is not served at {place}: Service {winner} claims it and comes first \
+                 (by age, then by name)"
+            ),
+        }
+    }
+}
