@@ -28,7 +28,7 @@ pub fn install(packages: &[&str]) -> anyhow::Result<()> {
         Ok(root) => root,
         Err(reason) => bail!("cannot install {list}: {reason}"),
     };
-    refresh(root);
+    refresh();
     say("Installing", format!("{list} (apt)"));
     let mut command = apt_get(root);
     command
@@ -39,9 +39,7 @@ pub fn install(packages: &[&str]) -> anyhow::Result<()> {
 
 /// The version apt would install of each package; packages that it does not know are left out.
 pub fn candidates(packages: &[&str]) -> HashMap<String, String> {
-    if let Ok(root) = available() {
-        refresh(root);
-    }
+    refresh();
     shell::capture(
         Command::new("apt-cache")
             .env("LC_ALL", "C")
@@ -53,6 +51,7 @@ pub fn candidates(packages: &[&str]) -> HashMap<String, String> {
 
 /// The packages whose name matches the regular expression.
 pub fn search(expression: &str) -> Vec<String> {
+    refresh();
     shell::capture(Command::new("apt-cache").args(["search", "--names-only", expression]))
         .map_or_else(Vec::new, |text| {
             text.lines()
@@ -63,9 +62,10 @@ pub fn search(expression: &str) -> Vec<String> {
 }
 
 /// Fresh package lists, once a run. A failure is not fatal: older lists often still do.
-fn refresh(root: Root) {
+fn refresh() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        let Ok(root) = available() else { return };
         say("Updating", "package lists (apt)");
         if let Err(error) = shell::run(apt_get(root).arg("update")) {
             say("Warning", format!("{error:#}"));

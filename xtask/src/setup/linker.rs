@@ -22,7 +22,7 @@ use crate::{
 const PROBE: &str = include_str!("linker_probe.rs");
 
 /// The release that we install, and the LLVM versions that it builds against.
-const RELEASE: &str = "0.13";
+const RELEASE: &str = "^0.13";
 const BUILDS_WITH: RangeInclusive<u32> = 21..=23;
 
 /// An installed linker that fits.

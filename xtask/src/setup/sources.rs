@@ -67,6 +67,7 @@ fn rustup_nightly() -> anyhow::Result<()> {
 fn rustup(args: &[&str]) -> anyhow::Result<()> {
     shell::run(
         Command::new("rustup")
+            .env("RUST_BACKTRACE", "0")
             .arg("--quiet")
             .args(args)
             .stdout(Stdio::null()),
