@@ -1,0 +1,199 @@
+//! The agent under test: one process per node, in the node's namespace, with its log kept.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::topology::Node;
+
+/// The variable that names the agent's static binary.
+pub const BINARY_VARIABLE: &str = "PORTSIDE_AGENT";
+
+/// How long the first sync may take, loading and verifying the programs included.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long it may take to stop before it is killed.
+const STOPPED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How many lines of a log a failed test shows.
+const SHOWN_LINES: usize = 40;
+
+/// Where on an uplink the packets are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Uplink {
+    Xdp,
+    Tc,
+}
+
+/// The agent's binary, if the environment names one.
+pub fn binary() -> Option<PathBuf> {
+    std::env::var_os(BINARY_VARIABLE).map(PathBuf::from)
+}
+
+pub struct Agent {
+    pid: Pid,
+    state: Arc<State>,
+    /// Starts the process, collects its log and reaps it.
+    keeper: Option<JoinHandle<()>>,
+    node: String,
+}
+
+#[derive(Default)]
+struct State {
+    log: Mutex<Log>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Vec<String>,
+    ready: bool,
+    ended: bool,
+}
+
+impl Agent {
+    /// Starts an agent on `node` and waits until it says that its first sync is programmed.
+    pub fn start(node: &Node, manifests: &Path, uplink: Uplink) -> Result<Self> {
+        let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
+        let mut command = node.netns().command(binary)?;
+        let xdp = match uplink {
+            Uplink::Xdp => "native",
+            Uplink::Tc => "off",
+        };
+        command
+            .arg("run")
+            .args([
+                "--node-name",
+                node.name(),
+                "--workloads",
+                "auto",
+                "--xdp",
+                xdp,
+            ])
+            .args(["--uplinks", &node.uplinks().join(",")])
+            .arg("--manifests")
+            .arg(manifests)
+            .arg("--bpffs")
+            .arg(&node.bpffs)
+            .arg("--cgroup")
+            .arg(&node.cgroup)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let agent = Self::keep(command, node.name().to_owned())?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// The end of the agent's log.
+    pub fn log(&self) -> String {
+        let log = self.state.log();
+        let from = log.lines.len().saturating_sub(SHOWN_LINES);
+        format!(
+            "--- agent of {} ---\n{}\n",
+            self.node,
+            log.lines[from..].join("\n")
+        )
+    }
+
+    /// Runs the command on a thread that lives as long as the process: the process is told to end with its parent,
+    /// and to the kernel the parent is the thread.
+    fn keep(mut command: Command, node: String) -> Result<Self> {
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        let state = Arc::new(State::default());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let logging = Arc::clone(&state);
+        let keeper = thread::spawn(move || {
+            let mut child = match command.spawn() {
+                Ok(child) => child,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            let stderr = child.stderr.take().expect("stderr is piped");
+            let _ = sender.send(Ok(Pid::from_raw(child.id() as i32)));
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                logging.add(line);
+            }
+            let end = child
+                .wait()
+                .map_or_else(|error| error.to_string(), |status| status.to_string());
+            logging.end(&end);
+        });
+        let pid = receiver
+            .recv()
+            .context("the agent's keeper is gone")?
+            .context("starting the agent")?;
+        Ok(Self {
+            pid,
+            state,
+            keeper: Some(keeper),
+            node,
+        })
+    }
+
+    fn wait_until_ready(&self) -> Result<()> {
+        self.state.wait(READY_WITHIN, |log| log.ready || log.ended);
+        if self.state.log().ready {
+            return Ok(());
+        }
+        bail!(
+            "the agent was not ready within {READY_WITHIN:?}\n{}",
+            self.log()
+        )
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            if self.state.log().ended {
+                break;
+            }
+            // Not reaped yet, or only just: an id is not given again so soon.
+            let _ = kill(self.pid, signal);
+            self.state.wait(STOPPED_WITHIN, |log| log.ended);
+        }
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl State {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log
+            .lock()
+            .expect("nobody panics while holding the log")
+    }
+
+    /// Waits until the log is as wanted, but not for longer than `patience`.
+    fn wait(&self, patience: Duration, wanted: impl Fn(&Log) -> bool) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.log(), patience, |log| !wanted(log));
+        drop(waited.expect("nobody panics while holding the log"));
+    }
+
+    fn add(&self, line: String) {
+        let mut log = self.log();
+        log.ready |= line.contains("ready");
+        log.lines.push(line);
+        self.changed.notify_all();
+    }
+
+    fn end(&self, status: &str) {
+        let mut log = self.log();
+        log.lines.push(format!("(ended: {status})"));
+        log.ended = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,195 @@
+//! A topology with a cast of pods, echo servers on all of them, manifests, and an agent on each node.
+//!
+//! The cast: on node N the servers `pN` and `pNb` and the client pod `cN`. The nodes themselves serve, too, as
+//! host-network backends. Everything serves [`PORT`] and [`OTHER_PORT`] over TCP and UDP, in both families.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::Result;
+
+use crate::address::{self, Family, Pair};
+use crate::agent::{Agent, Uplink};
+use crate::manifests::{Endpoints, Manifests, Service};
+use crate::sockets::Protocol;
+use crate::sockets::echo::EchoServer;
+use crate::topology::{Host, Node, Plan, Pod, Topology};
+
+/// Where the servers listen.
+pub const PORT: u16 = 8080;
+pub const OTHER_PORT: u16 = 9090;
+
+/// The port of a service on its cluster address.
+pub const SERVICE_PORT: u16 = 80;
+
+const FIRST_NODE_PORT: u16 = 30000;
+
+/// The name of a service's port of this protocol.
+pub fn port_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "t",
+        Protocol::Udp => "u",
+    }
+}
+
+// Dropped in this order: agents before what they serve, the topology last.
+pub struct Cluster {
+    agents: Mutex<Vec<Agent>>,
+    _servers: Vec<EchoServer>,
+    pods: Vec<Pod>,
+    pub manifests: Manifests,
+    pub topology: Topology,
+    uplink: Uplink,
+    next_service: AtomicU16,
+}
+
+/// The addresses that a service was given.
+#[derive(Clone, Debug)]
+pub struct Vip {
+    pub name: String,
+    pub ip: Pair,
+    pub node_port: u16,
+}
+
+impl Cluster {
+    /// Everything but the agents.
+    pub fn build(plan: &Plan, uplink: Uplink) -> Result<Self> {
+        let plan = Plan {
+            wire_like_uplinks: uplink == Uplink::Xdp,
+            ..plan.clone()
+        };
+        let topology = Topology::build(&plan)?;
+        let mut pods = Vec::new();
+        for node in &topology.nodes {
+            for name in ["p{}", "p{}b", "c{}"] {
+                pods.push(node.add_pod(&name.replace("{}", &node.number.to_string()))?);
+            }
+        }
+        let hosts = pods
+            .iter()
+            .map(|pod| -> &Host { pod })
+            .chain(topology.nodes.iter().map(|node| &node.host));
+        let servers = hosts.map(serve_both_ports).collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            agents: Mutex::default(),
+            _servers: servers.into_iter().flatten().collect(),
+            pods,
+            manifests: Manifests::create(&topology.run)?,
+            topology,
+            uplink,
+            next_service: AtomicU16::new(1),
+        })
+    }
+
+    /// The same with agents that are ready.
+    pub fn start(plan: &Plan, uplink: Uplink) -> Result<Self> {
+        let cluster = Self::build(plan, uplink)?;
+        cluster.start_agents()?;
+        Ok(cluster)
+    }
+
+    /// Starts an agent on each node, all at once, and waits until each has programmed what the manifests say.
+    pub fn start_agents(&self) -> Result<()> {
+        let agents = std::thread::scope(|scope| {
+            let start =
+                |node| scope.spawn(move || Agent::start(node, self.manifests.dir(), self.uplink));
+            let starting: Vec<_> = self.topology.nodes.iter().map(start).collect();
+            let join = |start: std::thread::ScopedJoinHandle<_>| {
+                start.join().expect("starting an agent does not panic")
+            };
+            starting.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?;
+        self.agents
+            .lock()
+            .expect("nobody panics while holding the agents")
+            .extend(agents);
+        Ok(())
+    }
+
+    /// Stops all agents and waits until they have ended.
+    pub fn stop_agents(&self) {
+        self.agents
+            .lock()
+            .expect("nobody panics while holding the agents")
+            .clear();
+    }
+
+    /// The ends of all agents' logs.
+    pub fn logs(&self) -> String {
+        let agents = self
+            .agents
+            .lock()
+            .expect("nobody panics while holding the agents");
+        agents.iter().map(Agent::log).collect()
+    }
+
+    /// A pod of the cast.
+    pub fn pod(&self, name: &str) -> &Pod {
+        let named = self.pods.iter().find(|pod| pod.name == name);
+        named.unwrap_or_else(|| panic!("{name} is not in the cast"))
+    }
+
+    /// A node, counted from 1.
+    pub fn node(&self, number: usize) -> &Node {
+        &self.topology.nodes[number - 1]
+    }
+
+    /// Addresses for a new service.
+    pub fn vip(&self, name: &str) -> Vip {
+        let number = self.next_service.fetch_add(1, Ordering::Relaxed);
+        Vip {
+            name: format!("{name}-{number}"),
+            ip: address::service(number),
+            node_port: FIRST_NODE_PORT + number,
+        }
+    }
+
+    /// A new service over TCP and UDP with the pods as its endpoints.
+    pub fn publish(&self, name: &str, pods: &[&Pod]) -> Result<Vip> {
+        let vip = self.vip(name);
+        self.manifests.apply_endpoints(&vip.endpoints(pods))?;
+        self.manifests.apply(&vip.service())?;
+        Ok(vip)
+    }
+}
+
+impl Vip {
+    /// The service with a port for each protocol, on the cluster address and as a node port.
+    pub fn service(&self) -> Service {
+        Protocol::BOTH
+            .into_iter()
+            .fold(Service::new(&self.name, self.ip), |service, protocol| {
+                service.node_port(port_name(protocol), protocol, SERVICE_PORT, self.node_port)
+            })
+    }
+
+    /// Endpoints of the service, with no pod yet.
+    pub fn no_endpoints(&self) -> Endpoints {
+        Protocol::BOTH
+            .into_iter()
+            .fold(Endpoints::of(&self.name), |endpoints, protocol| {
+                endpoints.port(port_name(protocol), protocol, PORT)
+            })
+    }
+
+    pub fn endpoints(&self, pods: &[&Pod]) -> Endpoints {
+        pods.iter()
+            .fold(self.no_endpoints(), |endpoints, pod| endpoints.pod(pod))
+    }
+
+    pub fn on_cluster_ip(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(self.ip.of(family), SERVICE_PORT)
+    }
+
+    pub fn on_node(&self, node: &Node, family: Family) -> SocketAddr {
+        SocketAddr::new(node.host.ip.of(family), self.node_port)
+    }
+}
+
+fn serve_both_ports(host: &Host) -> Result<Vec<EchoServer>> {
+    [PORT, OTHER_PORT]
+        .iter()
+        .map(|port| EchoServer::start(host, *port))
+        .collect()
+}

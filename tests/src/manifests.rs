@@ -1,0 +1,229 @@
+//! Services and EndpointSlices, written where agents watch for them.
+//!
+//! The objects are those of the Kubernetes API, in JSON, which is YAML. A file appears and changes by one rename, so
+//! that an agent never reads half of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::address::{Family, Pair};
+use crate::run::Run;
+use crate::sockets::Protocol;
+use crate::topology::{Host, Pod};
+
+const NAMESPACE: &str = "default";
+
+/// A directory of manifests.
+pub struct Manifests {
+    dir: PathBuf,
+    draft: PathBuf,
+}
+
+impl Manifests {
+    pub fn create(run: &Run) -> Result<Self> {
+        Ok(Self {
+            dir: run.directory("manifests")?,
+            draft: run.directory("drafts")?,
+        })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Creates or replaces a Service.
+    pub fn apply(&self, service: &Service) -> Result<()> {
+        self.write(&format!("service-{}", service.name), &service.to_json())
+    }
+
+    /// Creates or replaces the EndpointSlices of a service, one for each family.
+    pub fn apply_endpoints(&self, endpoints: &Endpoints) -> Result<()> {
+        for family in Family::BOTH {
+            let slice = format!("{}-{family}", endpoints.service);
+            self.write(
+                &format!("endpoints-{slice}"),
+                &endpoints.to_json(&slice, family),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a Service; its EndpointSlices stay until they are deleted, too.
+    pub fn delete(&self, service: &str) -> Result<()> {
+        self.remove(&format!("service-{service}"))
+    }
+
+    fn write(&self, name: &str, object: &Value) -> Result<()> {
+        let draft = self.draft.join(name);
+        fs::write(&draft, serde_json::to_vec_pretty(object)?)
+            .with_context(|| format!("writing {name}"))?;
+        fs::rename(&draft, self.file(name)).with_context(|| format!("publishing {name}"))
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        fs::remove_file(self.file(name)).with_context(|| format!("removing {name}"))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.yaml"))
+    }
+}
+
+/// A Service of type NodePort or ClusterIP, in both families.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: String,
+    cluster_ip: Pair,
+    ports: Vec<Value>,
+    has_node_port: bool,
+    more: Map<String, Value>,
+}
+
+impl Service {
+    pub fn new(name: &str, cluster_ip: Pair) -> Self {
+        Self {
+            name: name.to_owned(),
+            cluster_ip,
+            ports: Vec::new(),
+            has_node_port: false,
+            more: Map::new(),
+        }
+    }
+
+    /// A port; the EndpointSlice port of the same name belongs to it.
+    pub fn port(mut self, name: &str, protocol: Protocol, port: u16) -> Self {
+        self.ports
+            .push(json!({ "name": name, "protocol": upper(protocol), "port": port }));
+        self
+    }
+
+    /// The same with a node port.
+    pub fn node_port(mut self, name: &str, protocol: Protocol, port: u16, node_port: u16) -> Self {
+        let port = json!({ "name": name, "protocol": upper(protocol), "port": port, "nodePort": node_port });
+        self.ports.push(port);
+        self.has_node_port = true;
+        self
+    }
+
+    /// Any other field of the spec.
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.more.insert(field.to_owned(), value);
+        self
+    }
+
+    fn to_json(&self) -> Value {
+        let Pair { v4, v6 } = self.cluster_ip;
+        let mut spec = json!({
+            "type": if self.has_node_port { "NodePort" } else { "ClusterIP" },
+            "clusterIP": v4,
+            "clusterIPs": [v4, v6],
+            "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "RequireDualStack",
+            "ports": self.ports,
+        });
+        spec.as_object_mut()
+            .expect("the spec is an object")
+            .extend(self.more.clone());
+        json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": { "name": self.name, "namespace": NAMESPACE },
+            "spec": spec,
+        })
+    }
+}
+
+/// All endpoints of a service.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    service: String,
+    ports: Vec<Value>,
+    endpoints: Vec<(Pair, Value)>,
+}
+
+impl Endpoints {
+    pub fn of(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+        }
+    }
+
+    /// A port of the endpoints.
+    pub fn port(mut self, name: &str, protocol: Protocol, port: u16) -> Self {
+        self.ports
+            .push(json!({ "name": name, "protocol": upper(protocol), "port": port }));
+        self
+    }
+
+    /// A pod that is ready.
+    pub fn pod(self, pod: &Pod) -> Self {
+        let node = pod.node.clone();
+        self.endpoint(
+            pod,
+            &node,
+            json!({ "ready": true, "serving": true, "terminating": false }),
+        )
+    }
+
+    /// A pod that shuts down and still serves.
+    pub fn terminating_pod(self, pod: &Pod) -> Self {
+        let node = pod.node.clone();
+        self.endpoint(
+            pod,
+            &node,
+            json!({ "ready": false, "serving": true, "terminating": true }),
+        )
+    }
+
+    /// A host-network pod of a node.
+    pub fn host_network(self, node: &Host) -> Self {
+        self.endpoint(node, &node.name, json!({ "ready": true }))
+    }
+
+    fn endpoint(mut self, host: &Host, node: &str, conditions: Value) -> Self {
+        self.endpoints.push((
+            host.ip,
+            json!({ "nodeName": node, "conditions": conditions }),
+        ));
+        self
+    }
+
+    fn to_json(&self, slice: &str, family: Family) -> Value {
+        let endpoints: Vec<_> = self
+            .endpoints
+            .iter()
+            .map(|(ip, endpoint)| {
+                let mut endpoint = endpoint.clone();
+                endpoint["addresses"] = json!([ip.of(family)]);
+                endpoint
+            })
+            .collect();
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": slice,
+                "namespace": NAMESPACE,
+                "labels": { "kubernetes.io/service-name": self.service },
+            },
+            "addressType": match family {
+                Family::V4 => "IPv4",
+                Family::V6 => "IPv6",
+            },
+            "ports": self.ports,
+            "endpoints": endpoints,
+        })
+    }
+}
+
+fn upper(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}

@@ -1,0 +1,203 @@
+//! Clients: a request to a target, and what came back.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use super::Protocol;
+use super::wording::{Greeting, Request, Sum};
+use crate::answer::Answer;
+use crate::netns::Netns;
+
+/// Longer than a lost SYN takes to be sent again, so that a slow answer and none are told apart.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A request that is about to be made from a namespace.
+#[derive(Clone, Copy)]
+pub struct Dial<'a> {
+    netns: &'a Netns,
+    protocol: Protocol,
+    target: SocketAddr,
+    source_port: u16,
+    patience: Duration,
+}
+
+impl<'a> Dial<'a> {
+    pub fn new(netns: &'a Netns, protocol: Protocol, target: impl Into<SocketAddr>) -> Self {
+        Self {
+            netns,
+            protocol,
+            target: target.into(),
+            source_port: 0,
+            patience: PATIENCE,
+        }
+    }
+
+    /// Uses this source port, also when another socket of the host has it.
+    pub fn from_port(self, source_port: u16) -> Self {
+        Self {
+            source_port,
+            ..self
+        }
+    }
+
+    /// Waits no longer than this for each step.
+    pub fn within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Opens a connection (or a connected UDP socket), sends content that no other request has, and compares the echo.
+    pub fn ask(self) -> Answer {
+        self.ask_for(&unique_content(64))
+    }
+
+    /// The same with content of the caller's.
+    pub fn ask_for(self, content: &[u8]) -> Answer {
+        match self.open() {
+            Ok(mut conversation) => conversation.echo(content),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Opens a connection that stays; failing to is an answer, too.
+    pub fn open(self) -> Result<Conversation, Answer> {
+        self.netns
+            .run(|| self.connect())
+            .map_err(|error| Answer::from_error(&error))
+    }
+
+    fn connect(self) -> io::Result<Conversation> {
+        let kind = match self.protocol {
+            Protocol::Tcp => Type::STREAM,
+            Protocol::Udp => Type::DGRAM,
+        };
+        let socket = Socket::new(Domain::for_address(self.target), kind, None)?;
+        if self.source_port != 0 {
+            socket.set_reuse_address(true)?;
+            socket.bind(&any_address(self.target, self.source_port).into())?;
+        }
+        socket.connect_timeout(&self.target.into(), self.patience)?;
+        socket.set_read_timeout(Some(self.patience))?;
+        socket.set_write_timeout(Some(self.patience))?;
+        Ok(match self.protocol {
+            Protocol::Tcp => {
+                let stream = TcpStream::from(socket);
+                stream.set_nodelay(true)?;
+                Conversation::Tcp(BufReader::new(stream))
+            }
+            Protocol::Udp => Conversation::Udp(socket.into()),
+        })
+    }
+}
+
+fn any_address(target: SocketAddr, port: u16) -> SocketAddr {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(any, port)
+}
+
+/// A connection to an echo server, or a connected UDP socket.
+pub enum Conversation {
+    Tcp(BufReader<TcpStream>),
+    Udp(UdpSocket),
+}
+
+impl Conversation {
+    /// One more request on the same connection.
+    pub fn ask(&mut self) -> Answer {
+        self.echo(&unique_content(64))
+    }
+
+    /// Sends `content`, and wants it back.
+    pub fn echo(&mut self, content: &[u8]) -> Answer {
+        self.exchange(Request::Echo, content)
+    }
+
+    /// Sends `content` in bulk, and wants its checksum back. TCP only: a datagram has its own limit.
+    pub fn upload(&mut self, content: &[u8]) -> Answer {
+        self.exchange(Request::Upload, content)
+    }
+
+    fn exchange(&mut self, request: Request, content: &[u8]) -> Answer {
+        let exchanged = match self {
+            Self::Tcp(stream) => exchange_tcp(stream, request, content),
+            Self::Udp(socket) => exchange_udp(socket, content),
+        };
+        exchanged.unwrap_or_else(|error| Answer::from_error(&error))
+    }
+}
+
+fn exchange_tcp(
+    stream: &mut BufReader<TcpStream>,
+    request: Request,
+    content: &[u8],
+) -> io::Result<Answer> {
+    let mut message = request.line(content.len()).into_bytes();
+    message.extend_from_slice(content);
+    stream.get_mut().write_all(&message)?;
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let mut echo = match request {
+        Request::Echo => vec![0; content.len()],
+        Request::Upload => Vec::new(),
+    };
+    stream.read_exact(&mut echo)?;
+    Ok(match request {
+        Request::Echo if echo != content => {
+            Answer::Failed("the echo is not what was sent".to_owned())
+        }
+        _ => judge(&line, content),
+    })
+}
+
+fn exchange_udp(socket: &UdpSocket, content: &[u8]) -> io::Result<Answer> {
+    socket.send(content)?;
+    let mut buffer = vec![0; 65536];
+    let length = socket.recv(&mut buffer)?;
+    let reply = &buffer[..length];
+    let split = reply
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(length, |at| at + 1);
+    let (line, echo) = reply.split_at(split);
+    Ok(if echo == content {
+        judge(&String::from_utf8_lossy(line), content)
+    } else {
+        Answer::Failed("the echo is not what was sent".to_owned())
+    })
+}
+
+fn judge(line: &str, content: &[u8]) -> Answer {
+    match Greeting::parse(line) {
+        None => Answer::Failed(format!("not a reply: {line:?}")),
+        Some(greeting) if greeting.sum != Sum::of(content) => {
+            Answer::Failed("the server got other content than was sent".to_owned())
+        }
+        Some(greeting) => Answer::Ok {
+            who: greeting.who,
+            client: greeting.client,
+        },
+    }
+}
+
+/// Bytes without a short period, that differ from call to call: a mixed-up, stale or reordered answer shows.
+pub fn unique_content(length: usize) -> Vec<u8> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut state = NEXT
+        .fetch_add(1, Ordering::Relaxed)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..length)
+        .map(|_| {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_be_bytes()[0]
+        })
+        .collect()
+}

@@ -1,0 +1,77 @@
+//! What an echo server and its client say to each other.
+//!
+//! Over UDP a request is the payload; over TCP it is a line `echo <length>` or `upload <length>` and then the payload.
+//! A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the payload>`, and then, for an echo,
+//! the payload itself.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::net::SocketAddr;
+
+/// A running checksum of content.
+#[derive(Default)]
+pub(super) struct Sum(DefaultHasher);
+
+impl Sum {
+    pub(super) fn of(content: &[u8]) -> u64 {
+        let mut sum = Self::default();
+        sum.add(content);
+        sum.finish()
+    }
+
+    pub(super) fn add(&mut self, content: &[u8]) {
+        // Byte by byte, so that how the stream was cut does not show.
+        content.iter().for_each(|byte| self.0.write_u8(*byte));
+    }
+
+    pub(super) fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// The first line of a reply.
+pub(super) struct Greeting {
+    pub(super) who: String,
+    pub(super) client: SocketAddr,
+    pub(super) sum: u64,
+}
+
+impl Greeting {
+    pub(super) fn line(&self) -> String {
+        format!("who={} client={} sum={}\n", self.who, self.client, self.sum)
+    }
+
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        Some(Self {
+            who: words.next()?.strip_prefix("who=")?.to_owned(),
+            client: words.next()?.strip_prefix("client=")?.parse().ok()?,
+            sum: words.next()?.strip_prefix("sum=")?.parse().ok()?,
+        })
+    }
+}
+
+/// What a TCP client asks for.
+#[derive(Clone, Copy)]
+pub(super) enum Request {
+    Echo,
+    Upload,
+}
+
+impl Request {
+    pub(super) fn line(self, length: usize) -> String {
+        match self {
+            Self::Echo => format!("echo {length}\n"),
+            Self::Upload => format!("upload {length}\n"),
+        }
+    }
+
+    pub(super) fn parse(line: &str) -> Option<(Self, usize)> {
+        let (word, length) = line.trim_end().split_once(' ')?;
+        let request = match word {
+            "echo" => Self::Echo,
+            "upload" => Self::Upload,
+            _ => return None,
+        };
+        Some((request, length.parse().ok()?))
+    }
+}

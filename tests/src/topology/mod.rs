@@ -1,0 +1,145 @@
+//! Clients, a router and nodes, wired together.
+//!
+//! ```text
+//!  client1 client2 …            neighbour (an outside client on the nodes' own segment)
+//!      └──┬──┘                      │
+//!   bridge `clients` ── router ── bridge `seg0` ── eth0 of node1, node2, …      Segments::Shared
+//!                              └─ bridge `segN` ── eth0 of nodeN                Segments::PerNode
+//! ```
+//!
+//! The router knows the way to the pods (unless they are on an overlay) and sends the service range to node1, as a
+//! data centre would that announces it. Nodes reach each other's pods as [`Joined`] says. What makes a testbed lie is
+//! set as distributions set it: reverse-path filtering strict, forwarding on, no ICMP redirects.
+
+mod node;
+mod overlay;
+mod pod;
+mod router;
+
+use anyhow::Result;
+
+use crate::address::{self, Mac, Pair};
+use crate::netns::Netns;
+use crate::run::Run;
+
+pub use node::Node;
+pub use pod::Pod;
+pub use router::Router;
+
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// How the nodes' uplinks meet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Segments {
+    /// One Ethernet segment: the next node is on link.
+    Shared,
+    /// A link to the router for each node, as in a cloud: the next node is behind the router.
+    PerNode,
+}
+
+/// How one node's pods are reached from another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Joined {
+    /// Plain routes.
+    Routed,
+    /// A VXLAN device with static neighbours, and masquerading of what leaves the pod range, as flannel does.
+    Vxlan,
+}
+
+/// How a pod hangs on its node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PodLinks {
+    /// A veth with host routes on both sides, as kindnet and the ptp plugin do.
+    Ptp,
+    /// A port of the bridge `cni0`, as flannel and the bridge plugin do.
+    Bridge,
+}
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub clients: u8,
+    pub nodes: u8,
+    pub segments: Segments,
+    pub joined: Joined,
+    pub pods: PodLinks,
+    /// Frames reach the uplinks with finished checksums and through a polling peer, as from and to a NIC. Native XDP
+    /// needs this; without it the uplinks see the partial checksums and the large segments of a plain veth.
+    pub wire_like_uplinks: bool,
+    /// The MTU of the overlay device; the pods keep what fits into an overlay on a 1500-byte link.
+    pub overlay_mtu: u16,
+    /// The MTU of the router's end of the link towards one node.
+    pub router_mtu_towards: Option<(u8, u16)>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            clients: 1,
+            nodes: 2,
+            segments: Segments::Shared,
+            joined: Joined::Routed,
+            pods: PodLinks::Ptp,
+            wire_like_uplinks: true,
+            overlay_mtu: overlay::MTU,
+            router_mtu_towards: None,
+        }
+    }
+}
+
+/// A host with one interface, `eth0`.
+pub struct Host {
+    pub name: String,
+    pub netns: Netns,
+    pub ip: Pair,
+    pub mac: Mac,
+    /// The Ethernet address of its default gateway.
+    pub gateway_mac: Mac,
+}
+
+pub struct Topology {
+    pub clients: Vec<Host>,
+    /// An outside client on the first node's segment.
+    pub neighbour: Host,
+    pub router: Router,
+    pub nodes: Vec<Node>,
+    pub run: Run,
+}
+
+impl Topology {
+    pub fn build(plan: &Plan) -> Result<Self> {
+        let run = Run::start()?;
+        let router = Router::create(&run, plan)?;
+        let clients = (1..=plan.clients)
+            .map(|number| {
+                router.attach_client(&run, &format!("client{number}"), address::client(number))
+            })
+            .collect::<Result<_>>()?;
+        let neighbour = router.attach_neighbour(&run, plan)?;
+        let nodes = (1..=plan.nodes)
+            .map(|number| Node::create(&run, &router, plan, number))
+            .collect::<Result<Vec<_>>>()?;
+        node::join(&nodes, plan)?;
+        router.route_to_pods(&nodes, plan)?;
+        Ok(Self {
+            clients,
+            neighbour,
+            router,
+            nodes,
+            run,
+        })
+    }
+
+    /// The first outside client.
+    pub fn client(&self) -> &Host {
+        &self.clients[0]
+    }
+}
+
+/// The segment that node `number`'s uplink is on.
+fn segment_of(plan: &Plan, number: u8) -> u8 {
+    match plan.segments {
+        Segments::Shared => 0,
+        Segments::PerNode => number,
+    }
+}

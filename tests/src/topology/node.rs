@@ -1,0 +1,154 @@
+//! A node: its uplink, its own BPF file system and control group, and the network that its pods join.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use anyhow::Result;
+
+use super::overlay::{self, Overlay};
+use super::pod::{self, Pod};
+use super::router::{self, Router};
+use super::{DEFAULT_MTU, Host, Joined, Plan, PodLinks, Segments};
+use crate::address::{self, Mac, Pair};
+use crate::netns::Netns;
+use crate::run::Run;
+
+pub(super) const POD_BRIDGE: &str = "cni0";
+
+pub struct Node {
+    /// The node's own namespace; its address is that of the uplink `eth0`.
+    pub host: Host,
+    pub number: u8,
+    pub bpffs: PathBuf,
+    pub cgroup: PathBuf,
+    pub(super) links: PodLinks,
+    pub(super) pod_mtu: u16,
+    /// The Ethernet address of the pod bridge, where there is one.
+    pub(super) bridge_mac: Mac,
+    overlay: Option<Overlay>,
+    netns_prefix: String,
+    next_pod: AtomicU8,
+}
+
+impl Node {
+    pub(super) fn create(run: &Run, router: &Router, plan: &Plan, number: u8) -> Result<Self> {
+        let host = router.attach_node(run, plan, number)?;
+        router::enable_routing(&host.netns)?;
+        let (overlay, pod_mtu) = match plan.joined {
+            Joined::Routed => (None, DEFAULT_MTU),
+            Joined::Vxlan => (
+                Some(Overlay::create(&host, number, plan.overlay_mtu)?),
+                overlay::MTU,
+            ),
+        };
+        let node = Self {
+            bpffs: run.bpffs(&host.name)?,
+            cgroup: run.cgroup(&host.name)?,
+            netns_prefix: run.netns_name(&host.name),
+            host,
+            number,
+            links: plan.pods,
+            pod_mtu,
+            bridge_mac: Mac::fresh(),
+            overlay,
+            next_pod: AtomicU8::new(2),
+        };
+        if node.links == PodLinks::Bridge {
+            node.add_pod_bridge()?;
+        }
+        Ok(node)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.host.name
+    }
+
+    pub fn netns(&self) -> &Netns {
+        &self.host.netns
+    }
+
+    /// A new pod; it lives as long as the value.
+    pub fn add_pod(&self, name: &str) -> Result<Pod> {
+        self.add_pod_behind(name, self.pod_mtu)
+    }
+
+    /// A new pod whose link is narrower on the node's side: the pod does not know, so only an ICMP error tells.
+    pub fn add_pod_behind(&self, name: &str, host_mtu: u16) -> Result<Pod> {
+        let number = self.next_pod.fetch_add(1, Ordering::Relaxed);
+        pod::create(
+            self,
+            name,
+            number,
+            host_mtu,
+            format!("{}-{name}", self.netns_prefix),
+        )
+    }
+
+    /// Whether `address` is one of this node's own.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.host.ip.contains(address)
+            || self.gateway().contains(address)
+            || self.is_overlay_address(address)
+    }
+
+    /// The address of the device through which this node reaches pods of other nodes.
+    pub fn address_towards_other_pods(&self) -> Pair {
+        match self.overlay {
+            Some(_) => address::overlay(self.number),
+            None => self.host.ip,
+        }
+    }
+
+    /// Names of the interfaces that lead off the node.
+    pub fn uplinks(&self) -> Vec<&'static str> {
+        match self.overlay {
+            Some(_) => vec!["eth0", overlay::DEVICE],
+            None => vec!["eth0"],
+        }
+    }
+
+    pub(super) fn gateway(&self) -> Pair {
+        address::pod_gateway(self.number)
+    }
+
+    pub(super) fn route_to_its_pods(&self) -> String {
+        let (pods, via) = (address::pod(self.number, 0), self.host.ip);
+        format!(
+            "route add {}/24 via {}\nroute add {}/64 via {}\n",
+            pods.v4, via.v4, pods.v6, via.v6
+        )
+    }
+
+    fn is_overlay_address(&self, address: IpAddr) -> bool {
+        self.overlay.is_some() && address::overlay(self.number).contains(address)
+    }
+
+    fn add_pod_bridge(&self) -> Result<()> {
+        let Pair { v4, v6 } = self.gateway();
+        self.netns().ip(&format!(
+            "link add {POD_BRIDGE} address {} mtu {} type bridge mcast_snooping 0\n\
+             addr add {v4}/24 dev {POD_BRIDGE}\n\
+             addr add {v6}/64 dev {POD_BRIDGE}\n\
+             link set {POD_BRIDGE} up\n",
+            self.bridge_mac, self.pod_mtu
+        ))
+    }
+}
+
+/// Tells every node the way to every other node's pods.
+pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<()> {
+    for node in nodes {
+        for other in nodes.iter().filter(|other| other.number != node.number) {
+            match (&other.overlay, plan.segments) {
+                (Some(overlay), _) => {
+                    overlay.add_peer_on(node.netns(), &other.host, other.number)?
+                }
+                (None, Segments::Shared) => node.netns().ip(&other.route_to_its_pods())?,
+                // The default route leads to the router, which knows.
+                (None, Segments::PerNode) => {}
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! The router between the clients and the nodes, and the links that leave it.
+
+use anyhow::Result;
+
+use super::{DEFAULT_MTU, Host, Joined, Node, Plan, Segments, segment_of};
+use crate::address::{self, Mac, Pair, SERVICE_RANGE_V4, SERVICE_RANGE_V6};
+use crate::ethtool;
+use crate::netns::Netns;
+use crate::run::Run;
+
+const NEIGHBOUR: u8 = 200;
+const CLIENTS: &str = "clients";
+
+pub struct Router {
+    pub netns: Netns,
+    /// The Ethernet address of all the router's bridges.
+    pub mac: Mac,
+}
+
+impl Router {
+    pub(super) fn create(run: &Run, plan: &Plan) -> Result<Self> {
+        let netns = Netns::create(run.netns_name("router"))?;
+        let router = Self {
+            netns,
+            mac: Mac::fresh(),
+        };
+        enable_routing(&router.netns)?;
+        router.add_bridge(CLIENTS, address::CLIENT_GATEWAY)?;
+        match plan.segments {
+            Segments::Shared => router.add_segment(0)?,
+            Segments::PerNode => (1..=plan.nodes).try_for_each(|node| router.add_segment(node))?,
+        }
+        Ok(router)
+    }
+
+    fn add_segment(&self, segment: u8) -> Result<()> {
+        self.add_bridge(&bridge_of(segment), address::on_segment(segment, 1))
+    }
+
+    fn add_bridge(&self, bridge: &str, Pair { v4, v6 }: Pair) -> Result<()> {
+        let mac = self.mac;
+        self.netns.ip(&format!(
+            "link add {bridge} address {mac} type bridge mcast_snooping 0\n\
+             addr add {v4}/24 dev {bridge}\n\
+             addr add {v6}/64 dev {bridge}\n\
+             link set {bridge} up\n"
+        ))
+    }
+
+    pub(super) fn attach_client(&self, run: &Run, name: &str, ip: Pair) -> Result<Host> {
+        self.attach(run, name, ip, address::CLIENT_GATEWAY, CLIENTS)
+    }
+
+    pub(super) fn attach_neighbour(&self, run: &Run, plan: &Plan) -> Result<Host> {
+        let segment = segment_of(plan, 1);
+        let ip = address::on_segment(segment, NEIGHBOUR);
+        self.attach(
+            run,
+            "neighbour",
+            ip,
+            address::on_segment(segment, 1),
+            &bridge_of(segment),
+        )
+    }
+
+    pub(super) fn attach_node(&self, run: &Run, plan: &Plan, number: u8) -> Result<Host> {
+        let name = format!("node{number}");
+        let segment = segment_of(plan, number);
+        let ip = address::on_segment(segment, 10 + number);
+        let node = self.attach(
+            run,
+            &name,
+            ip,
+            address::on_segment(segment, 1),
+            &bridge_of(segment),
+        )?;
+        if plan.wire_like_uplinks {
+            ethtool::set(&self.netns, &name, ethtool::SET_TX_CHECKSUM, false)?;
+            ethtool::set(&self.netns, &name, ethtool::SET_FLAGS, false)?;
+            ethtool::set(&self.netns, &name, ethtool::SET_RECEIVE_OFFLOAD, true)?;
+        }
+        if let Some((_, mtu)) = plan
+            .router_mtu_towards
+            .filter(|(towards, _)| *towards == number)
+        {
+            self.netns.ip(&format!(
+                "link set {name} mtu {mtu}\nlink set {} mtu {mtu}",
+                bridge_of(segment)
+            ))?;
+        }
+        Ok(node)
+    }
+
+    /// A new namespace whose `eth0` is a veth to a port of `bridge`; the port is named after the host.
+    fn attach(&self, run: &Run, name: &str, ip: Pair, gateway: Pair, bridge: &str) -> Result<Host> {
+        let host = Host {
+            name: name.to_owned(),
+            netns: Netns::create(run.netns_name(name))?,
+            ip,
+            mac: Mac::fresh(),
+            gateway_mac: self.mac,
+        };
+        let (inside, mac) = (host.netns.name(), host.mac);
+        self.netns.ip(&format!(
+            "link add {name} mtu {DEFAULT_MTU} type veth peer name eth0 address {mac} mtu {DEFAULT_MTU} netns {inside}\n\
+             link set {name} master {bridge} up\n"
+        ))?;
+        host.netns.ip(&format!(
+            "link set eth0 up\n\
+             addr add {}/24 dev eth0\n\
+             addr add {}/64 dev eth0\n\
+             route add default via {}\n\
+             route add default via {}\n",
+            ip.v4, ip.v6, gateway.v4, gateway.v6
+        ))?;
+        Ok(host)
+    }
+
+    /// Routes to every node's pods, and to the services by way of the first node.
+    pub(super) fn route_to_pods(&self, nodes: &[Node], plan: &Plan) -> Result<()> {
+        let first = nodes[0].host.ip;
+        let mut routes = format!(
+            "route add {SERVICE_RANGE_V4} via {}\n\
+             route add {SERVICE_RANGE_V6} via {}\n",
+            first.v4, first.v6
+        );
+        if plan.joined == Joined::Routed {
+            nodes
+                .iter()
+                .for_each(|node| routes.push_str(&node.route_to_its_pods()));
+        }
+        self.netns.ip(&routes)
+    }
+}
+
+fn bridge_of(segment: u8) -> String {
+    format!("seg{segment}")
+}
+
+/// Forwarding on, strict reverse-path filtering, no redirects.
+pub(super) fn enable_routing(netns: &Netns) -> Result<()> {
+    netns.sysctl("net/ipv4/ip_forward", "1")?;
+    for scope in ["all", "default"] {
+        netns.sysctl(&format!("net/ipv6/conf/{scope}/forwarding"), "1")?;
+        netns.sysctl(&format!("net/ipv4/conf/{scope}/rp_filter"), "1")?;
+        netns.sysctl(&format!("net/ipv4/conf/{scope}/send_redirects"), "0")?;
+    }
+    Ok(())
+}

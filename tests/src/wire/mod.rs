@@ -1,0 +1,11 @@
+//! Packets as they are on an interface: captured and taken apart, built and sent.
+
+pub mod build;
+pub mod capture;
+mod checksum;
+mod packet_socket;
+pub mod seen;
+
+pub use capture::Capture;
+pub use packet_socket::PacketSocket;
+pub use seen::{Checksums, Seen};

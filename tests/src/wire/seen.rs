@@ -1,0 +1,178 @@
+//! A captured frame taken apart: addresses, ports, payload, and whether its checksums are right.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice};
+
+use super::checksum;
+use super::packet_socket::Frame;
+
+/// What the checksums of a packet are worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksums {
+    Right,
+    WrongHeader,
+    WrongTransport,
+    /// Left for a device to finish, or not verifiable in a fragment or a cut packet.
+    Unknown,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    pub outgoing: bool,
+    pub vlan: Option<u16>,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    pub ttl: u8,
+    pub fragment: bool,
+    /// Source and destination port of TCP and UDP.
+    pub ports: Option<(u16, u16)>,
+    /// Type and code of ICMP and ICMPv6.
+    pub icmp: Option<(u8, u8)>,
+    /// What follows the last header that was understood. For an ICMP error, the packet that it is about.
+    pub payload: Vec<u8>,
+    pub checksums: Checksums,
+}
+
+impl Seen {
+    /// Takes a frame apart; nothing for what is not IP.
+    pub fn of(frame: &Frame) -> Option<Self> {
+        let packet = LaxSlicedPacket::from_ethernet(&frame.bytes).ok()?;
+        let vlan = packet
+            .vlan_ids()
+            .first()
+            .map(|id| id.value())
+            .or(frame.vlan);
+        let seen = Self::of_sliced(&packet, frame.checksum_ready)?;
+        Some(Self {
+            outgoing: frame.outgoing,
+            vlan,
+            ..seen
+        })
+    }
+
+    /// The packet inside an ICMP error, as far as it is there.
+    pub fn embedded(&self) -> Option<Self> {
+        self.icmp?;
+        Self::of_sliced(&LaxSlicedPacket::from_ip(&self.payload).ok()?, false)
+    }
+
+    pub fn from(&self) -> Option<SocketAddr> {
+        self.ports
+            .map(|(source, _)| SocketAddr::new(self.source, source))
+    }
+
+    pub fn to(&self) -> Option<SocketAddr> {
+        self.ports
+            .map(|(_, destination)| SocketAddr::new(self.destination, destination))
+    }
+
+    fn of_sliced(packet: &LaxSlicedPacket, checksum_ready: bool) -> Option<Self> {
+        let ip = Ip::of(packet.net.as_ref()?)?;
+        let (ports, icmp, payload) = transport_of(packet);
+        let checksums = match () {
+            () if !ip.header_is_right => Checksums::WrongHeader,
+            () if !checksum_ready || ip.fragment || ip.cut => Checksums::Unknown,
+            () if !transport_is_right(packet, &ip) => Checksums::WrongTransport,
+            () => Checksums::Right,
+        };
+        Some(Self {
+            outgoing: false,
+            vlan: None,
+            source: ip.source,
+            destination: ip.destination,
+            protocol: ip.protocol,
+            ttl: ip.ttl,
+            fragment: ip.fragment,
+            ports,
+            icmp,
+            payload: payload.unwrap_or(ip.payload).to_vec(),
+            checksums,
+        })
+    }
+}
+
+struct Ip<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ttl: u8,
+    fragment: bool,
+    cut: bool,
+    header_is_right: bool,
+    payload: &'a [u8],
+}
+
+impl<'a> Ip<'a> {
+    fn of(net: &LaxNetSlice<'a>) -> Option<Self> {
+        match net {
+            LaxNetSlice::Ipv4(ip) => {
+                let header = ip.header();
+                Some(Self {
+                    source: header.source_addr().into(),
+                    destination: header.destination_addr().into(),
+                    protocol: ip.payload_ip_number().0,
+                    ttl: header.ttl(),
+                    fragment: ip.is_payload_fragmented(),
+                    cut: ip.payload().incomplete,
+                    header_is_right: checksum::is_right(header.slice()),
+                    payload: ip.payload().payload,
+                })
+            }
+            LaxNetSlice::Ipv6(ip) => {
+                let header = ip.header();
+                Some(Self {
+                    source: header.source_addr().into(),
+                    destination: header.destination_addr().into(),
+                    protocol: ip.payload().ip_number.0,
+                    ttl: header.hop_limit(),
+                    fragment: ip.is_payload_fragmented(),
+                    cut: ip.payload().incomplete,
+                    header_is_right: true,
+                    payload: ip.payload().payload,
+                })
+            }
+            LaxNetSlice::Arp(_) => None,
+        }
+    }
+}
+
+type Transport<'a> = (Option<(u16, u16)>, Option<(u8, u8)>, Option<&'a [u8]>);
+
+fn transport_of<'a>(packet: &LaxSlicedPacket<'a>) -> Transport<'a> {
+    match packet.transport.as_ref() {
+        Some(TransportSlice::Tcp(tcp)) => (
+            Some((tcp.source_port(), tcp.destination_port())),
+            None,
+            Some(tcp.payload()),
+        ),
+        Some(TransportSlice::Udp(udp)) => (
+            Some((udp.source_port(), udp.destination_port())),
+            None,
+            Some(udp.payload()),
+        ),
+        Some(TransportSlice::Icmpv4(icmp)) => (
+            None,
+            Some((icmp.type_u8(), icmp.code_u8())),
+            Some(&icmp.slice()[8..]),
+        ),
+        Some(TransportSlice::Icmpv6(icmp)) => (
+            None,
+            Some((icmp.type_u8(), icmp.code_u8())),
+            Some(&icmp.slice()[8..]),
+        ),
+        _ => (None, None, None),
+    }
+}
+
+fn transport_is_right(packet: &LaxSlicedPacket, ip: &Ip) -> bool {
+    match packet.transport.as_ref() {
+        // IPv4 knows a UDP datagram without a checksum.
+        Some(TransportSlice::Udp(udp)) if udp.checksum() == 0 => ip.source.is_ipv4(),
+        Some(TransportSlice::Icmpv4(_)) => checksum::is_right(ip.payload),
+        Some(_) => checksum::transport_is_right(ip.source, ip.destination, ip.protocol, ip.payload),
+        // Cut off or unknown: a TCP or UDP segment that cannot even be read is wrong.
+        None => !matches!(IpNumber(ip.protocol), IpNumber::TCP | IpNumber::UDP),
+    }
+}
