@@ -154,6 +154,12 @@ impl Cluster {
     }
 }
 
+impl AsRef<Self> for Cluster {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Vip {
     /// The service with a port for each protocol, on the cluster address and as a node port.
     pub fn service(&self) -> Service {

@@ -59,25 +59,25 @@ pub fn testbed_row(
 }
 
 /// A test on a cluster with agents; its failure shows their logs.
-pub fn cluster_row(
+pub fn cluster_row<C: AsRef<Cluster> + Send + Sync + 'static>(
     name: impl Into<String>,
-    cluster: &Arc<Shared<Cluster>>,
-    test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
+    cluster: &Arc<Shared<C>>,
+    test: impl FnOnce(&C) -> Result<()> + Send + 'static,
 ) -> Trial {
     ignorable_cluster_row(name, None, cluster, test)
 }
 
 /// The same where something else may be missing, too.
-pub fn ignorable_cluster_row(
+pub fn ignorable_cluster_row<C: AsRef<Cluster> + Send + Sync + 'static>(
     name: impl Into<String>,
     missing: Option<&'static str>,
-    cluster: &Arc<Shared<Cluster>>,
-    test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
+    cluster: &Arc<Shared<C>>,
+    test: impl FnOnce(&C) -> Result<()> + Send + 'static,
 ) -> Trial {
     let cluster = Arc::clone(cluster);
     row(name, no_agent().or(missing), move || {
         let cluster = cluster.get()?;
-        test(cluster).map_err(|error| error.context(cluster.logs()))
+        test(cluster).map_err(|error| error.context(cluster.as_ref().logs()))
     })
 }
 
@@ -86,7 +86,8 @@ pub fn main(rows: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), rows).exit_code()
 }
 
-fn row(
+/// Any test that can run only if nothing is `missing`.
+pub fn row(
     name: impl Into<String>,
     missing: Option<&'static str>,
     test: impl FnOnce() -> Result<()> + Send + 'static,

@@ -19,6 +19,7 @@ mod router;
 use anyhow::Result;
 
 use crate::address::{self, Mac, Pair};
+use crate::ethtool;
 use crate::netns::Netns;
 use crate::run::Run;
 
@@ -95,6 +96,13 @@ pub struct Host {
     pub mac: Mac,
     /// The Ethernet address of its default gateway.
     pub gateway_mac: Mac,
+}
+
+impl Host {
+    /// From now on the host finishes the checksums of what it sends, as if for a wire.
+    pub fn finish_checksums(&self) -> Result<()> {
+        ethtool::set(&self.netns, "eth0", ethtool::SET_TX_CHECKSUM, false)
+    }
 }
 
 pub struct Topology {

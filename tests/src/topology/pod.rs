@@ -84,9 +84,12 @@ fn attach_by_routes(node: &Node, pod: &Host, interface: &str) -> Result<()> {
     ))
 }
 
+/// In hairpin mode, as flannel asks for it.
 fn attach_to_bridge(node: &Node, pod: &Host, interface: &str) -> Result<()> {
-    node.netns()
-        .ip(&format!("link set {interface} master {POD_BRIDGE} up"))?;
+    node.netns().ip(&format!(
+        "link set {interface} master {POD_BRIDGE} up\n\
+         link set {interface} type bridge_slave hairpin on\n"
+    ))?;
     pod.netns.ip(&format!(
         "addr add {}/24 dev eth0\n\
          addr add {}/64 dev eth0\n{}",

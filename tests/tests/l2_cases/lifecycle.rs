@@ -1,0 +1,207 @@
+//! Endpoints, services and agents come and go under running traffic.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use libtest_mimic::Trial;
+use tests::address::Family;
+use tests::agent::Uplink;
+use tests::answer::{Answer, Tally, tally};
+use tests::cluster::{Cluster, Vip};
+use tests::patience::eventually;
+use tests::sockets::Protocol;
+use tests::sockets::client::Conversation;
+use tests::topology::{Host, Plan, Pod};
+
+use crate::world::{World, await_everywhere, dial, open, serve, who};
+
+const PODS: [&str; 4] = ["p1", "p1b", "p2", "p2b"];
+
+/// How long each number of backends stays in force.
+const STEP: Duration = Duration::from_millis(150);
+
+pub fn rows(world: &World) -> Vec<Trial> {
+    vec![
+        world.row(
+            "an established connection survives its endpoint and its service",
+            survival,
+        ),
+        world.row(
+            "scaling up and down under traffic fails no request",
+            scaling,
+        ),
+        world.row("a UDP flow moves when its endpoint is removed", udp_moves),
+        world.row("a deleted service is served no more", deletion),
+    ]
+}
+
+/// What stops its agents needs a cluster of its own.
+pub fn rows_without_agent(uplink: Uplink) -> Vec<Trial> {
+    let world = World::of(uplink, Plan::default());
+    vec![world.row("without its agent the datapath goes on", agent_stopped)]
+}
+
+fn survival(cluster: &Cluster) -> Result<()> {
+    let vip = serve(
+        cluster,
+        "surviving",
+        &[cluster.pod("p1"), cluster.pod("p2")],
+    )?;
+    // Enough connections that each endpoint has some of them.
+    let mut connections = Vec::new();
+    for _ in 0..10 {
+        connections.extend(open_everywhere(cluster, &vip, Protocol::Tcp)?);
+    }
+    let mut all_answer = |when: &str| {
+        let mut answers = connections
+            .iter_mut()
+            .map(|(connection, name)| (connection.ask(), name));
+        match answers.find(|(answer, _)| answer.who().is_none()) {
+            Some((answer, name)) => bail!("{name}, {when}: {answer}"),
+            None => Ok(()),
+        }
+    };
+    all_answer("at first")?;
+    cluster
+        .manifests
+        .apply_endpoints(&vip.endpoints(&[cluster.pod("p1b")]))?;
+    await_everywhere(cluster, &vip, |answer| answer.who() == Some("p1b:8080"))?;
+    all_answer("with its endpoint removed")?;
+    cluster.manifests.apply_endpoints(&vip.no_endpoints())?;
+    await_everywhere(cluster, &vip, |answer| *answer == Answer::Refused)?;
+    all_answer("with no endpoint left")?;
+    cluster.manifests.delete(&vip.name)?;
+    // One that comes later is programmed: so the deletion is, too.
+    serve(cluster, "later", &[cluster.pod("p1")])?;
+    all_answer("with its service deleted")
+}
+
+fn scaling(cluster: &Cluster) -> Result<()> {
+    let pods = PODS.map(|name| cluster.pod(name));
+    let vip = serve(cluster, "scaled", &pods[..1])?;
+    let done = AtomicBool::new(false);
+    let tallies = thread::scope(|scope| {
+        let traffic = [
+            (
+                Family::V4,
+                cluster.topology.client(),
+                vip.on_node(cluster.node(1), Family::V4),
+            ),
+            (Family::V6, cluster.pod("c2"), vip.on_cluster_ip(Family::V6)),
+        ];
+        let running = traffic.map(|(family, client, target)| {
+            let asking = || !done.load(Ordering::Relaxed);
+            let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().cycle();
+            let ask = move |protocol| dial(client, protocol, target).ask();
+            (
+                family,
+                scope.spawn(move || tally(protocol.take_while(|_| asking()).map(ask))),
+            )
+        });
+        let scaled = scale(cluster, &vip, &pods);
+        done.store(true, Ordering::Relaxed);
+        let tallies =
+            running.map(|(family, thread)| (family, thread.join().expect("asking does not panic")));
+        scaled.map(|()| tallies)
+    })?;
+    for (family, tally) in tallies {
+        let served = |tally: &Tally| {
+            tally
+                .keys()
+                .all(|who| PODS.iter().any(|pod| *who == format!("{pod}:8080")))
+        };
+        ensure!(served(&tally), "{family}: {tally:?}");
+        ensure!(
+            tally.len() == PODS.len(),
+            "{family}: not every endpoint was ever asked: {tally:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Up and down in steps; each step up is seen to be in force before the next.
+fn scale(cluster: &Cluster, vip: &Vip, pods: &[&Pod]) -> Result<()> {
+    let mut before = 1;
+    for count in [2, 3, 4, 3, 2, 1, 4, 1, 3] {
+        cluster
+            .manifests
+            .apply_endpoints(&vip.endpoints(&pods[..count]))?;
+        if count > before {
+            let newest = format!("{}:8080", pods[count - 1].name);
+            await_everywhere(cluster, vip, |answer| answer.who() == Some(&newest))?;
+        }
+        thread::sleep(STEP);
+        before = count;
+    }
+    Ok(())
+}
+
+fn udp_moves(cluster: &Cluster) -> Result<()> {
+    let vip = serve(cluster, "moving", &[cluster.pod("p1"), cluster.pod("p2")])?;
+    let mut flows = open_everywhere(cluster, &vip, Protocol::Udp)?;
+    for (flow, name) in &mut flows {
+        let first = who(flow.ask()).context(name.clone())?;
+        ensure!(who(flow.ask())? == first, "{name} moved without a reason");
+        let other: &Pod = cluster.pod(if first == "p1" { "p2" } else { "p1" });
+        cluster
+            .manifests
+            .apply_endpoints(&vip.endpoints(&[other]))?;
+        eventually(name, || {
+            let now = who(flow.ask())?;
+            ensure!(now == other.name, "still at {now}");
+            Ok(())
+        })?;
+        cluster
+            .manifests
+            .apply_endpoints(&vip.endpoints(&[cluster.pod("p1"), cluster.pod("p2")]))?;
+        await_everywhere(cluster, &vip, |answer| answer.who().is_some())?;
+    }
+    Ok(())
+}
+
+fn deletion(cluster: &Cluster) -> Result<()> {
+    let vip = serve(cluster, "deleted", &[cluster.pod("p1")])?;
+    cluster.manifests.delete(&vip.name)?;
+    // The node has no such port of its own.
+    await_everywhere(cluster, &vip, |answer| *answer == Answer::Refused)
+}
+
+fn agent_stopped(cluster: &Cluster) -> Result<()> {
+    let vip = serve(cluster, "orphaned", &[cluster.pod("p1"), cluster.pod("p2")])?;
+    let mut connections = open_everywhere(cluster, &vip, Protocol::Tcp)?;
+    cluster.stop_agents();
+    for (connection, name) in &mut connections {
+        who(connection.ask()).with_context(|| format!("{name}, opened before"))?;
+    }
+    for (mut connection, name) in open_everywhere(cluster, &vip, Protocol::Tcp)? {
+        who(connection.ask()).with_context(|| format!("{name}, opened after"))?;
+    }
+    Ok(())
+}
+
+/// A connection of each kind of client in each family.
+fn open_everywhere(
+    cluster: &Cluster,
+    vip: &Vip,
+    protocol: Protocol,
+) -> Result<Vec<(Conversation, String)>> {
+    let mut connections = Vec::new();
+    for family in Family::BOTH {
+        let clients: [(&Host, _); 3] = [
+            (
+                cluster.topology.client(),
+                vip.on_node(cluster.node(1), family),
+            ),
+            (cluster.pod("c1"), vip.on_cluster_ip(family)),
+            (&cluster.node(1).host, vip.on_cluster_ip(family)),
+        ];
+        for (client, target) in clients {
+            let name = format!("{} to {target}", client.name);
+            let connection = open(dial(client, protocol, target)).with_context(|| name.clone())?;
+            connections.push((connection, name));
+        }
+    }
+    Ok(connections)
+}

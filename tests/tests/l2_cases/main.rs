@@ -1,0 +1,38 @@
+//! What a service proxy must also do, one behaviour to a test: on a routed cluster of two nodes with ten outside
+//! clients, once with native XDP on the uplinks and once with TC.
+
+mod lifecycle;
+mod mtu;
+mod no_endpoints;
+mod odd_packets;
+mod policies;
+mod ports;
+mod source_ports;
+mod spread;
+mod untouched;
+mod world;
+
+use std::process::ExitCode;
+
+use tests::agent::Uplink;
+use tests::runner;
+use world::World;
+
+fn main() -> ExitCode {
+    let mut rows = Vec::new();
+    for uplink in [Uplink::Xdp, Uplink::Tc] {
+        let world = World::new(uplink);
+        rows.extend(no_endpoints::rows(&world));
+        rows.extend(ports::rows(&world));
+        rows.extend(policies::rows(&world));
+        rows.extend(spread::rows(&world));
+        rows.extend(source_ports::rows(&world));
+        rows.extend(untouched::rows(&world));
+        rows.extend(odd_packets::rows(&world));
+        rows.extend(lifecycle::rows(&world));
+        drop(world);
+        rows.extend(mtu::rows(uplink));
+        rows.extend(lifecycle::rows_without_agent(uplink));
+    }
+    runner::main(rows)
+}

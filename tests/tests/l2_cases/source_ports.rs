@@ -1,0 +1,83 @@
+//! Flows that would look alike behind the rewrite stay apart.
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use tests::address::Family;
+use tests::cluster::{Cluster, Vip};
+use tests::sockets::Protocol;
+use tests::topology::Host;
+
+use crate::world::{World, dial, open, serve, who};
+
+const SERVICES: usize = 3;
+
+pub fn rows(world: &World) -> Vec<Trial> {
+    let mut rows = Vec::new();
+    for (place, backend) in [("local", "p1"), ("remote", "p2")] {
+        for protocol in Protocol::BOTH {
+            let name = format!(
+                "{protocol}: ten clients with one source port to three services with one {place} backend get their own answers"
+            );
+            rows.push(world.row(name, move |cluster| {
+                let clients: Vec<_> = cluster.topology.clients.iter().collect();
+                kept_apart(cluster, &clients, protocol, backend, |vip, family| {
+                    vip.on_node(cluster.node(1), family)
+                })
+            }));
+            let name = format!(
+                "{protocol}: one port of a pod to three services with one {place} backend is three flows"
+            );
+            rows.push(world.row(name, move |cluster| {
+                kept_apart(
+                    cluster,
+                    &[cluster.pod("c1")],
+                    protocol,
+                    backend,
+                    Vip::on_cluster_ip,
+                )
+            }));
+        }
+    }
+    rows
+}
+
+/// Every client opens a connection to every service from the same source port, and all are open at once.
+fn kept_apart(
+    cluster: &Cluster,
+    clients: &[&Host],
+    protocol: Protocol,
+    backend: &str,
+    target: impl Fn(&Vip, Family) -> std::net::SocketAddr,
+) -> Result<()> {
+    let vips = (0..SERVICES)
+        .map(|_| serve(cluster, "common", &[cluster.pod(backend)]))
+        .collect::<Result<Vec<_>>>()?;
+    for family in Family::BOTH {
+        let mut conversations = Vec::new();
+        for client in clients {
+            for vip in &vips {
+                let target = target(vip, family);
+                let name = format!("{} to {target}", client.name);
+                let dial = dial(client, protocol, target).from_port(source_port(protocol, backend));
+                conversations.push((open(dial).with_context(|| name.clone())?, name));
+            }
+        }
+        for round in 1..=3 {
+            for (conversation, name) in &mut conversations {
+                let server =
+                    who(conversation.ask()).with_context(|| format!("{name}, round {round}"))?;
+                ensure!(server == backend, "{name} was served by {server}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Not one that another row has just closed.
+fn source_port(protocol: Protocol, backend: &str) -> u16 {
+    let protocol = match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+    };
+    20000 + protocol * 10 + u16::from(backend == "p2")
+}

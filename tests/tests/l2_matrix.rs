@@ -1,0 +1,340 @@
+//! Every kind of client to every kind of backend through a service, over every kind of network.
+//!
+//! All services exist before the agents start, so a row is one request that has to work at the first try: the right
+//! content comes back, and the backend saw the client address that the edge rule promises.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Result, bail, ensure};
+use libtest_mimic::Trial;
+use tests::address::{Family, Pair};
+use tests::agent::Uplink;
+use tests::answer::Answer;
+use tests::cluster::{Cluster, PORT, Vip};
+use tests::masquerade;
+use tests::runner::{self, Shared, ignorable_cluster_row};
+use tests::sockets::Protocol;
+use tests::sockets::client::Dial;
+use tests::topology::{Host, Joined, Plan, PodLinks};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frontend {
+    NodePort,
+    ClusterIp,
+}
+
+/// Who asks. The service is always reached by way of node1.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// Behind the router.
+    Outside,
+    /// Outside, on the nodes' own segment.
+    OnLink,
+    /// A pod of node1.
+    Pod,
+    /// The local service's backend itself: a hairpin.
+    Itself,
+    /// A process on node1.
+    Node,
+    /// A pod of node2, to a port of node1.
+    OtherPod,
+}
+
+/// The only endpoint of the service that is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    LocalPod,
+    RemotePod,
+    LocalHost,
+    RemoteHost,
+}
+
+impl Backend {
+    const ALL: [Self; 4] = [
+        Self::LocalPod,
+        Self::RemotePod,
+        Self::LocalHost,
+        Self::RemoteHost,
+    ];
+
+    fn host(self, cluster: &Cluster) -> &Host {
+        match self {
+            Self::LocalPod => cluster.pod("p1"),
+            Self::RemotePod => cluster.pod("p2"),
+            Self::LocalHost => &cluster.node(1).host,
+            Self::RemoteHost => &cluster.node(2).host,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    joined: Joined,
+    family: Family,
+    protocol: Protocol,
+    frontend: Frontend,
+    client: Client,
+    backend: Backend,
+}
+
+fn main() -> ExitCode {
+    let mut rows = Vec::new();
+    for uplink in [Uplink::Xdp, Uplink::Tc] {
+        for joined in [Joined::Routed, Joined::Vxlan] {
+            for pods in [PodLinks::Ptp, PodLinks::Bridge] {
+                let plan = Plan {
+                    pods,
+                    joined,
+                    ..Plan::default()
+                };
+                rows.extend(table(plan, uplink));
+            }
+        }
+    }
+    runner::main(rows)
+}
+
+fn table(plan: Plan, uplink: Uplink) -> Vec<Trial> {
+    let world = format!("{:?}/{:?}/{uplink:?}", plan.pods, plan.joined).to_lowercase();
+    let joined = plan.joined;
+    let cluster = Shared::new(move || World::start(&plan, uplink));
+    let mut trials = Vec::new();
+    for family in Family::BOTH {
+        for protocol in Protocol::BOTH {
+            for frontend in [Frontend::NodePort, Frontend::ClusterIp] {
+                for client in Client::ALL {
+                    for backend in Backend::ALL {
+                        let row = Row {
+                            joined,
+                            family,
+                            protocol,
+                            frontend,
+                            client,
+                            backend,
+                        };
+                        if row.has_a_meaning() {
+                            trials.push(row.trial(&world, &cluster));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    trials
+}
+
+/// A cluster with one service for each kind of backend.
+struct World {
+    cluster: Cluster,
+    vips: Vec<(Backend, Vip)>,
+}
+
+impl World {
+    /// Has every service programmed before anybody asks.
+    fn start(plan: &Plan, uplink: Uplink) -> Result<Self> {
+        let cluster = Cluster::build(plan, uplink)?;
+        let mut vips = Vec::new();
+        for backend in Backend::ALL {
+            let vip = cluster.vip("matrix");
+            let endpoints = match backend {
+                Backend::LocalPod => vip.endpoints(&[cluster.pod("p1")]),
+                Backend::RemotePod => vip.endpoints(&[cluster.pod("p2")]),
+                Backend::LocalHost | Backend::RemoteHost => {
+                    vip.no_endpoints().host_network(backend.host(&cluster))
+                }
+            };
+            cluster.manifests.apply_endpoints(&endpoints)?;
+            cluster.manifests.apply(&vip.service())?;
+            vips.push((backend, vip));
+        }
+        cluster.start_agents()?;
+        Ok(Self { cluster, vips })
+    }
+
+    fn vip(&self, backend: Backend) -> &Vip {
+        let of_backend = self.vips.iter().find(|(of, _)| *of == backend);
+        &of_backend
+            .expect("there is a service for every kind of backend")
+            .1
+    }
+}
+
+impl AsRef<Cluster> for World {
+    fn as_ref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Client {
+    const ALL: [Self; 6] = [
+        Self::Outside,
+        Self::OnLink,
+        Self::Pod,
+        Self::Itself,
+        Self::Node,
+        Self::OtherPod,
+    ];
+
+    fn host(self, cluster: &Cluster) -> &Host {
+        match self {
+            Self::Outside => cluster.topology.client(),
+            Self::OnLink => &cluster.topology.neighbour,
+            Self::Pod => cluster.pod("c1"),
+            Self::Itself => cluster.pod("p1"),
+            Self::Node => &cluster.node(1).host,
+            Self::OtherPod => cluster.pod("c2"),
+        }
+    }
+}
+
+/// What the backend is to see as its client's address.
+enum Seen {
+    /// The client's own.
+    Kept,
+    /// That of the device through which node1 reaches the backend.
+    Egress(Pair),
+    /// Any of node1's.
+    Node1,
+}
+
+impl Row {
+    fn trial(self, world: &str, shared: &Arc<Shared<World>>) -> Trial {
+        let missing =
+            (self.rests_on_masquerade() && !masquerade::available()).then_some(masquerade::MISSING);
+        ignorable_cluster_row(format!("{world}/{self}"), missing, shared, move |world| {
+            self.run(world)
+        })
+    }
+
+    fn run(self, world: &World) -> Result<()> {
+        let cluster = &world.cluster;
+        let (client, backend) = (self.client.host(cluster), self.backend.host(cluster));
+        let target = self.target(cluster, world.vip(self.backend));
+        let answer = Dial::new(&client.netns, self.protocol, target).ask();
+        let Answer::Ok { who, client: seen } = &answer else {
+            bail!("{} asked {target}: {answer}", client.name);
+        };
+        ensure!(
+            *who == format!("{}:{PORT}", backend.name),
+            "{} asked {target}: {answer}",
+            client.name
+        );
+        self.check_address(cluster, client, seen.ip())
+    }
+
+    fn target(self, cluster: &Cluster, vip: &Vip) -> SocketAddr {
+        match self.frontend {
+            Frontend::NodePort => vip.on_node(cluster.node(1), self.family),
+            Frontend::ClusterIp => vip.on_cluster_ip(self.family),
+        }
+    }
+
+    fn check_address(self, cluster: &Cluster, client: &Host, seen: IpAddr) -> Result<()> {
+        let own = client.ip.of(self.family);
+        match self.expected(cluster) {
+            Seen::Kept => ensure!(
+                seen == own,
+                "the backend saw {seen}, not the client's own {own}"
+            ),
+            Seen::Egress(pair) => {
+                let egress = pair.of(self.family);
+                ensure!(
+                    seen == egress,
+                    "the backend saw {seen}, not the egress device's {egress}"
+                );
+            }
+            Seen::Node1 => ensure!(
+                cluster.node(1).owns(seen),
+                "the backend saw {seen}, none of node1's addresses"
+            ),
+        }
+        Ok(())
+    }
+
+    /// The edge rule: only a remote backend of an outside client, a hairpin, and the CNI itself hide the client.
+    fn expected(self, cluster: &Cluster) -> Seen {
+        match self.client {
+            Client::Node => Seen::Node1,
+            Client::Itself if self.backend == Backend::LocalPod => Seen::Node1,
+            Client::Pod | Client::Itself if self.rests_on_masquerade() => {
+                Seen::Egress(cluster.node(1).host.ip)
+            }
+            Client::Pod | Client::Itself => Seen::Kept,
+            Client::Outside | Client::OnLink | Client::OtherPod => match self.backend {
+                Backend::LocalPod | Backend::LocalHost => Seen::Kept,
+                Backend::RemotePod => Seen::Egress(cluster.node(1).address_towards_other_pods()),
+                Backend::RemoteHost => Seen::Egress(cluster.node(1).host.ip),
+            },
+        }
+    }
+
+    /// A pod on an overlay reaches another node's own address only under its node's.
+    fn rests_on_masquerade(self) -> bool {
+        let pod = matches!(self.client, Client::Pod | Client::Itself);
+        self.joined == Joined::Vxlan && pod && self.backend == Backend::RemoteHost
+    }
+
+    fn has_a_meaning(self) -> bool {
+        match self.client {
+            // Other backends are the business of the client pod.
+            Client::Itself => self.backend == Backend::LocalPod,
+            // A cluster address is translated on node2 already, and an overlay does not route pods to the uplink.
+            Client::OtherPod => {
+                self.frontend == Frontend::NodePort && self.joined == Joined::Routed
+            }
+            // A cluster address on the segment is reached by way of the router, like from behind it.
+            Client::OnLink => self.frontend == Frontend::NodePort,
+            Client::Outside | Client::Pod | Client::Node => true,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            family,
+            protocol,
+            frontend,
+            client,
+            backend,
+            joined: _,
+        } = self;
+        write!(f, "{family}/{protocol}/{frontend}/{client}->{backend}")
+    }
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::NodePort => "nodeport",
+            Self::ClusterIp => "clusterip",
+        })
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Outside => "outside",
+            Self::OnLink => "on-link",
+            Self::Pod => "pod",
+            Self::Itself => "itself",
+            Self::Node => "node",
+            Self::OtherPod => "other-nodes-pod",
+        })
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::LocalPod => "local-pod",
+            Self::RemotePod => "remote-pod",
+            Self::LocalHost => "local-host",
+            Self::RemoteHost => "remote-host",
+        })
+    }
+}
