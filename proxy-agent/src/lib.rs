@@ -1,3 +1,4 @@
 //! The Portside agent.
 
 pub mod model;
+pub mod source;

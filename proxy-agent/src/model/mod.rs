@@ -1,6 +1,6 @@
 //! What the cluster wants, as plain values.
 //!
-//! In: [`Event`]s about Services, EndpointSlices and the own Node, as a source reads them. Out: the
+//! In: [`Event`]s about Services, EndpointSlices and the own Node, as a [source](crate::source) reads them. Out: the
 //! names of the services that an event touched, and for each of them the [`DesiredService`]s that the plan turns into
 //! map writes.
 //!

@@ -1,0 +1,98 @@
+//! EndpointSlice.
+
+use k8s_openapi::api::discovery::v1 as k8s;
+
+use super::{
+    Converted, FieldError, Result, address, family, label, list, non_empty, object_name,
+    optional_port, protocol,
+};
+use crate::model::{Conditions, EndpointSlice, Family, SliceEndpoint, SlicePort};
+
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointSlice>> {
+    let name = object_name(&object.metadata)?;
+    if label(&object.metadata, HEADLESS_LABEL).is_some() {
+        return Ok(Converted::Skipped("it belongs to a headless service"));
+    }
+    let Some(service) = label(&object.metadata, SERVICE_NAME_LABEL).filter(|s| !s.is_empty())
+    else {
+        return Ok(Converted::Skipped(
+            "no label kubernetes.io/service-name says whose it is",
+        ));
+    };
+    if object.address_type == "FQDN" {
+        return Ok(Converted::Skipped("its addresses are names"));
+    }
+    let family = family("addressType", &object.address_type)?;
+    Ok(Converted::Served(EndpointSlice {
+        name,
+        service: service.to_owned(),
+        family,
+        ports: ports(list(&object.ports))?,
+        endpoints: list(&object.endpoints)
+            .iter()
+            .enumerate()
+            .map(|(i, endpoint)| slice_endpoint(&format!("endpoints[{i}]"), endpoint, family))
+            .collect::<Result<_>>()?,
+    }))
+}
+
+/// A port without a number stands for all ports and is of no use to a proxy.
+fn ports(given: &[k8s::EndpointPort]) -> Result<Vec<SlicePort>> {
+    let mut ports = Vec::new();
+    for (i, port) in given.iter().enumerate() {
+        let protocol = protocol(&format!("ports[{i}].protocol"), &port.protocol)?;
+        if let Some(number) = optional_port(&format!("ports[{i}].port"), port.port)? {
+            ports.push(SlicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol,
+                number,
+            });
+        }
+    }
+    Ok(ports)
+}
+
+/// Only the first address counts: Kubernetes says that all of them are the same endpoint.
+fn slice_endpoint(field: &str, endpoint: &k8s::Endpoint, family: Family) -> Result<SliceEndpoint> {
+    let Some(first) = endpoint.addresses.first() else {
+        return Err(FieldError::new(format!("{field}.addresses"), "is empty"));
+    };
+    let field = format!("{field}.addresses[0]");
+    let addr = address(&field, first)?;
+    if Family::of(addr) != family {
+        return Err(FieldError::new(
+            field,
+            format!("{addr} is not of addressType {family}"),
+        ));
+    }
+    let hints = endpoint.hints.as_ref();
+    Ok(SliceEndpoint {
+        addr,
+        node: non_empty(&endpoint.node_name).map(str::to_owned),
+        conditions: conditions(endpoint.conditions.as_ref()),
+        zone_hints: hints
+            .map(|hints| list(&hints.for_zones))
+            .unwrap_or_default()
+            .iter()
+            .map(|zone| zone.name.clone())
+            .collect(),
+        node_hints: hints
+            .map(|hints| list(&hints.for_nodes))
+            .unwrap_or_default()
+            .iter()
+            .map(|node| node.name.clone())
+            .collect(),
+    })
+}
+
+/// An unknown state counts as good: ready, serving, not terminating.
+fn conditions(given: Option<&k8s::EndpointConditions>) -> Conditions {
+    Conditions {
+        ready: given.and_then(|c| c.ready).unwrap_or(true),
+        serving: given.and_then(|c| c.serving).unwrap_or(true),
+        terminating: given.and_then(|c| c.terminating).unwrap_or(false),
+    }
+}

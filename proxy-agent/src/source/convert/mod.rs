@@ -1,0 +1,151 @@
+//! Kubernetes objects into the model's: every default filled in as the API server does it, every value checked.
+//!
+//! The object may come from an API server or from a file that no API server has seen, so that what admission would have
+//! refused is refused here, by the name of its field.
+
+mod endpoint_slice;
+mod node;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, net::IpAddr};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::model::{self, Family, ObjectName, Protocol};
+
+pub use endpoint_slice::endpoint_slice;
+pub use node::node;
+pub use service::service;
+
+/// A valid object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Converted<T> {
+    Served(T),
+    /// It is not for this proxy; a source treats it as if it were not there. Says why.
+    Skipped(&'static str),
+}
+
+/// What is wrong with an object, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FieldError {
+    /// As in `spec.ports[0].nodePort`.
+    pub field: String,
+    pub message: String,
+}
+
+impl FieldError {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+type Result<T> = std::result::Result<T, FieldError>;
+
+/// Namespace and name; without a namespace, `default`.
+fn object_name(meta: &ObjectMeta) -> Result<ObjectName> {
+    Ok(ObjectName::new(
+        non_empty(&meta.namespace).unwrap_or("default"),
+        own_name(meta)?,
+    ))
+}
+
+fn own_name(meta: &ObjectMeta) -> Result<&str> {
+    non_empty(&meta.name).ok_or_else(|| FieldError::new("metadata.name", "is missing"))
+}
+
+fn label<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    Some(meta.labels.as_ref()?.get(name)?.as_str())
+}
+
+/// The text, unless it is absent or empty: Kubernetes means the same by both.
+fn non_empty(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// The list, empty if absent.
+fn list<T>(list: &Option<Vec<T>>) -> &[T] {
+    list.as_deref().unwrap_or_default()
+}
+
+/// One of the words that the field may hold, or its default.
+fn choice<T: Copy>(
+    field: &str,
+    value: &Option<String>,
+    default: T,
+    words: &[(&str, T)],
+) -> Result<T> {
+    let Some(value) = non_empty(value) else {
+        return Ok(default);
+    };
+    let found = words.iter().find(|(word, _)| *word == value);
+    found.map(|&(_, meaning)| meaning).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+        FieldError::new(field, format!("{value:?} is none of {}", known.join(", ")))
+    })
+}
+
+fn protocol(field: &str, value: &Option<String>) -> Result<Protocol> {
+    let words = [
+        ("TCP", Protocol::Tcp),
+        ("UDP", Protocol::Udp),
+        ("SCTP", Protocol::Sctp),
+    ];
+    choice(field, value, Protocol::Tcp, &words)
+}
+
+fn family(field: &str, value: &str) -> Result<Family> {
+    match value {
+        "IPv4" => Ok(Family::Ipv4),
+        "IPv6" => Ok(Family::Ipv6),
+        _ => Err(FieldError::new(
+            field,
+            format!("{value:?} is none of IPv4, IPv6"),
+        )),
+    }
+}
+
+fn port(field: &str, value: i32) -> Result<u16> {
+    u16::try_from(value)
+        .ok()
+        .filter(|&port| port != 0)
+        .ok_or_else(|| FieldError::new(field, format!("{value} is not a port (1-65535)")))
+}
+
+/// A port where both no value and 0 mean none.
+fn optional_port(field: &str, value: Option<i32>) -> Result<Option<u16>> {
+    value
+        .filter(|&value| value != 0)
+        .map(|value| port(field, value))
+        .transpose()
+}
+
+fn address(field: &str, value: &str) -> Result<IpAddr> {
+    value
+        .parse()
+        .map_err(|_| FieldError::new(field, format!("{value:?} is not an IP address")))
+}
+
+/// An address at which a service may be reached.
+fn service_address(field: &str, value: &str) -> Result<IpAddr> {
+    let addr = address(field, value)?;
+    match model::not_routable(addr) {
+        None => Ok(addr),
+        Some(reason) => Err(FieldError::new(
+            field,
+            format!("{addr} cannot be a service's: {reason}"),
+        )),
+    }
+}

@@ -1,0 +1,33 @@
+//! Node.
+
+use k8s_openapi::api::core::v1 as k8s;
+
+use super::{Result, address, label, list, own_name};
+use crate::model::Node;
+
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// Its addresses come in the order of preference: internal before external ones.
+pub fn node(object: &k8s::Node) -> Result<Node> {
+    let given = object
+        .status
+        .as_ref()
+        .map(|status| list(&status.addresses))
+        .unwrap_or_default();
+    let mut addresses = Vec::new();
+    for wanted in ["InternalIP", "ExternalIP"] {
+        for (i, item) in given.iter().enumerate() {
+            if item.type_ == wanted {
+                let field = format!("status.addresses[{i}].address");
+                addresses.push(address(&field, &item.address)?);
+            }
+        }
+    }
+    Ok(Node {
+        name: own_name(&object.metadata)?.to_owned(),
+        zone: label(&object.metadata, ZONE_LABEL)
+            .filter(|zone| !zone.is_empty())
+            .map(str::to_owned),
+        addresses,
+    })
+}

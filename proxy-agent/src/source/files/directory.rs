@@ -1,0 +1,232 @@
+//! The objects of all files, and what differs from before.
+//!
+//! Only files that changed are read and parsed. What a file said last is kept for as long as it is there and does not say
+//! anything else that can be understood. Of two manifests for one object, the first counts (by path, then by place in the
+//! file), and the other is a problem.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    manifest::{self, Contents, Key, Manifest, Object, ObjectKind},
+    tree::Tree,
+};
+use crate::{
+    model::{Event, Node},
+    source::Batch,
+};
+
+#[derive(Debug)]
+pub struct Directory {
+    own_node: String,
+    files: BTreeMap<PathBuf, File>,
+    /// What the batches so far amount to.
+    sent: BTreeMap<Key, Arc<Object>>,
+    problems: BTreeSet<String>,
+}
+
+/// The outcome of one reading.
+#[derive(Debug)]
+pub struct Reading {
+    pub batch: Batch,
+    /// Those that the reading before did not have.
+    pub new_problems: Vec<String>,
+}
+
+#[derive(Default, Debug)]
+struct File {
+    /// What it was when it was read; `None` if it has to be read again in any case.
+    stamp: Option<Stamp>,
+    manifests: Vec<Kept>,
+    problems: Vec<String>,
+}
+
+/// A manifest, its object shared with what was sent.
+#[derive(Clone, Debug)]
+struct Kept {
+    place: manifest::Place,
+    key: Key,
+    object: Option<Arc<Object>>,
+}
+
+/// Changes when the file does.
+#[derive(PartialEq, Eq, Debug)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// File times are coarse: two writes may leave the same. A file is known by its stamp only once it is older than this.
+const SETTLED: Duration = Duration::from_secs(1);
+
+impl Directory {
+    pub fn new(own_node: String) -> Self {
+        Self {
+            own_node,
+            files: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    pub fn read(&mut self, tree: &Tree) -> Reading {
+        self.files.retain(|name, _| tree.files.contains_key(name));
+        for (name, path) in &tree.files {
+            match self.files.entry(name.clone()) {
+                Entry::Occupied(mut file) => file.get_mut().read(name, path, &self.own_node),
+                Entry::Vacant(place) => {
+                    place
+                        .insert(File::default())
+                        .read(name, path, &self.own_node);
+                }
+            }
+        }
+
+        let (objects, duplicates) = self.merge();
+        let problems: BTreeSet<String> = self
+            .files
+            .values()
+            .flat_map(|file| &file.problems)
+            .cloned()
+            .chain(duplicates)
+            .collect();
+        let new_problems = problems.difference(&self.problems).cloned().collect();
+        self.problems = problems;
+
+        let batch = difference(&self.sent, &objects, &self.own_node);
+        self.sent = objects;
+        Reading {
+            batch,
+            new_problems,
+        }
+    }
+
+    /// One object for each key, and what there is to say about the others.
+    fn merge(&self) -> (BTreeMap<Key, Arc<Object>>, Vec<String>) {
+        let mut first: BTreeMap<&Key, &Kept> = BTreeMap::new();
+        let mut duplicates = Vec::new();
+        for manifest in self.files.values().flat_map(|file| &file.manifests) {
+            match first.entry(&manifest.key) {
+                Entry::Vacant(entry) => {
+                    entry.insert(manifest);
+                }
+                Entry::Occupied(entry) => duplicates.push(format!(
+                    "{} {}: not used, {} has the same object and comes first",
+                    manifest.place,
+                    manifest.key,
+                    entry.get().place
+                )),
+            }
+        }
+        let objects = first
+            .into_values()
+            .filter_map(|kept| Some((kept.key.clone(), kept.object.clone()?)))
+            .collect();
+        (objects, duplicates)
+    }
+}
+
+impl File {
+    fn read(&mut self, name: &Path, path: &Path, own_node: &str) {
+        let contents = match self.changed_bytes(path) {
+            Ok(None) => return,
+            Ok(Some(bytes)) => manifest::parse(name, &bytes, own_node),
+            Err(error) => {
+                self.stamp = None;
+                Err(format!("{}: {error}", name.display()))
+            }
+        };
+        match contents {
+            Ok(contents) => self.replace(contents),
+            Err(problem) => self.problems = vec![format!("{problem}{}", self.what_is_kept())],
+        }
+    }
+
+    /// The bytes, unless they are those of last time.
+    fn changed_bytes(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let now = SystemTime::now();
+        let meta = fs::metadata(path)?;
+        let stamp = Stamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        };
+        if self.stamp.as_ref() == Some(&stamp) {
+            return Ok(None);
+        }
+        let settled = |seconds: i64| {
+            u64::try_from(seconds)
+                .is_ok_and(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s + 1) + SETTLED < now)
+        };
+        let bytes = fs::read(path)?;
+        self.stamp = (settled(meta.mtime()) && settled(meta.ctime())).then_some(stamp);
+        Ok(Some(bytes))
+    }
+
+    /// Takes over what the file says now; for an object that is not valid now, what it said last.
+    fn replace(&mut self, contents: Contents) {
+        let Contents {
+            manifests,
+            invalid,
+            problems,
+        } = contents;
+        let mut kept: Vec<Kept> = manifests
+            .into_iter()
+            .map(|Manifest { place, key, object }| Kept {
+                place,
+                key,
+                object: object.map(Arc::new),
+            })
+            .collect();
+        for key in invalid {
+            if !kept.iter().any(|now| now.key == key) {
+                kept.extend(self.manifests.iter().find(|old| old.key == key).cloned());
+            }
+        }
+        self.manifests = kept;
+        self.problems = problems;
+    }
+
+    fn what_is_kept(&self) -> &'static str {
+        if self.manifests.is_empty() {
+            ""
+        } else {
+            " (what it said before stays in force)"
+        }
+    }
+}
+
+fn difference(
+    old: &BTreeMap<Key, Arc<Object>>,
+    new: &BTreeMap<Key, Arc<Object>>,
+    own_node: &str,
+) -> Batch {
+    let gone = old
+        .keys()
+        .filter(|key| !new.contains_key(*key))
+        .map(|key| match key.kind {
+            ObjectKind::Node => Event::NodeChanged(Node::named(own_node)),
+            ObjectKind::Service => Event::ServiceDeleted(key.name.clone()),
+            ObjectKind::EndpointSlice => Event::SliceDeleted(key.name.clone()),
+        });
+    let changed = new
+        .iter()
+        .filter(|(key, object)| old.get(*key) != Some(*object))
+        .map(|(_, object)| match Object::clone(object) {
+            Object::Node(node) => Event::NodeChanged(node),
+            Object::Service(service) => Event::ServiceUpserted(service),
+            Object::Slice(slice) => Event::SliceUpserted(slice),
+        });
+    gone.chain(changed).collect()
+}

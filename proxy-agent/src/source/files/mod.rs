@@ -1,0 +1,116 @@
+//! A directory of manifests, as `kubectl` takes them, read again when it changes.
+//!
+//!     directory -> watch (something changed, and is quiet again) -> tree (which files) -> directory (what is in them,
+//!     what differs from before) -> batch
+//!
+//! The one rule: what cannot be read now stays as it was read last. That holds for a directory that is being replaced, a
+//! file that is half written, and an object that is not valid; each is logged once.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `tree` | which files count, and which directories tell of them |
+//! | `watch` | waiting for a change, by inotify |
+//! | `manifest` | the bytes of one file into objects and problems |
+//! | `directory` | the objects of all files, and what differs from before |
+
+mod directory;
+mod manifest;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use self::{
+    directory::{Directory, Reading},
+    tree::Tree,
+    watch::Watch,
+};
+use super::{Batch, Source};
+use crate::model::{Event, Kind};
+
+/// The source behind `--manifests DIR`.
+#[derive(Debug)]
+pub struct Files {
+    dir: PathBuf,
+    node_name: String,
+}
+
+impl Files {
+    /// Of the Nodes in `dir`, the one named `node_name` counts.
+    pub fn new(dir: impl Into<PathBuf>, node_name: impl Into<String>) -> Self {
+        Self {
+            dir: dir.into(),
+            node_name: node_name.into(),
+        }
+    }
+}
+
+impl Source for Files {
+    async fn run(self, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
+        let Self { dir, node_name } = self;
+        let mut watch = Watch::new();
+        let mut directory = Directory::new(node_name);
+
+        // A directory that is not there is a mistake at the start; later it is about to come back.
+        let mut tree = Ok(watch
+            .look(&dir)
+            .with_context(|| format!("cannot read the manifests in {}", dir.display()))?);
+        let mut lost = false;
+        let mut end_of_list = vec![
+            Event::Synced(Kind::Service),
+            Event::Synced(Kind::EndpointSlice),
+        ];
+        loop {
+            let mut batch = Batch::new();
+            match tree {
+                Ok(tree) => {
+                    lost = false;
+                    let reading;
+                    (directory, reading) = read(directory, tree).await?;
+                    log(&dir, &reading);
+                    batch = reading.batch;
+                }
+                Err(error) if !lost => {
+                    lost = true;
+                    tracing::warn!(
+                        "cannot read {}, what was read last stays in force: {error}",
+                        dir.display()
+                    );
+                }
+                Err(_) => {}
+            }
+            batch.append(&mut end_of_list);
+            if !batch.is_empty() && batches.send(batch).await.is_err() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = batches.closed() => return Ok(()),
+            }
+            tree = watch.look(&dir);
+        }
+    }
+}
+
+/// Reads on a thread that may block.
+async fn read(mut directory: Directory, tree: Tree) -> anyhow::Result<(Directory, Reading)> {
+    let done = spawn_blocking(move || {
+        let reading = directory.read(&tree);
+        (directory, reading)
+    });
+    Ok(done.await?)
+}
+
+fn log(dir: &Path, reading: &Reading) {
+    for problem in &reading.new_problems {
+        tracing::error!("{}/{problem}", dir.display());
+    }
+    if !reading.batch.is_empty() {
+        tracing::info!("{}: {} objects changed", dir.display(), reading.batch.len());
+    }
+}

@@ -1,0 +1,30 @@
+//! Where the model's events come from.
+//!
+//! In: Kubernetes objects, from files. Out: [`Batch`]es of [`Event`]s on a channel, each the difference between two
+//! consistent views; the first ends with [`Event::Synced`] for both kinds.
+//!
+//! The one rule: Kubernetes types do not leave this module, and an object that is not valid costs itself, never the others.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `convert` | Kubernetes objects into the model's, defaults and validation included; for every source |
+//! | `files` | a directory of manifests, read again when it changes |
+
+pub mod convert;
+mod files;
+
+use std::future::Future;
+
+use tokio::sync::mpsc;
+
+use crate::model::Event;
+
+pub use files::Files;
+
+/// What changed from one consistent view to the next. Apply all of it before acting on any of it.
+pub type Batch = Vec<Event>;
+
+pub trait Source {
+    /// Sends batches until the receiver is gone. Fails if there is nothing to read from at the start, never later.
+    fn run(self, batches: mpsc::Sender<Batch>) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
