@@ -320,3 +320,16 @@ fn affinity_and_policies_reach_the_desired_state() {
     assert_eq!(desired[0].internal.policy, TrafficPolicy::Cluster);
     assert_eq!(desired[0].external.policy, TrafficPolicy::Local);
 }
+
+#[test]
+fn of_two_slices_that_say_the_same_state_of_an_endpoint_the_first_by_name_counts() {
+    let elsewhere = SliceEndpoint {
+        node: Some("node2".into()),
+        ..pod("p1")
+    };
+    let first = slice("svc-1", "svc", vec![pod("p1")]);
+    let second = slice("svc-2", "svc", vec![elsewhere]);
+    for slices in [vec![first.clone(), second.clone()], vec![second, first]] {
+        assert!(desired(service("svc"), slices)[0].endpoints[0].local);
+    }
+}
