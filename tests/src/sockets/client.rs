@@ -115,47 +115,66 @@ impl Conversation {
 
     /// Sends `content`, and wants it back.
     pub fn echo(&mut self, content: &[u8]) -> Answer {
-        self.exchange(Request::Echo, content)
-    }
-
-    /// Sends `content` in bulk, and wants its checksum back. TCP only: a datagram has its own limit.
-    pub fn upload(&mut self, content: &[u8]) -> Answer {
-        self.exchange(Request::Upload, content)
-    }
-
-    fn exchange(&mut self, request: Request, content: &[u8]) -> Answer {
         let exchanged = match self {
-            Self::Tcp(stream) => exchange_tcp(stream, request, content),
-            Self::Udp(socket) => exchange_udp(socket, content),
+            Self::Tcp(stream) => echo_over_tcp(stream, content),
+            Self::Udp(socket) => echo_over_udp(socket, content),
         };
         exchanged.unwrap_or_else(|error| Answer::from_error(&error))
     }
+
+    /// Sends `content` in bulk over TCP, and wants its checksum back.
+    pub fn upload(&mut self, content: &[u8]) -> Answer {
+        self.transfer(Request::Upload, content.len(), |stream| {
+            stream.get_mut().write_all(content)?;
+            Ok(judge(&read_greeting(stream)?, content))
+        })
+    }
+
+    /// Gets `length` bytes in bulk over TCP, and compares their checksum.
+    pub fn download(&mut self, length: usize) -> Answer {
+        self.transfer(Request::Download, length, |stream| {
+            let line = read_greeting(stream)?;
+            let mut content = vec![0; length];
+            stream.read_exact(&mut content)?;
+            Ok(judge(&line, &content))
+        })
+    }
+
+    fn transfer(
+        &mut self,
+        request: Request,
+        length: usize,
+        rest: impl FnOnce(&mut BufReader<TcpStream>) -> io::Result<Answer>,
+    ) -> Answer {
+        let Self::Tcp(stream) = self else {
+            return Answer::Failed("a datagram is not for bulk".to_owned());
+        };
+        let asked = stream.get_mut().write_all(request.line(length).as_bytes());
+        asked
+            .and_then(|()| rest(stream))
+            .unwrap_or_else(|error| Answer::from_error(&error))
+    }
 }
 
-fn exchange_tcp(
-    stream: &mut BufReader<TcpStream>,
-    request: Request,
-    content: &[u8],
-) -> io::Result<Answer> {
-    let mut message = request.line(content.len()).into_bytes();
+fn echo_over_tcp(stream: &mut BufReader<TcpStream>, content: &[u8]) -> io::Result<Answer> {
+    let mut message = Request::Echo.line(content.len()).into_bytes();
     message.extend_from_slice(content);
     stream.get_mut().write_all(&message)?;
-    let mut line = String::new();
-    stream.read_line(&mut line)?;
-    let mut echo = match request {
-        Request::Echo => vec![0; content.len()],
-        Request::Upload => Vec::new(),
-    };
+    let line = read_greeting(stream)?;
+    let mut echo = vec![0; content.len()];
     stream.read_exact(&mut echo)?;
-    Ok(match request {
-        Request::Echo if echo != content => {
-            Answer::Failed("the echo is not what was sent".to_owned())
-        }
-        _ => judge(&line, content),
-    })
+    Ok(judge_echo(&line, content, &echo))
 }
 
-fn exchange_udp(socket: &UdpSocket, content: &[u8]) -> io::Result<Answer> {
+fn read_greeting(stream: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut line = String::new();
+    match stream.read_line(&mut line)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(line),
+    }
+}
+
+fn echo_over_udp(socket: &UdpSocket, content: &[u8]) -> io::Result<Answer> {
     socket.send(content)?;
     let mut buffer = vec![0; 65536];
     let length = socket.recv(&mut buffer)?;
@@ -165,18 +184,22 @@ fn exchange_udp(socket: &UdpSocket, content: &[u8]) -> io::Result<Answer> {
         .position(|byte| *byte == b'\n')
         .map_or(length, |at| at + 1);
     let (line, echo) = reply.split_at(split);
-    Ok(if echo == content {
-        judge(&String::from_utf8_lossy(line), content)
+    Ok(judge_echo(&String::from_utf8_lossy(line), content, echo))
+}
+
+fn judge_echo(line: &str, content: &[u8], echo: &[u8]) -> Answer {
+    if echo == content {
+        judge(line, content)
     } else {
         Answer::Failed("the echo is not what was sent".to_owned())
-    })
+    }
 }
 
 fn judge(line: &str, content: &[u8]) -> Answer {
     match Greeting::parse(line) {
         None => Answer::Failed(format!("not a reply: {line:?}")),
         Some(greeting) if greeting.sum != Sum::of(content) => {
-            Answer::Failed("the server got other content than was sent".to_owned())
+            Answer::Failed("the content changed on its way".to_owned())
         }
         Some(greeting) => Answer::Ok {
             who: greeting.who,

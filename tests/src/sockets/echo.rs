@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use socket2::SockRef;
 
+use super::client::unique_content;
 use super::listener::Listener;
 use super::wording::{Greeting, Request, Sum};
 use crate::address::Family;
@@ -68,6 +69,10 @@ fn answer_requests(stream: TcpStream, client: SocketAddr, who: &str) -> std::io:
                 (Sum::of(&content), content)
             }
             Request::Upload => (sum_up(&mut reader, length)?, Vec::new()),
+            Request::Download => {
+                let content = unique_content(length);
+                (Sum::of(&content), content)
+            }
         };
         writer.write_all(&reply(who, client, sum, &content))?;
     }

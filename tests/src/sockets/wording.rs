@@ -1,8 +1,8 @@
 //! What an echo server and its client say to each other.
 //!
-//! Over UDP a request is the payload; over TCP it is a line `echo <length>` or `upload <length>` and then the payload.
-//! A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the payload>`, and then, for an echo,
-//! the payload itself.
+//! Over UDP a request is the payload; over TCP it is a line `echo <length>` or `upload <length>` and then the payload,
+//! or a line `download <length>` alone. A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the
+//! payload>`, and then, for an echo and a download, the payload itself.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
@@ -55,6 +55,7 @@ impl Greeting {
 pub(super) enum Request {
     Echo,
     Upload,
+    Download,
 }
 
 impl Request {
@@ -62,6 +63,7 @@ impl Request {
         match self {
             Self::Echo => format!("echo {length}\n"),
             Self::Upload => format!("upload {length}\n"),
+            Self::Download => format!("download {length}\n"),
         }
     }
 
@@ -70,6 +72,7 @@ impl Request {
         let request = match word {
             "echo" => Self::Echo,
             "upload" => Self::Upload,
+            "download" => Self::Download,
             _ => return None,
         };
         Some((request, length.parse().ok()?))

@@ -18,7 +18,7 @@ mod router;
 
 use anyhow::Result;
 
-use crate::address::{self, Mac, Pair};
+use crate::address::{Mac, Pair};
 use crate::ethtool;
 use crate::netns::Netns;
 use crate::run::Run;
@@ -71,6 +71,8 @@ pub struct Plan {
     pub overlay_mtu: u16,
     /// The MTU of the router's end of the link towards one node.
     pub router_mtu_towards: Option<(u8, u16)>,
+    /// The MTU of the router's end of the links towards the clients.
+    pub router_mtu_towards_clients: u16,
 }
 
 impl Default for Plan {
@@ -84,6 +86,7 @@ impl Default for Plan {
             wire_like_uplinks: true,
             overlay_mtu: overlay::MTU,
             router_mtu_towards: None,
+            router_mtu_towards_clients: DEFAULT_MTU,
         }
     }
 }
@@ -119,9 +122,7 @@ impl Topology {
         let run = Run::start()?;
         let router = Router::create(&run, plan)?;
         let clients = (1..=plan.clients)
-            .map(|number| {
-                router.attach_client(&run, &format!("client{number}"), address::client(number))
-            })
+            .map(|number| router.attach_client(&run, plan, number))
             .collect::<Result<_>>()?;
         let neighbour = router.attach_neighbour(&run, plan)?;
         let nodes = (1..=plan.nodes)

@@ -47,8 +47,17 @@ impl Router {
         ))
     }
 
-    pub(super) fn attach_client(&self, run: &Run, name: &str, ip: Pair) -> Result<Host> {
-        self.attach(run, name, ip, address::CLIENT_GATEWAY, CLIENTS)
+    pub(super) fn attach_client(&self, run: &Run, plan: &Plan, number: u8) -> Result<Host> {
+        let name = format!("client{number}");
+        let client = self.attach(
+            run,
+            &name,
+            address::client(number),
+            address::CLIENT_GATEWAY,
+            CLIENTS,
+        )?;
+        self.narrow(&name, CLIENTS, plan.router_mtu_towards_clients)?;
+        Ok(client)
     }
 
     pub(super) fn attach_neighbour(&self, run: &Run, plan: &Plan) -> Result<Host> {
@@ -83,12 +92,16 @@ impl Router {
             .router_mtu_towards
             .filter(|(towards, _)| *towards == number)
         {
-            self.netns.ip(&format!(
-                "link set {name} mtu {mtu}\nlink set {} mtu {mtu}",
-                bridge_of(segment)
-            ))?;
+            self.narrow(&name, &bridge_of(segment), mtu)?;
         }
         Ok(node)
+    }
+
+    /// Sets the MTU of a port and its bridge, and not that of the other end.
+    fn narrow(&self, port: &str, bridge: &str, mtu: u16) -> Result<()> {
+        self.netns.ip(&format!(
+            "link set {port} mtu {mtu}\nlink set {bridge} mtu {mtu}\n"
+        ))
     }
 
     /// A new namespace whose `eth0` is a veth to a port of `bridge`; the port is named after the host.

@@ -1,11 +1,11 @@
-//! Frames that a socket would not send: tags, options, extension headers, ICMP errors.
+//! Frames that a socket would not send: tags, options, extension headers.
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail};
 use etherparse::{
-    Icmpv4Type, Icmpv6Type, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options,
-    Ipv6Extensions, Ipv6FlowLabel, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, VlanHeader, VlanId,
+    IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
+    Ipv6Header, Ipv6RawExtHeader, PacketBuilder, VlanHeader, VlanId,
 };
 use etherparse::{PacketBuilderStep, SingleVlanHeader};
 
@@ -41,35 +41,6 @@ pub fn udp(
     let mut frame = Vec::with_capacity(step.size(payload.len()));
     step.write(&mut frame, payload)?;
     Ok(frame)
-}
-
-/// An ICMP error about `embedded`, the start of an IP packet.
-pub fn icmp_error(
-    link: Link,
-    from: IpAddr,
-    to: IpAddr,
-    error: IcmpError,
-    embedded: &[u8],
-) -> Result<Vec<u8>> {
-    let mut frame = Vec::new();
-    match error {
-        IcmpError::V4(kind) => {
-            network(link, from, to, IpNumber::ICMP, Extra::Nothing)?
-                .icmpv4(kind)
-                .write(&mut frame, embedded)?;
-        }
-        IcmpError::V6(kind) => {
-            network(link, from, to, IpNumber::IPV6_ICMP, Extra::Nothing)?
-                .icmpv6(kind)
-                .write(&mut frame, embedded)?;
-        }
-    }
-    Ok(frame)
-}
-
-pub enum IcmpError {
-    V4(Icmpv4Type),
-    V6(Icmpv6Type),
 }
 
 fn network(

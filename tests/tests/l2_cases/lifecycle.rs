@@ -39,8 +39,14 @@ pub fn rows(world: &World) -> Vec<Trial> {
 
 /// What stops its agents needs a cluster of its own.
 pub fn rows_without_agent(uplink: Uplink) -> Vec<Trial> {
-    let world = World::of(uplink, Plan::default());
-    vec![world.row("without its agent the datapath goes on", agent_stopped)]
+    let world = || World::of(uplink, Plan::default());
+    vec![
+        world().row("without its agent the datapath goes on", agent_stopped),
+        world().row(
+            "a restarted agent catches up and no request fails",
+            agent_restarted,
+        ),
+    ]
 }
 
 fn survival(cluster: &Cluster) -> Result<()> {
@@ -177,6 +183,41 @@ fn agent_stopped(cluster: &Cluster) -> Result<()> {
     }
     for (mut connection, name) in open_everywhere(cluster, &vip, Protocol::Tcp)? {
         who(connection.ask()).with_context(|| format!("{name}, opened after"))?;
+    }
+    Ok(())
+}
+
+fn agent_restarted(cluster: &Cluster) -> Result<()> {
+    let vip = serve(cluster, "restarted", &[cluster.pod("p1")])?;
+    let mut connections = open_everywhere(cluster, &vip, Protocol::Tcp)?;
+    let done = AtomicBool::new(false);
+    let target = vip.on_node(cluster.node(1), Family::V4);
+    let ask = |_| dial(cluster.topology.client(), Protocol::Tcp, target).ask();
+    let asking = |_: &usize| !done.load(Ordering::Relaxed);
+    let tally = thread::scope(|scope| {
+        let running = scope.spawn(|| tally((0..).take_while(asking).map(ask)));
+        cluster.stop_agents();
+        let changed = cluster
+            .manifests
+            .apply_endpoints(&vip.endpoints(&[cluster.pod("p2")]));
+        let caught_up = changed
+            .and_then(|()| cluster.start_agents())
+            .and_then(|()| {
+                await_everywhere(cluster, &vip, |answer| answer.who() == Some("p2:8080"))
+            });
+        done.store(true, Ordering::Relaxed);
+        let tally = running.join().expect("asking does not panic");
+        caught_up.map(|()| tally)
+    })?;
+    let only_servers = tally
+        .keys()
+        .all(|who| ["p1:8080", "p2:8080"].contains(&who.as_str()));
+    ensure!(only_servers, "requests during the restart: {tally:?}");
+    for (connection, name) in &mut connections {
+        ensure!(
+            who(connection.ask()).context(name.clone())? == "p1",
+            "{name} moved"
+        );
     }
     Ok(())
 }

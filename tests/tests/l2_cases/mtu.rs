@@ -1,7 +1,9 @@
-//! Path MTU discovery works through a service address.
+//! Path MTU discovery works through a service address, in both directions.
 //!
-//! The client sends a megabyte with don't-fragment set, as Linux does by default, and its peer announces a full-sized
-//! segment: only an ICMP error that names the connection as the client knows it makes the client send smaller ones.
+//! The sender sends a megabyte with don't-fragment set, as Linux does by default, and its peer announces a full-sized
+//! segment: only an ICMP error that names the connection as the sender knows it makes the sender send smaller ones.
+
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -18,7 +20,7 @@ use tests::wire::Capture;
 use crate::world::{dial, open, row_name};
 
 const NARROW: u16 = 1400;
-const UPLOAD: usize = 1 << 20;
+const BULK: usize = 1 << 20;
 
 pub fn rows(uplink: Uplink) -> Vec<Trial> {
     let row = |name: &str, test: fn(Uplink) -> Result<()>| {
@@ -36,6 +38,14 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
         row(
             "an upload through a node port fits through a narrow link beyond the node",
             narrow_beyond,
+        ),
+        row(
+            "a download from a local backend fits through a narrow link to the client",
+            |uplink| download(uplink, "p1"),
+        ),
+        row(
+            "a download from a remote backend fits through a narrow link to the client",
+            |uplink| download(uplink, "p2"),
         ),
     ]
 }
@@ -80,7 +90,7 @@ fn upload_to(cluster: &Cluster, vip: &Vip, family: Family) -> Result<()> {
     let client = cluster.topology.client();
     let target = vip.on_node(cluster.node(1), family);
     let capture = Capture::start(&client.netns, "eth0")?;
-    let answer = open(dial(client, Protocol::Tcp, target))?.upload(&unique_content(UPLOAD));
+    let answer = open(dial(client, Protocol::Tcp, target))?.upload(&unique_content(BULK));
     let errors: Vec<_> = capture
         .packets()
         .into_iter()
@@ -97,6 +107,46 @@ fn upload_to(cluster: &Cluster, vip: &Vip, family: Family) -> Result<()> {
     ensure!(
         about_the_service,
         "no ICMP error named {target}: the link was not narrow. {errors:#?}"
+    );
+    Ok(())
+}
+
+fn download(uplink: Uplink, backend: &str) -> Result<()> {
+    let plan = Plan {
+        router_mtu_towards_clients: NARROW,
+        ..Plan::default()
+    };
+    let cluster = Cluster::build(&plan, uplink)?;
+    let vip = cluster.publish("narrow", &[cluster.pod(backend)])?;
+    cluster.start_agents()?;
+    for family in Family::BOTH {
+        download_from(&cluster, &vip, backend, family)
+            .map_err(|error| error.context(cluster.logs()))?;
+    }
+    Ok(())
+}
+
+fn download_from(cluster: &Cluster, vip: &Vip, backend: &str, family: Family) -> Result<()> {
+    let target = vip.on_node(cluster.node(1), family);
+    let capture = Capture::start(&cluster.pod(backend).netns, "eth0")?;
+    let answer = open(dial(cluster.topology.client(), Protocol::Tcp, target))?.download(BULK);
+    let errors: Vec<_> = capture
+        .packets()
+        .into_iter()
+        .filter(|seen| seen.icmp.is_some())
+        .collect();
+    ensure!(
+        answer.who().is_some(),
+        "{target}: {answer}; ICMP at the backend: {errors:#?}"
+    );
+    let own = SocketAddr::new(cluster.pod(backend).ip.of(family), PORT);
+    let about_the_backend = errors
+        .iter()
+        .filter_map(|error| error.embedded())
+        .any(|about| about.from() == Some(own));
+    ensure!(
+        about_the_backend,
+        "no ICMP error named {own}: the link was not narrow. {errors:#?}"
     );
     Ok(())
 }
