@@ -24,6 +24,16 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take to stop before it is killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 
+/// More than a test needs, and small enough that many agents share a machine.
+const SMALL_TABLES: [&str; 6] = [
+    "--max-flows",
+    "16384",
+    "--max-backends",
+    "4096",
+    "--max-services",
+    "1024",
+];
+
 /// How many lines of a log a failed test shows.
 const SHOWN_LINES: usize = 40;
 
@@ -86,6 +96,9 @@ impl Agent {
             .arg(&node.bpffs)
             .arg("--cgroup")
             .arg(&node.cgroup)
+            .arg("--state-dir")
+            .arg(&node.state)
+            .args(SMALL_TABLES)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());

@@ -22,6 +22,8 @@ pub struct Node {
     pub number: u8,
     pub bpffs: PathBuf,
     pub cgroup: PathBuf,
+    /// Where its agent leaves what is not in maps.
+    pub state: PathBuf,
     pub(super) links: PodLinks,
     pub(super) pod_mtu: u16,
     /// The Ethernet address of the pod bridge, where there is one.
@@ -45,6 +47,7 @@ impl Node {
         let node = Self {
             bpffs: run.bpffs(&host.name)?,
             cgroup: run.cgroup(&host.name)?,
+            state: run.directory(&format!("{}.state", host.name))?,
             netns_prefix: run.netns_name(&host.name),
             host,
             number,
