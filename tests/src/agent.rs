@@ -159,7 +159,7 @@ impl Agent {
             return Ok(());
         }
         bail!(
-            "the agent was not ready within {READY_WITHIN:?}\n{}",
+            "the agent ended or was not ready within {READY_WITHIN:?}\n{}",
             self.log()
         )
     }
