@@ -24,27 +24,10 @@ impl Be16 {
     }
 }
 
-/// A 32-bit value in network byte order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-#[repr(transparent)]
-pub struct Be32(pub u32);
-
-impl Be32 {
-    /// From host byte order.
-    #[inline(always)]
-    pub const fn new(host: u32) -> Self {
-        Self(host.to_be())
-    }
-
-    /// In host byte order.
-    #[inline(always)]
-    pub const fn get(self) -> u32 {
-        u32::from_be(self.0)
-    }
-}
-
 /// An address as it lies in the packet: its 32-bit words, each holding the bytes in network order.
-pub trait Addr: Copy + Eq + Hash + Default + core::fmt::Debug + 'static {
+pub trait Addr:
+    Copy + Eq + Hash + Default + core::fmt::Debug + crate::packet::Wire + 'static
+{
     /// `0.0.0.0` or `::`.
     const ANY: Self;
     /// How many 32-bit words the address has.
@@ -75,9 +58,24 @@ pub trait Addr: Copy + Eq + Hash + Default + core::fmt::Debug + 'static {
 pub struct Ip4(pub u32);
 
 /// An IPv6 address, bytes in network order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(Clone, Copy, Eq, PartialOrd, Ord, Default, Debug)]
 #[repr(transparent)]
 pub struct Ip6(pub [u32; 4]);
+
+/// Word by word: comparing the array would become a call of `bcmp` in the eBPF object.
+impl PartialEq for Ip6 {
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+    }
+}
+
+impl Hash for Ip6 {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl From<[u8; 4]> for Ip4 {
     fn from(b: [u8; 4]) -> Self {
@@ -172,6 +170,9 @@ pub trait Family: Copy + Default + 'static {
     const DST_OFFSET: usize;
     /// The ICMP of this family, as an IP protocol number.
     const ICMP_PROTO: u8;
+
+    /// This node's address of the family towards what is behind a device; unspecified for none.
+    fn device_addr(device: &crate::abi::Device) -> Self::Addr;
 }
 
 /// IPv4.
@@ -191,6 +192,11 @@ impl Family for V4 {
     const SRC_OFFSET: usize = 12;
     const DST_OFFSET: usize = 16;
     const ICMP_PROTO: u8 = 1;
+
+    #[inline(always)]
+    fn device_addr(device: &crate::abi::Device) -> Ip4 {
+        device.addr4
+    }
 }
 
 impl Family for V6 {
@@ -202,6 +208,11 @@ impl Family for V6 {
     const SRC_OFFSET: usize = 8;
     const DST_OFFSET: usize = 24;
     const ICMP_PROTO: u8 = 58;
+
+    #[inline(always)]
+    fn device_addr(device: &crate::abi::Device) -> Ip6 {
+        device.addr6
+    }
 }
 
 #[cfg(test)]

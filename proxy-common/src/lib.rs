@@ -10,3 +10,21 @@
 
 pub mod abi;
 pub mod addr;
+pub mod answer;
+pub mod classify;
+pub mod csum;
+pub mod decide;
+pub mod fragment;
+pub mod hook;
+pub mod icmp;
+pub mod packet;
+pub mod parse;
+pub mod path;
+pub mod reason;
+pub mod rewrite;
+pub mod run;
+pub mod select;
+pub mod tables;
+pub mod track;
+pub mod verdict;
+pub mod work;

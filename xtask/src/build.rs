@@ -24,7 +24,8 @@ const BPF_TARGET: &str = if cfg!(target_endian = "little") {
 };
 
 /// Debug information is where the linker takes the BTF from.
-const BPF_FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+const BPF_FLAGS: &str = "-C debuginfo=2 -C target-cpu=v3 -C link-arg=--btf \
+                         -C link-arg=--disable-expand-memcpy-in-order";
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Profile {

@@ -26,6 +26,12 @@ pub mod backend_flags {
     pub const LOCAL: u16 = 1 << 1;
     /// The address is one of this node's own: a host-network endpoint of this node.
     pub const HOST: u16 = 1 << 2;
+    /// Is in a slot of its service's internal extent: session affinity may hold on to it there.
+    pub const IN_INTERNAL: u16 = 1 << 3;
+    /// The same for the external extent.
+    pub const IN_EXTERNAL: u16 = 1 << 4;
+    /// The same for the short-circuit extent.
+    pub const IN_SHORT_CIRCUIT: u16 = 1 << 5;
 }
 
 const _: () = assert!(size_of::<Backend<crate::addr::Ip4>>() == 16);

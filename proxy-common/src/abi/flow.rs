@@ -100,6 +100,39 @@ impl Route {
     }
 }
 
+/// Destination MAC, then source MAC: the first 12 bytes of an Ethernet header, as three words of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct Macs(pub [u32; 3]);
+
+impl Macs {
+    #[inline(always)]
+    pub const fn new(dst: [u8; 6], src: [u8; 6]) -> Self {
+        Self([
+            u32::from_ne_bytes([dst[0], dst[1], dst[2], dst[3]]),
+            u32::from_ne_bytes([dst[4], dst[5], src[0], src[1]]),
+            u32::from_ne_bytes([src[2], src[3], src[4], src[5]]),
+        ])
+    }
+
+    /// Source and destination change places.
+    #[inline(always)]
+    pub const fn swapped(self) -> Self {
+        let [a, b, c] = self.0;
+        let (a, b, c) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+        Self::new(
+            [b[2], b[3], c[0], c[1], c[2], c[3]],
+            [a[0], a[1], a[2], a[3], b[0], b[1]],
+        )
+    }
+
+    /// The destination's MAC.
+    pub const fn dst(self) -> [u8; 6] {
+        let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
+        [a[0], a[1], a[2], a[3], b[0], b[1]]
+    }
+}
+
 /// Value of the flow tables: one direction of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
@@ -118,8 +151,8 @@ pub struct Flow<A> {
     pub epoch: u32,
     /// Low 32 bits of jiffies, at a coarse step.
     pub last_seen: u32,
-    /// Hint: destination MAC, then source MAC, as the Ethernet header begins.
-    pub macs: [u8; 12],
+    /// Hint: the Ethernet addresses to leave with.
+    pub macs: Macs,
     /// Hint: largest layer-3 packet towards `ifindex`, in bytes; 0 for not known.
     pub mtu: u16,
     /// A [`Route`].
@@ -162,7 +195,7 @@ impl<A: Addr> Flow<A> {
             peer_ifindex: self.ifindex,
             epoch: 0,
             last_seen: self.last_seen,
-            macs: [0; 12],
+            macs: Macs([0; 3]),
             mtu: 0,
             route: self.peer_route,
             peer_route: self.route,

@@ -42,6 +42,9 @@ pub mod names {
     pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTS";
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTS";
     pub const PORT_CURSOR: &str = "PORT_CURSOR";
+    /// Program arrays of the slow path: index [`super::slow_index`].
+    pub const SLOW_XDP: &str = "SLOW_XDP";
+    pub const SLOW_TC: &str = "SLOW_TC";
     pub const FRONTENDS: [&str; 2] = ["FRONTENDS_4", "FRONTENDS_6"];
     pub const BACKENDS: [&str; 2] = ["BACKENDS_4", "BACKENDS_6"];
     pub const LOCAL_ADDRS: [&str; 2] = ["LOCAL_ADDRS_4", "LOCAL_ADDRS_6"];
@@ -50,6 +53,12 @@ pub mod names {
     pub const AFFINITY: [&str; 2] = ["AFFINITY_4", "AFFINITY_6"];
     pub const SOURCE_RANGES: [&str; 2] = ["RANGES_4", "RANGES_6"];
     pub const FRAGMENTS: [&str; 2] = ["FRAGMENTS_4", "FRAGMENTS_6"];
+}
+
+/// Index of a hook's slow-path program in its program array: `Hook::index` and the family. The program's name
+/// is the hook's with `_slow4` or `_slow6`.
+pub const fn slow_index(hook: u32, is_v6: bool) -> u32 {
+    hook * 2 + is_v6 as u32
 }
 
 /// Marks ABI types as plain old data for aya's user half.

@@ -1,0 +1,142 @@
+//! Internet checksums, incrementally (RFC 1071, RFC 1624 equation 3).
+//!
+//! Sums are over 16-bit words as they lie in memory: one's complement addition does not care about byte order
+//! as long as all operands share it.
+
+/// A change of a one's complement sum: what was added minus what was taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Diff(u64);
+
+impl Diff {
+    /// `old` becomes `new`.
+    #[inline(always)]
+    pub fn word(self, old: u32, new: u32) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// `old` becomes `new`, 16 bits at an even offset.
+    #[inline(always)]
+    pub fn half(self, old: u16, new: u16) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// An address becomes another.
+    #[inline(always)]
+    pub fn addr<A: crate::addr::Addr>(self, old: &A, new: &A) -> Self {
+        let mut d = self;
+        let mut i = 0;
+        while i < A::WORDS {
+            d = d.word(old.word(i), new.word(i));
+            i += 1;
+        }
+        d
+    }
+
+    /// Both changes.
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// As the 32-bit difference that the kernel's `bpf_l4_csum_replace` takes.
+    #[inline(always)]
+    pub fn to_wsum(self) -> u32 {
+        let s = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        ((s & 0xffff_ffff) + (s >> 32)) as u32
+    }
+
+    /// The checksum field `field` after the change.
+    #[inline(always)]
+    pub fn apply(self, field: u16) -> u16 {
+        !fold(self.0 + (!field) as u64)
+    }
+}
+
+/// Folds a sum to 16 bits.
+#[inline(always)]
+pub fn fold(sum: u64) -> u16 {
+    let s = (sum & 0xffff_ffff) + (sum >> 32);
+    let s = (s & 0xffff) + (s >> 16);
+    let s = (s & 0xffff) + (s >> 16);
+    let s = (s & 0xffff) + (s >> 16);
+    s as u16
+}
+
+/// A sum of words, to be folded; `finish` gives the checksum field.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    #[inline(always)]
+    pub fn words(self, words: &[u32]) -> Self {
+        let mut s = self.0;
+        for w in words {
+            s += *w as u64;
+        }
+        Self(s)
+    }
+
+    #[inline(always)]
+    pub fn half(self, half: u16) -> Self {
+        Self(self.0 + half as u64)
+    }
+
+    #[inline(always)]
+    pub fn addr<A: crate::addr::Addr>(self, a: &A) -> Self {
+        let mut s = self.0;
+        let mut i = 0;
+        while i < A::WORDS {
+            s += a.word(i) as u64;
+            i += 1;
+        }
+        Self(s)
+    }
+
+    /// The sum as it stands, without complement: what a partial checksum field holds.
+    #[inline(always)]
+    pub fn folded(self) -> u16 {
+        fold(self.0)
+    }
+
+    #[inline(always)]
+    pub fn finish(self) -> u16 {
+        !fold(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full(words: &[u16]) -> u16 {
+        !fold(words.iter().map(|w| *w as u64).sum())
+    }
+
+    /// The example of RFC 1071, section 3.
+    #[test]
+    fn the_rfc_1071_example_sums_to_ddf2() {
+        assert_eq!(
+            fold([0x0001u64, 0xf203, 0xf4f5, 0xf6f7].iter().sum()),
+            0xddf2
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_incremental_change_equals_a_full_sum(mut words in proptest::collection::vec(1u16.., 4..20), new in 0u32.., at in 0usize..2) {
+            let before = full(&words);
+            let old = words[at] as u32 | (words[at + 1] as u32) << 16;
+            words[at] = new as u16;
+            words[at + 1] = (new >> 16) as u16;
+            let after = Diff::default().word(old, new).apply(before);
+            // 0x0000 and 0xffff are the same number; a non-zero sum never gives 0xffff in full.
+            let norm = |c: u16| if c == 0xffff { 0 } else { c };
+            proptest::prop_assert_eq!(norm(after), norm(full(&words)));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! From bytes to a [`View`]: where the headers are and what the packet's tuple is.
+//!
+//! Nothing is judged here. What is not understood is reported as a [`Reason`] and the packet goes on as it is.
+
+use crate::{
+    abi::{TCP, Tuple, UDP},
+    addr::{Addr, Be16, Family, Ip4, Ip6, V4, V6},
+    packet::{Be16Pair, Packet},
+    reason::Reason,
+};
+
+/// Offset of the IP header: hooks are attached to Ethernet devices, and the VLAN tag of a tagged frame makes
+/// its EtherType another one, so that it goes on to the VLAN device untouched.
+pub const L3: usize = 14;
+
+/// IPv6 extension headers that are stepped over before the packet is left alone.
+const MAX_EXTENSIONS: usize = 4;
+
+/// TCP flags, as in the header's 14th byte.
+pub mod tcp {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    pub const ACK: u8 = 16;
+}
+
+/// A fragment's place in its datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// The identification field, as it stands in the header.
+    pub id: u32,
+    /// The one with the transport header.
+    pub first: bool,
+}
+
+/// The IP header of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Ip<A> {
+    pub src: A,
+    pub dst: A,
+    pub proto: u8,
+    /// Offset of what follows the IP header and its extensions.
+    pub l4: usize,
+    /// Length of the packet from its IP header on, as the header gives it.
+    pub len: u32,
+    pub fragment: Option<Fragment>,
+    /// Hop limit.
+    pub ttl: u8,
+}
+
+/// A TCP or UDP packet, or a fragment of one.
+#[derive(Clone, Copy, Debug)]
+pub struct View<A> {
+    pub ip: Ip<A>,
+    /// Ports are 0 where the packet does not show them (a later fragment).
+    pub tuple: Tuple<A>,
+    /// TCP flags; 0 for UDP.
+    pub flags: u8,
+}
+
+impl<A> View<A> {
+    /// Does the packet hold its transport header?
+    #[inline(always)]
+    pub fn has_ports(&self) -> bool {
+        match self.ip.fragment {
+            Some(f) => f.first,
+            None => true,
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.ip.proto == TCP
+    }
+
+    /// Does this segment open a TCP connection?
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
+    }
+
+    /// Does this segment end a TCP connection?
+    #[inline(always)]
+    pub fn ends(&self) -> bool {
+        self.flags & (tcp::FIN | tcp::RST) != 0
+    }
+}
+
+/// What a packet turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Parsed<A> {
+    Transport(View<A>),
+    /// An ICMP error, which quotes another packet.
+    IcmpError(Ip<A>),
+    /// Nothing that a service has to do with.
+    Other(Reason),
+}
+
+/// Reads the IP header of a family.
+pub trait ParseIp: Family {
+    /// Reads the header at `offset`.
+    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Self::Addr>, Reason>;
+
+    /// Is this ICMP type an error about another packet?
+    fn is_icmp_error(kind: u8) -> bool;
+}
+
+impl ParseIp for V4 {
+    #[inline(always)]
+    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Ip4>, Reason> {
+        // RFC 791: version/IHL/TOS/length, id/fragment, TTL/protocol/checksum, source, destination.
+        let Some(h) = packet.load::<[u32; 5]>(offset) else {
+            return Err(Reason::BadHeader);
+        };
+        let b0 = h[0].to_ne_bytes();
+        let header_len = ((b0[0] & 0x0f) as usize) << 2;
+        if b0[0] >> 4 != 4 || header_len < 20 {
+            return Err(Reason::BadHeader);
+        }
+        let len = u16::from_be_bytes([b0[2], b0[3]]) as u32;
+        let b1 = h[1].to_ne_bytes();
+        let offset_flags = u16::from_be_bytes([b1[2], b1[3]]);
+        // "More fragments", or an offset.
+        let fragment = if offset_flags & 0x3fff != 0 {
+            Some(Fragment {
+                id: h[1] & u32::from_ne_bytes([255, 255, 0, 0]),
+                first: offset_flags & 0x1fff == 0,
+            })
+        } else {
+            None
+        };
+        let b2 = h[2].to_ne_bytes();
+        Ok(Ip {
+            src: Ip4(h[3]),
+            dst: Ip4(h[4]),
+            proto: b2[1],
+            l4: offset + header_len,
+            len,
+            fragment,
+            ttl: b2[0],
+        })
+    }
+
+    #[inline(always)]
+    fn is_icmp_error(kind: u8) -> bool {
+        // RFC 792: destination unreachable, source quench (dead), time exceeded, parameter problem.
+        matches!(kind, 3 | 11 | 12)
+    }
+}
+
+impl ParseIp for V6 {
+    #[inline(always)]
+    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Ip6>, Reason> {
+        // RFC 8200: version/class/label, payload length/next header/hop limit, source, destination.
+        let Some(h) = packet.load::<[u32; 10]>(offset) else {
+            return Err(Reason::BadHeader);
+        };
+        if h[0].to_ne_bytes()[0] >> 4 != 6 {
+            return Err(Reason::BadHeader);
+        }
+        let b1 = h[1].to_ne_bytes();
+        let mut ip = Ip {
+            src: Ip6([h[2], h[3], h[4], h[5]]),
+            dst: Ip6([h[6], h[7], h[8], h[9]]),
+            proto: b1[2],
+            l4: offset + 40,
+            len: 40 + u16::from_be_bytes([b1[0], b1[1]]) as u32,
+            fragment: None,
+            ttl: b1[3],
+        };
+        if ip.proto == TCP || ip.proto == UDP {
+            return Ok(ip);
+        }
+        let mut n = 0;
+        while n < MAX_EXTENSIONS {
+            match ip.proto {
+                // Hop-by-hop, routing, destination options: next header, length in 8-byte units less one.
+                0 | 43 | 60 => {
+                    let Some(x) = packet.load::<u16>(ip.l4) else {
+                        return Err(Reason::BadHeader);
+                    };
+                    let [next, units] = x.to_ne_bytes();
+                    ip.proto = next;
+                    ip.l4 += (units as usize + 1) << 3;
+                }
+                // Fragment: next header, reserved, offset and flags, identification.
+                44 => {
+                    let Some(x) = packet.load::<[u32; 2]>(ip.l4) else {
+                        return Err(Reason::BadHeader);
+                    };
+                    let b = x[0].to_ne_bytes();
+                    let offset = u16::from_be_bytes([b[2], b[3]]);
+                    // RFC 6946: an atomic fragment (offset 0, no more) is a whole packet.
+                    if offset & 0xfff9 != 0 {
+                        ip.fragment = Some(Fragment {
+                            id: x[1],
+                            first: offset & 0xfff8 == 0,
+                        });
+                    }
+                    ip.proto = b[0];
+                    ip.l4 += 8;
+                    if let Some(Fragment { first: false, .. }) = ip.fragment {
+                        return Ok(ip);
+                    }
+                }
+                _ => return Ok(ip),
+            }
+            n += 1;
+        }
+        match ip.proto {
+            0 | 43 | 44 | 60 => Err(Reason::Extension),
+            _ => Ok(ip),
+        }
+    }
+
+    #[inline(always)]
+    fn is_icmp_error(kind: u8) -> bool {
+        // RFC 4443: error messages have types below 128; 1..4 are defined.
+        matches!(kind, 1..=4)
+    }
+}
+
+/// The EtherType, in host byte order.
+#[inline(always)]
+pub fn ethertype<P: Packet>(packet: &P) -> Option<u16> {
+    packet.load::<Be16>(12).map(Be16::get)
+}
+
+/// Reads a packet of family `F` whose IP header is at [`L3`].
+#[inline(always)]
+pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
+    let ip = match F::ip(packet, L3) {
+        Ok(ip) => ip,
+        Err(reason) => return Parsed::Other(reason),
+    };
+    if ip.proto == F::ICMP_PROTO {
+        // A fragment of an ICMP message has nothing to translate that could be checked.
+        return match packet.load::<u16>(ip.l4).map(u16::to_ne_bytes) {
+            Some([kind, _]) if F::is_icmp_error(kind) && ip.fragment.is_none() => {
+                Parsed::IcmpError(ip)
+            }
+            _ => Parsed::Other(Reason::NotService),
+        };
+    }
+    if ip.proto != TCP && ip.proto != UDP {
+        return Parsed::Other(Reason::NotService);
+    }
+    let mut tuple = Tuple {
+        src: ip.src,
+        dst: ip.dst,
+        sport: Be16(0),
+        dport: Be16(0),
+    };
+    let mut flags = 0;
+    if !matches!(ip.fragment, Some(Fragment { first: false, .. })) {
+        let Some(ports) = packet.load::<Be16Pair>(ip.l4) else {
+            return Parsed::Other(Reason::BadHeader);
+        };
+        tuple.sport = ports.0;
+        tuple.dport = ports.1;
+        if ip.proto == TCP {
+            let Some(f) = packet.load::<u16>(ip.l4 + 12) else {
+                return Parsed::Other(Reason::BadHeader);
+            };
+            flags = f.to_ne_bytes()[1];
+        }
+    }
+    Parsed::Transport(View { ip, tuple, flags })
+}
+
+/// Offset of the checksum in a TCP or UDP header.
+#[inline(always)]
+pub const fn csum_offset(proto: u8) -> usize {
+    if proto == TCP { 16 } else { 6 }
+}
+
+/// The tuple that a quoted packet's answer would have, and where the quoted transport header is.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<A> {
+    pub ip: Ip<A>,
+    /// As the quoted packet shows it.
+    pub tuple: Tuple<A>,
+}
+
+/// Reads the packet that an ICMP error quotes. `None`: not TCP or UDP, or cut too short.
+#[inline(always)]
+pub fn quoted<F: ParseIp, P: Packet>(packet: &P, outer: &Ip<F::Addr>) -> Option<Quoted<F::Addr>> {
+    let Ok(ip) = F::ip(packet, outer.l4 + 8) else {
+        return None;
+    };
+    if ip.proto != TCP && ip.proto != UDP {
+        return None;
+    }
+    if let Some(Fragment { first: false, .. }) = ip.fragment {
+        return None;
+    }
+    let ports = packet.load::<Be16Pair>(ip.l4)?;
+    Some(Quoted {
+        ip,
+        tuple: Tuple {
+            src: ip.src,
+            dst: ip.dst,
+            sport: ports.0,
+            dport: ports.1,
+        },
+    })
+}
+
+const _: () = assert!(Ip4::WORDS == 1 && Ip6::WORDS == 4);

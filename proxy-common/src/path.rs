@@ -1,0 +1,167 @@
+//! Where a translated packet goes: the next hop, from the flow's hints or from the kernel's routing.
+
+use crate::{
+    abi::Dir,
+    abi::{Config, Flow, Macs, Route, device_flags},
+    addr::{Addr, Family},
+    hook::Hook,
+    reason::Reason,
+    tables::{Fib, FlowCell, Tables},
+};
+
+/// The way out for one packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Hop {
+    pub ifindex: u32,
+    /// The Ethernet addresses to leave with, if `resolved`.
+    pub macs: Macs,
+    /// Largest layer-3 packet; 0 for no limit known here.
+    pub mtu: u16,
+    pub route: Route,
+    /// Is the next hop's MAC known? Else the kernel is to resolve it.
+    pub resolved: bool,
+}
+
+impl Hop {
+    /// On to the next layer.
+    pub const STACK: Self = Self {
+        ifindex: 0,
+        macs: Macs([0; 3]),
+        mtu: 0,
+        route: Route::Stack,
+        resolved: false,
+    };
+
+    /// The hop, if this hook can take it: XDP sends only by its own device and to a known next hop.
+    #[inline(always)]
+    pub fn usable_by(self, hook: Hook, ifindex: u32) -> Result<Self, Reason> {
+        if hook.xdp && self.route != Route::Stack && (self.ifindex != ifindex || !self.resolved) {
+            return Err(Reason::OtherDevice);
+        }
+        Ok(self)
+    }
+}
+
+/// Asks the kernel for the way from this node to `dst`.
+#[inline(always)]
+pub fn forward<F: Family, T: Tables<F>>(
+    tables: &T,
+    src: &F::Addr,
+    dst: &F::Addr,
+) -> Result<Hop, Reason> {
+    let (mut hop, found) = match tables.fib(src, dst) {
+        Fib::Hop { ifindex, macs, mtu } => (
+            Hop {
+                ifindex,
+                macs,
+                mtu,
+                route: Route::Forward,
+                resolved: false,
+            },
+            true,
+        ),
+        Fib::Unresolved { ifindex, mtu } => (
+            Hop {
+                ifindex,
+                macs: Macs([0; 3]),
+                mtu,
+                route: Route::Forward,
+                resolved: false,
+            },
+            false,
+        ),
+        Fib::None => return Err(Reason::NoRoute),
+    };
+    if let Some(device) = tables.device(hop.ifindex) {
+        hop.resolved = found && device.flags & device_flags::ETHERNET != 0;
+        // 5.10 and 5.11 do not give the route's MTU (kernel e1850ea9bd9e, 5.12).
+        if hop.mtu == 0 {
+            hop.mtu = if device.mtu > 0xffff {
+                0
+            } else {
+                device.mtu as u16
+            };
+        }
+    }
+    Ok(hop)
+}
+
+/// The way in again, by `ifindex`, for a process on this node.
+#[inline(always)]
+pub fn receive<F: Family, T: Tables<F>>(tables: &T, ifindex: u32) -> Result<Hop, Reason> {
+    match tables.device(ifindex) {
+        Some(device) => {
+            let macs = Macs::new(device.mac, device.mac);
+            Ok(Hop {
+                ifindex,
+                macs,
+                mtu: 0,
+                route: Route::Receive,
+                resolved: true,
+            })
+        }
+        None => Err(Reason::NoDevice),
+    }
+}
+
+/// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
+#[inline(always)]
+pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
+    let route = Route::from_bits(flow.route);
+    if route == Route::Stack
+        || (route == Route::Receive && flow.ifindex == here && hook.dir == Dir::In)
+    {
+        return Some(Hop::STACK);
+    }
+    if flow.epoch != config.epoch {
+        return None;
+    }
+    let hop = Hop {
+        ifindex: flow.ifindex,
+        macs: flow.macs,
+        mtu: flow.mtu,
+        route,
+        resolved: true,
+    };
+    hop.usable_by(hook, here).ok()
+}
+
+/// The way of a packet of a known flow: its hints while they hold, else a look-up that renews them.
+#[inline(always)]
+pub fn of_flow<F: Family, T: Tables<F>>(
+    hook: Hook,
+    tables: &T,
+    config: &Config,
+    cell: &FlowCell<F::Addr>,
+    flow: &Flow<F::Addr>,
+    renew: bool,
+) -> Result<Hop, Reason> {
+    let here = tables.ifindex();
+    let route = Route::from_bits(flow.route);
+    if (!renew || route == Route::Stack)
+        && let Some(hop) = by_hints(hook, here, config, flow)
+    {
+        return Ok(hop);
+    }
+    let hop = if route == Route::Receive {
+        receive::<F, T>(tables, flow.ifindex)?
+    } else {
+        forward::<F, T>(tables, &flow.to.src, &flow.to.dst)?
+    };
+    if hop.resolved {
+        cell.set_hints(&hop, config.epoch);
+    }
+    hop.usable_by(hook, here)
+}
+
+/// The source address of a full proxy's packets by a device.
+#[inline(always)]
+pub fn source_by<F: Family>(device: &crate::abi::Device) -> Option<F::Addr> {
+    let addr = F::device_addr(device);
+    if addr == F::Addr::ANY {
+        None
+    } else {
+        Some(addr)
+    }
+}

@@ -1,0 +1,73 @@
+//! Why a packet was let through untouched, or dropped. One list for all hooks; each has a counter per hook.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a packet was not simply translated.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),+];
+            /// Number of reasons.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// The name that the CLI and the metrics show.
+            pub const fn text(self) -> &'static str {
+                match self { $(Reason::$name => $text),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Traffic of no service. Not counted: it is most of the traffic.
+    NotService = "not-service",
+    /// The IP header is malformed or cut off.
+    BadHeader = "bad-header",
+    /// An IPv6 extension header that is not understood, or too many of them.
+    Extension = "extension-header",
+    /// A later fragment whose first one has not been seen.
+    FragmentUnknown = "fragment-unknown",
+    /// A TCP segment in the middle of a connection that is not known here.
+    MidFlow = "mid-flow",
+    /// XDP leaves it to TC: a fragment, an ICMP error, an answer to give.
+    LeftToTc = "left-to-tc",
+    /// XDP leaves it to TC: it goes out by another device, or its next hop is not resolved.
+    OtherDevice = "other-device",
+    /// The kernel has no route to the backend or back to the client.
+    NoRoute = "no-route",
+    /// The egress device has no usable source address in the device table.
+    NoDevice = "no-device",
+    /// Dropped: the service has no endpoint; answered by a reset or an unreachable.
+    Refused = "refused",
+    /// Dropped: the traffic policy is Local and no endpoint is on this node.
+    NoLocalEndpoint = "no-local-endpoint",
+    /// Dropped: the source is outside `loadBalancerSourceRanges`.
+    SourceRange = "source-range",
+    /// Dropped: larger than the path takes; answered by an ICMP error with the MTU.
+    TooBig = "too-big",
+    /// Dropped: the hop limit ended here.
+    HopLimit = "hop-limit",
+    /// Dropped: no free port for the reply tuple.
+    NoPort = "no-port",
+    /// Dropped: a flow could not be stored.
+    TableFull = "table-full",
+    /// Dropped: the packet could not be edited as decided.
+    EditFailed = "edit-failed",
+    /// The configuration is missing: the agent has not filled the maps.
+    NotConfigured = "not-configured",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn numbers_are_indices() {
+        for (i, r) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*r as usize, i);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The maps, as the core sees them.
+//!
+//! [`Shared`] is what both families use, [`Tables`] what each has for itself. The eBPF half implements them
+//! with BPF maps and helpers, tests with ordinary collections.
+
+use crate::{
+    abi::{
+        Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
+        FrontendKey, FrontendRef, Macs, RangeKey, Service, gate,
+    },
+    addr::Family,
+    path::Hop,
+    reason::Reason,
+};
+use core::cell::UnsafeCell;
+
+/// The two flow tables. New flows have a table and so a budget of their own: a flood of them evicts only
+/// other new ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Table {
+    /// Flows that both ends have confirmed.
+    Confirmed,
+    /// New flows.
+    Pending,
+}
+
+/// A flow in its table. Other CPUs may write it at the same time, whole words at once.
+#[repr(transparent)]
+pub struct FlowCell<A>(UnsafeCell<Flow<A>>);
+
+impl<A: Copy> FlowCell<A> {
+    pub fn new(flow: Flow<A>) -> Self {
+        Self(UnsafeCell::new(flow))
+    }
+
+    #[inline(always)]
+    pub fn get(&self) -> Flow<A> {
+        // SAFETY: the cell is valid for the life of `&self`, and `Flow` is plain data.
+        unsafe { *self.0.get() }
+    }
+
+    #[inline(always)]
+    pub fn touch(&self, now: u32) {
+        // SAFETY: as in `get`; an aligned 32-bit store.
+        unsafe { (*self.0.get()).last_seen = now }
+    }
+
+    #[inline(always)]
+    pub fn mark(&self, state: u8) {
+        // SAFETY: as in `get`; a one-byte store.
+        unsafe { (*self.0.get()).state |= state }
+    }
+
+    /// Stores egress hints, the epoch last: a reader on another CPU takes them only when they are whole.
+    #[inline(always)]
+    pub fn set_hints(&self, hop: &Hop, epoch: u32) {
+        let flow = self.0.get();
+        // SAFETY: as in `get`.
+        unsafe {
+            (*flow).ifindex = hop.ifindex;
+            (*flow).macs = hop.macs;
+            (*flow).mtu = hop.mtu;
+            core::ptr::write_volatile(&raw mut (*flow).epoch, epoch);
+        }
+    }
+}
+
+/// What the kernel's routing says of a destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fib {
+    /// Route and next hop are known.
+    Hop { ifindex: u32, macs: Macs, mtu: u16 },
+    /// The route is known, the next hop's MAC is not.
+    Unresolved { ifindex: u32, mtu: u16 },
+    /// No route that forwards there.
+    None,
+}
+
+/// Maps and facts that both families share.
+pub trait Shared {
+    fn config(&self) -> Option<&Config>;
+    fn gate(&self, bit: gate::Bit) -> bool;
+    /// Low 32 bits of jiffies.
+    fn now(&self) -> u32;
+    fn service(&self, id: u32) -> Option<&Service>;
+    fn slot(&self, index: u32) -> Option<u32>;
+    fn device(&self, ifindex: u32) -> Option<&Device>;
+    /// The device at the hook.
+    fn ifindex(&self) -> u32;
+    /// The next number of the node-wide round for source ports.
+    fn next_port(&self) -> u32;
+    fn count_reason(&self, hook: u32, reason: Reason);
+    /// Counts a packet of `bytes` to (`reply`: from) a backend.
+    fn count_packet(&self, backend: u32, bytes: u32, reply: bool);
+    fn count_connection(&self, service: u32, backend: u32);
+    fn count_refused(&self, service: u32);
+    fn count_dropped(&self, service: u32);
+}
+
+/// Maps of one family.
+pub trait Tables<F: Family>: Shared {
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef>;
+    /// Flags of a local address; `None` if it is not one of this node's.
+    fn local_addr(&self, addr: &F::Addr) -> Option<u32>;
+    fn backend(&self, id: u32) -> Option<&Backend<F::Addr>>;
+    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>>;
+    /// Stores a flow; with `fresh`, only where there is none under the key. `false`: not stored.
+    fn put_flow(
+        &self,
+        table: Table,
+        key: &FlowKey<F::Addr>,
+        flow: &Flow<F::Addr>,
+        fresh: bool,
+    ) -> bool;
+    fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>);
+    fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity>;
+    fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity);
+    fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool;
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts>;
+    fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts);
+    /// The route from this node to `dst` for a packet from `src`.
+    fn fib(&self, src: &F::Addr, dst: &F::Addr) -> Fib;
+}

@@ -1,0 +1,237 @@
+//! The life of a flow: reserved, confirmed, kept in repair, ended.
+//!
+//! Rule: a packet is rewritten only after both of its connection's entries are stored, and the reply's tuple
+//! belongs to one connection alone (stored with NOEXIST). A new flow lives in the pending table until its
+//! client answers the first reply; only then may it take room from confirmed ones.
+
+use crate::{
+    abi::{Backend, Config, Flow, TCP, backend_flags, flow_state},
+    addr::{Addr, Be16, Family},
+    tables::{FlowCell, Table, Tables},
+    work::Work,
+};
+
+/// How many source ports are tried for one flow. At half of the ports taken, one flow in 65,536 finds none.
+const PORT_TRIES: u32 = 16;
+
+/// Is the backend still the one that the flow was made for?
+#[inline(always)]
+pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> bool {
+    match backend {
+        Some(b) => b.generation == generation && b.flags & backend_flags::SERVING != 0,
+        None => false,
+    }
+}
+
+/// Must this packet begin a new flow, although its tuple has an old one?
+///
+/// TCP keeps its backend to the end of the connection; a SYN begins anew after a FIN or RST, or when the
+/// backend is gone. UDP leaves a backend that is gone at once (spec M1, M3), and after the idle time.
+#[inline(always)]
+pub fn is_over<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    now: u32,
+    work: &Work<F::Addr>,
+) -> bool {
+    let Work { view, flow, .. } = work;
+    if flow.is_reply() || (view.is_tcp() && !view.opens()) {
+        return false;
+    }
+    let ended = if view.is_tcp() {
+        flow.state & flow_state::CLOSING != 0
+    } else {
+        now.wrapping_sub(flow.last_seen) >= config.udp_idle
+    };
+    ended || !backend_lives(tables.backend(flow.backend), flow.generation)
+}
+
+/// Has a flow been idle for so long that its reply tuple can be given to another?
+#[inline(always)]
+fn has_expired<A: Addr>(
+    flow: &Flow<A>,
+    proto: u8,
+    table: Table,
+    config: &Config,
+    now: u32,
+) -> bool {
+    let limit =
+        if table == Table::Pending || (proto == TCP && flow.state & flow_state::CLOSING != 0) {
+            config.tcp_closed
+        } else if proto == TCP {
+            config.tcp_idle
+        } else {
+            config.udp_idle
+        };
+    now.wrapping_sub(flow.last_seen) >= limit
+}
+
+/// Fills in the other direction's key.
+#[inline(always)]
+pub fn find_peer<A: Addr>(work: &mut Work<A>) {
+    work.peer_key = work.flow.peer_key(work.key.proto());
+}
+
+/// Removes both directions of a flow.
+#[inline(always)]
+pub fn forget<F: Family, T: Tables<F>>(tables: &T, table: Table, work: &mut Work<F::Addr>) {
+    find_peer(work);
+    tables.delete_flow(table, &work.peer_key);
+    tables.delete_flow(table, &work.key);
+}
+
+/// Why a flow could not be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    NoPort,
+    TableFull,
+}
+
+/// Stores the new flow `work.flow` in the pending table, with a source port under which its reply tuple is its
+/// own.
+///
+/// The flow comes with the client's own port; where that one is taken the ports go round, never at random: a
+/// port that was just used would meet the server's TIME_WAIT with an older timestamp.
+#[inline(always)]
+pub fn reserve<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    now: u32,
+    work: &mut Work<F::Addr>,
+) -> Result<(), Refusal> {
+    work.peer = work.flow.peer(&work.key);
+    find_peer(work);
+    let mut tries = 0;
+    while !claim::<F, T>(tables, config, now, work) {
+        tries += 1;
+        if tries == PORT_TRIES {
+            return Err(Refusal::NoPort);
+        }
+        let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
+        let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
+        work.flow.to.sport = port;
+        work.peer_key.tuple.dport = port;
+    }
+    if tables.put_flow(Table::Pending, &work.key, &work.flow, false) {
+        return Ok(());
+    }
+    tables.delete_flow(Table::Pending, &work.peer_key);
+    Err(Refusal::TableFull)
+}
+
+/// Takes the reply tuple `work.peer_key`, if it is free, this flow's own from before, or long unused.
+#[inline(always)]
+fn claim<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    now: u32,
+    work: &mut Work<F::Addr>,
+) -> bool {
+    // First the pending table, then a look at the confirmed one. A flow that is being confirmed is stored
+    // there before it leaves the pending table, so that one of the two always shows it.
+    let fresh = tables.put_flow(Table::Pending, &work.peer_key, &work.peer, true);
+    let table = if fresh {
+        Table::Confirmed
+    } else {
+        Table::Pending
+    };
+    let Some(other) = tables.flow(table, &work.peer_key) else {
+        return fresh;
+    };
+    work.other = other.get();
+    let own = work.other.to == work.peer.to && work.other.peer_dir == work.peer.peer_dir;
+    if !own {
+        if !has_expired(&work.other, work.key.proto(), table, config, now) {
+            if fresh {
+                tables.delete_flow(Table::Pending, &work.peer_key);
+            }
+            return false;
+        }
+        work.other_key = work.other.peer_key(work.key.proto());
+        tables.delete_flow(table, &work.other_key);
+    }
+    if fresh {
+        tables.delete_flow(Table::Confirmed, &work.peer_key);
+        true
+    } else {
+        tables.put_flow(Table::Pending, &work.peer_key, &work.peer, false)
+    }
+}
+
+/// Notes that the connection ends, in both directions.
+#[inline(always)]
+pub fn close<F: Family, T: Tables<F>>(
+    tables: &T,
+    table: Table,
+    cell: &FlowCell<F::Addr>,
+    work: &mut Work<F::Addr>,
+) {
+    work.flow.state |= flow_state::CLOSING;
+    cell.mark(flow_state::CLOSING);
+    if let Some(peer) = tables.flow(table, &work.peer_key) {
+        peer.mark(flow_state::CLOSING);
+    }
+}
+
+/// Done at a coarse step of time: notes that the flow lives, in both directions, and restores the other
+/// direction's entry if it was evicted.
+#[inline(always)]
+pub fn refresh<F: Family, T: Tables<F>>(
+    tables: &T,
+    table: Table,
+    now: u32,
+    cell: &FlowCell<F::Addr>,
+    work: &mut Work<F::Addr>,
+) {
+    work.flow.last_seen = now;
+    cell.touch(now);
+    if let Some(peer) = tables.flow(table, &work.peer_key) {
+        peer.touch(now);
+    } else {
+        work.peer = work.flow.peer(&work.key);
+        tables.put_flow(table, &work.peer_key, &work.peer, false);
+    }
+}
+
+/// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
+/// client goes on after that. A SYN with a forged source never gets so far. A UDP flow without replies is
+/// confirmed when it goes on for longer than the coarse step. `age`: jiffies since the flow was last seen.
+#[inline(always)]
+pub fn advance<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    age: u32,
+    cell: &FlowCell<F::Addr>,
+    work: &mut Work<F::Addr>,
+) {
+    let answered = work.flow.state & flow_state::ANSWERED != 0;
+    if work.flow.is_reply() {
+        if !answered {
+            cell.mark(flow_state::ANSWERED);
+            if let Some(peer) = tables.flow(Table::Pending, &work.peer_key) {
+                peer.mark(flow_state::ANSWERED);
+            }
+        }
+        return;
+    }
+    let settled = if work.view.is_tcp() {
+        answered && !work.view.opens()
+    } else {
+        answered || age >= config.refresh
+    };
+    if !settled {
+        return;
+    }
+    work.peer = match tables.flow(Table::Pending, &work.peer_key) {
+        Some(peer) => peer.get(),
+        None => work.flow.peer(&work.key),
+    };
+    // The entries that may still have been written since they were read differ in their hints at most.
+    // The reply's stands before this one leaves the pending table: see `claim`.
+    if tables.put_flow(Table::Confirmed, &work.peer_key, &work.peer, false)
+        && tables.put_flow(Table::Confirmed, &work.key, &work.flow, false)
+    {
+        tables.delete_flow(Table::Pending, &work.key);
+        tables.delete_flow(Table::Pending, &work.peer_key);
+    }
+}

@@ -1,0 +1,85 @@
+//! What is to become of a packet, as a value, until the hook's last line.
+
+use crate::reason::Reason;
+
+/// The end of the way. The packet has been edited by then, or deliberately not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// On to the next layer, untouched.
+    Pass,
+    /// On to the next layer, translated.
+    Translated,
+    /// Undecided: the fast path leaves it to the slow one. Nothing has been touched.
+    Slow,
+    /// Dropped.
+    Drop,
+    /// Out by the device that it came in by; the Ethernet header is ready.
+    Transmit,
+    /// Out by another device; the Ethernet header is ready.
+    Redirect,
+    /// Out by a device; the kernel finds the next hop and writes the Ethernet header.
+    Neighbour,
+    /// Received again by a device; the Ethernet header is ready.
+    Receive,
+}
+
+/// An action and what belongs to it.
+///
+/// A struct, not an enum with fields: all of it is always initialised. For an enum the compiler moves the unused
+/// fields of a variant through uninitialised registers, which the verifier refuses to see read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    pub action: Action,
+    /// Why, for [`Action::Pass`] and [`Action::Drop`].
+    pub reason: Reason,
+    /// The device, for [`Action::Redirect`], [`Action::Neighbour`] and [`Action::Receive`].
+    pub ifindex: u32,
+}
+
+impl Verdict {
+    pub const TRANSLATED: Self = Self::of(Action::Translated, 0);
+    pub const SLOW: Self = Self::of(Action::Slow, 0);
+    pub const TRANSMIT: Self = Self::of(Action::Transmit, 0);
+
+    #[inline(always)]
+    const fn of(action: Action, ifindex: u32) -> Self {
+        Self {
+            action,
+            reason: Reason::NotService,
+            ifindex,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn pass(reason: Reason) -> Self {
+        Self {
+            action: Action::Pass,
+            reason,
+            ifindex: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn drop(reason: Reason) -> Self {
+        Self {
+            action: Action::Drop,
+            reason,
+            ifindex: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn redirect(ifindex: u32) -> Self {
+        Self::of(Action::Redirect, ifindex)
+    }
+
+    #[inline(always)]
+    pub const fn neighbour(ifindex: u32) -> Self {
+        Self::of(Action::Neighbour, ifindex)
+    }
+
+    #[inline(always)]
+    pub const fn receive(ifindex: u32) -> Self {
+        Self::of(Action::Receive, ifindex)
+    }
+}

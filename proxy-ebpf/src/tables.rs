@@ -1,0 +1,298 @@
+//! The core's tables over BPF maps and helpers, the same for every hook.
+
+use crate::maps;
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST},
+    btf_maps::lpm_trie::Key,
+    cty::c_void,
+    helpers::generated::{bpf_fib_lookup, bpf_jiffies64},
+};
+use proxy_common::{
+    abi::{
+        Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
+        FrontendKey, FrontendRef, Macs, RangeKey, Service, gate,
+    },
+    addr::{Addr, Family, V4, V6},
+    reason::Reason,
+    tables::{Fib, FlowCell, Shared, Table, Tables},
+};
+
+/// The maps, seen from one run of a program.
+pub struct Kernel {
+    /// The program's context, which the routing helper wants.
+    context: *mut c_void,
+    /// The device at the hook.
+    ifindex: u32,
+}
+
+impl Kernel {
+    #[inline(always)]
+    pub fn new(context: *mut c_void, ifindex: u32) -> Self {
+        Self { context, ifindex }
+    }
+
+    #[inline(always)]
+    fn route<F: Family>(&self, src: &F::Addr, dst: &F::Addr) -> Fib {
+        let Some(p) = maps::FIB.get_ptr_mut(0) else {
+            return Fib::None;
+        };
+        // SAFETY: this CPU's element; programs at these hooks do not interrupt one another.
+        let p = unsafe { &mut *p };
+        // Field by field: a whole value would become a call of `memset`.
+        p.family = F::AF;
+        p.l4_protocol = 0;
+        p.sport = 0;
+        p.dport = 0;
+        // A length above 0 makes the helper give the route's MTU back (5.12).
+        p.mtu = 1;
+        p.ifindex = self.ifindex;
+        p.tos = 0;
+        p.src = [src.word(0), src.word(1), src.word(2), src.word(3)];
+        p.dst = [dst.word(0), dst.word(1), dst.word(2), dst.word(3)];
+        p.vlan = 0;
+        // SAFETY: the context is the program's own, the parameters are laid out as the kernel's.
+        let ret = unsafe {
+            bpf_fib_lookup(
+                self.context,
+                (&raw mut *p).cast(),
+                size_of::<maps::FibParams>() as i32,
+                0,
+            )
+        };
+        // 1 is what was put in: the kernel did not fill it.
+        let mtu = if p.mtu == 1 { 0 } else { p.mtu };
+        match ret as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                let [s0, s1, d0, d1, d2, s2] = [
+                    p.macs[0], p.macs[1], p.macs[3], p.macs[4], p.macs[5], p.macs[2],
+                ];
+                let pair = |a: u16, b: u16| a as u32 | (b as u32) << 16;
+                let macs = Macs([pair(d0, d1), pair(d2, s0), pair(s1, s2)]);
+                Fib::Hop {
+                    ifindex: p.ifindex,
+                    macs,
+                    mtu,
+                }
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => Fib::Unresolved {
+                ifindex: p.ifindex,
+                mtu,
+            },
+            _ => Fib::None,
+        }
+    }
+}
+
+/// Adds to a counter of this CPU.
+macro_rules! add {
+    ($map:expr, $index:expr, $($field:ident)? += $n:expr) => {
+        if let Some(counter) = $map.get_ptr_mut($index) {
+            // SAFETY: the pointer is this CPU's element, which nothing else writes while the program runs.
+            unsafe { (*counter)$(.$field)? += $n }
+        }
+    };
+}
+
+impl Shared for Kernel {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        maps::CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn gate(&self, bit: gate::Bit) -> bool {
+        match maps::GATE.get(bit.word) {
+            Some(word) => word & bit.mask != 0,
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no arguments; the verifier turns it into a load.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<&Service> {
+        // SAFETY: elements are replaced, not written in place; RCU keeps this one for the program's run.
+        unsafe { maps::SERVICES.get(id) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u32> {
+        maps::SLOTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn device(&self, ifindex: u32) -> Option<&Device> {
+        // SAFETY: as for services.
+        unsafe { maps::DEVICES.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    #[inline(always)]
+    fn next_port(&self) -> u32 {
+        let Some(cursor) = maps::PORT_CURSOR.get_ptr_mut(0) else {
+            return 0;
+        };
+        // SAFETY: an aligned word of a map value. Two CPUs may take the same number; the flow table's NOEXIST
+        // then sends one of them on to the next.
+        unsafe {
+            let n = core::ptr::read_volatile(cursor);
+            core::ptr::write_volatile(cursor, n.wrapping_add(1));
+            n
+        }
+    }
+
+    #[inline(always)]
+    fn count_reason(&self, hook: u32, reason: Reason) {
+        add!(maps::REASONS, hook * Reason::COUNT + reason as u32, += 1);
+    }
+
+    #[inline(always)]
+    fn count_packet(&self, backend: u32, bytes: u32, reply: bool) {
+        if let Some(c) = maps::BACKEND_COUNTS.get_ptr_mut(backend) {
+            // SAFETY: as in `add`.
+            unsafe {
+                if reply {
+                    (*c).reply_packets += 1;
+                    (*c).reply_bytes += bytes as u64;
+                } else {
+                    (*c).packets += 1;
+                    (*c).bytes += bytes as u64;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_connection(&self, service: u32, backend: u32) {
+        add!(maps::SERVICE_COUNTS, service, connections += 1);
+        add!(maps::BACKEND_COUNTS, backend, connections += 1);
+    }
+
+    #[inline(always)]
+    fn count_refused(&self, service: u32) {
+        add!(maps::SERVICE_COUNTS, service, refused += 1);
+    }
+
+    #[inline(always)]
+    fn count_dropped(&self, service: u32) {
+        add!(maps::SERVICE_COUNTS, service, dropped += 1);
+    }
+}
+
+/// The family's own maps.
+macro_rules! family_tables {
+    ($family:ty: $frontends:ident $local:ident $backends:ident $flows:ident $pending:ident $affinity:ident $ranges:ident $fragments:ident) => {
+        impl Tables<$family> for Kernel {
+            #[inline(always)]
+            fn frontend(
+                &self,
+                key: &FrontendKey<<$family as Family>::Addr>,
+            ) -> Option<FrontendRef> {
+                // SAFETY: as for services.
+                unsafe { maps::$frontends.get(key) }.map(|v| FrontendRef(*v))
+            }
+
+            #[inline(always)]
+            fn local_addr(&self, addr: &<$family as Family>::Addr) -> Option<u32> {
+                // SAFETY: as for services.
+                unsafe { maps::$local.get(addr) }.copied()
+            }
+
+            #[inline(always)]
+            fn backend(&self, id: u32) -> Option<&Backend<<$family as Family>::Addr>> {
+                maps::$backends.get(id)
+            }
+
+            #[inline(always)]
+            fn flow(
+                &self,
+                table: Table,
+                key: &FlowKey<<$family as Family>::Addr>,
+            ) -> Option<&FlowCell<<$family as Family>::Addr>> {
+                let flow = match table {
+                    Table::Confirmed => maps::$flows.get_ptr(key),
+                    Table::Pending => maps::$pending.get_ptr(key),
+                }?;
+                // SAFETY: `FlowCell` is a transparent cell over `Flow`; the element outlives the program's run.
+                Some(unsafe { &*flow.cast() })
+            }
+
+            #[inline(always)]
+            fn put_flow(
+                &self,
+                table: Table,
+                key: &FlowKey<<$family as Family>::Addr>,
+                flow: &Flow<<$family as Family>::Addr>,
+                fresh: bool,
+            ) -> bool {
+                let flags = if fresh { BPF_NOEXIST } else { BPF_ANY } as u64;
+                match table {
+                    Table::Confirmed => maps::$flows.insert(key, flow, flags),
+                    Table::Pending => maps::$pending.insert(key, flow, flags),
+                }
+                .is_ok()
+            }
+
+            #[inline(always)]
+            fn delete_flow(&self, table: Table, key: &FlowKey<<$family as Family>::Addr>) {
+                // A flow that is not there is as good as deleted.
+                let _ = match table {
+                    Table::Confirmed => maps::$flows.remove(key),
+                    Table::Pending => maps::$pending.remove(key),
+                };
+            }
+
+            #[inline(always)]
+            fn affinity(&self, key: &AffinityKey<<$family as Family>::Addr>) -> Option<Affinity> {
+                // SAFETY: plain data; a torn read at worst forgets an affinity.
+                unsafe { maps::$affinity.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn set_affinity(&self, key: &AffinityKey<<$family as Family>::Addr>, value: &Affinity) {
+                // A table that is full costs stickiness, not traffic.
+                let _ = maps::$affinity.insert(key, value, BPF_ANY as u64);
+            }
+
+            #[inline(always)]
+            fn in_ranges(&self, key: RangeKey<<$family as Family>::Addr>) -> bool {
+                const BITS: u32 = RangeKey::<<$family as Family>::Addr>::BITS;
+                maps::$ranges.get(&Key::new(BITS, key)).is_some()
+            }
+
+            #[inline(always)]
+            fn fragment(
+                &self,
+                key: &FragmentKey<<$family as Family>::Addr>,
+            ) -> Option<FragmentPorts> {
+                // SAFETY: plain data of one word.
+                unsafe { maps::$fragments.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn put_fragment(
+                &self,
+                key: &FragmentKey<<$family as Family>::Addr>,
+                ports: &FragmentPorts,
+            ) {
+                // Without room the later fragments go on untouched.
+                let _ = maps::$fragments.insert(key, ports, BPF_ANY as u64);
+            }
+
+            #[inline(always)]
+            fn fib(&self, src: &<$family as Family>::Addr, dst: &<$family as Family>::Addr) -> Fib {
+                self.route::<$family>(src, dst)
+            }
+        }
+    };
+}
+family_tables!(V4: FRONTENDS_4 LOCAL_ADDRS_4 BACKENDS_4 FLOWS_4 PENDING_4 AFFINITY_4 RANGES_4 FRAGMENTS_4);
+family_tables!(V6: FRONTENDS_6 LOCAL_ADDRS_6 BACKENDS_6 FLOWS_6 PENDING_6 AFFINITY_6 RANGES_6 FRAGMENTS_6);

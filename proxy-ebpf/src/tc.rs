@@ -1,0 +1,263 @@
+//! TC: the packet as a socket buffer, with its offloads.
+
+use crate::{maps, tables::Kernel};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT},
+    helpers::generated::{
+        bpf_jiffies64, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
+        bpf_skb_change_tail, bpf_skb_pull_data,
+    },
+    macros::classifier,
+    programs::TcContext,
+};
+use proxy_common::{
+    abi::slow_index,
+    addr::{Family, V4, V6},
+    answer::AnswerIp,
+    hook::Hook,
+    packet::{L4Change, Packet, Wire},
+    parse::{ParseIp, ethertype},
+    run::{fast, slow},
+    tables::Tables,
+    verdict::{Action, Verdict},
+    work::Work,
+};
+
+/// Headers end well before this; a bound that the verifier can see.
+const MAX_OFFSET: usize = 1024;
+
+/// Bytes that are brought into the linear part: Ethernet, IPv6 with an extension, ICMP and a quoted packet.
+const HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
+
+/// Kernel 6.16 (ead7f9b8de65, in stable series since): the pseudo header is IPv6's, whose address change the
+/// checksum cancels out in a complete sum over the packet.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+struct TcPacket(*mut __sk_buff);
+
+impl TcPacket {
+    /// The packet, with its headers in the linear part.
+    #[inline(always)]
+    fn new(skb: *mut __sk_buff) -> Self {
+        // SAFETY: the context is valid while the program runs.
+        unsafe {
+            let len = (*skb).len;
+            let wanted = if len < HEADERS { len } else { HEADERS };
+            if ((*skb).data as usize) + wanted as usize > (*skb).data_end as usize {
+                // Failing that, the packet reads as cut off and goes on untouched.
+                bpf_skb_pull_data(skb, wanted);
+            }
+        }
+        Self(skb)
+    }
+
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        // Volatile: kept in a register across branches, LLVM would treat the pointer as the 32 bits that it was
+        // loaded from, and the verifier as a number.
+        // SAFETY: the context is valid while the program runs.
+        let (data, end) = unsafe {
+            (
+                core::ptr::read_volatile(&raw const (*self.0).data) as usize,
+                core::ptr::read_volatile(&raw const (*self.0).data_end) as usize,
+            )
+        };
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = data + offset;
+        if start + size_of::<T>() > end {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+
+    #[inline(always)]
+    fn l4_replace(&mut self, offset: usize, diff: u64, flags: u64) -> i64 {
+        // SAFETY: the helper checks the offset; size 0 in the flags says that `to` is a difference.
+        unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, diff, flags) }
+    }
+}
+
+impl Packet for TcPacket {
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        // SAFETY: as in `at`.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `at` checked the bounds. BPF on every supported machine takes loads of any alignment, and an
+        // unaligned read would be compiled to single bytes.
+        self.at::<T>(offset).map(|p| unsafe { *p })
+    }
+
+    #[inline(always)]
+    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
+        // SAFETY: as in `load`.
+        self.at::<T>(offset).map(|p| unsafe { *p = value })
+    }
+
+    #[inline(always)]
+    fn fix_l4<F: Family>(&mut self, offset: usize, change: L4Change) -> Option<()> {
+        let mangled = if change.zero_is_none {
+            BPF_F_MARK_MANGLED_0 as u64
+        } else {
+            0
+        };
+        if !change.pseudo.is_none() {
+            let diff = change.pseudo.to_wsum() as u64;
+            let flags = mangled | BPF_F_PSEUDO_HDR as u64;
+            let family = if F::IS_V6 { BPF_F_IPV6 } else { 0 };
+            // A kernel without BPF_F_IPV6 refuses it.
+            if self.l4_replace(offset, diff, flags | family) != 0
+                && (!F::IS_V6 || self.l4_replace(offset, diff, flags) != 0)
+            {
+                return None;
+            }
+        }
+        if !change.data.is_none()
+            && self.l4_replace(offset, change.data.to_wsum() as u64, mangled) != 0
+        {
+            return None;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: as in `at`.
+        unsafe { (*self.0).gso_size }
+    }
+
+    #[inline(always)]
+    fn checksum_is_partial(&mut self, offset: usize) -> bool {
+        // A change outside the pseudo header does not touch a partial checksum: try one, and put it back.
+        let Some(before) = self.load::<u16>(offset) else {
+            return false;
+        };
+        self.l4_replace(offset, 1, 0);
+        let Some(after) = self.load::<u16>(offset) else {
+            return false;
+        };
+        self.store(offset, before);
+        after == before
+    }
+
+    #[inline(always)]
+    fn trim(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the helper checks the length.
+        (unsafe { bpf_skb_change_tail(self.0, len, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, len: u32) -> Option<()> {
+        // SAFETY: the helper checks the length.
+        (unsafe { bpf_skb_change_head(self.0, len, 0) } == 0).then_some(())
+    }
+}
+
+/// The tables, for a program at the buffer's device.
+#[inline(always)]
+fn tables(skb: *mut __sk_buff) -> Kernel {
+    // SAFETY: the context is valid while the program runs.
+    let ifindex = unsafe { (*skb).ifindex };
+    Kernel::new(skb.cast(), ifindex)
+}
+
+/// Runs the fast path at a hook, and the slow one behind it.
+#[inline(always)]
+fn enter(hook: Hook, ctx: &TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let mut packet = TcPacket::new(skb);
+    let verdict = fast(hook, &mut packet, &tables(skb));
+    if verdict.action == Action::Slow {
+        let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
+        // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
+        // filled the array, and the packet goes on as it is.
+        unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.index, is_v6)) };
+    }
+    act(verdict, skb)
+}
+
+/// Runs the slow path of a family.
+#[inline(always)]
+fn enter_slow<F: ParseIp + AnswerIp>(
+    hook: Hook,
+    ctx: &TcContext,
+    work: Option<&mut Work<F::Addr>>,
+) -> i32
+where
+    Kernel: Tables<F>,
+{
+    let skb = ctx.skb.skb;
+    match work {
+        Some(work) => act(
+            slow::<F, _, _>(hook, &mut TcPacket::new(skb), &tables(skb), work),
+            skb,
+        ),
+        None => TC_ACT_UNSPEC,
+    }
+}
+
+/// TC's action for a verdict.
+#[inline(always)]
+fn act(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
+    match verdict.action {
+        // Not `TC_ACT_OK`, which would end the chain before other owners' programs.
+        Action::Pass | Action::Translated | Action::Slow => TC_ACT_UNSPEC,
+        Action::Drop => TC_ACT_SHOT,
+        // SAFETY: the context is valid while the program runs.
+        Action::Transmit => redirect(unsafe { (*skb).ifindex }, 0),
+        Action::Redirect => redirect(verdict.ifindex, 0),
+        Action::Receive => redirect(verdict.ifindex, BPF_F_INGRESS as u64),
+        // SAFETY: the helper checks the device; no next hop is given.
+        Action::Neighbour => unsafe {
+            bpf_redirect_neigh(verdict.ifindex, core::ptr::null_mut(), 0, 0) as i32
+        },
+    }
+}
+
+#[inline(always)]
+fn redirect(ifindex: u32, flags: u64) -> i32 {
+    // SAFETY: the helper checks the device and the flags.
+    unsafe { bpf_redirect(ifindex, flags) as i32 }
+}
+
+/// "Go on": the next program of the chain, or the stack.
+const TC_ACT_UNSPEC: i32 = -1;
+
+/// A hook's three programs: the one that is attached, and its slow path for each family.
+macro_rules! hooks {
+    ($($hook:ident: $fast:ident $slow4:ident $slow6:ident,)+) => {$(
+        #[classifier]
+        pub fn $fast(ctx: TcContext) -> i32 {
+            enter(Hook::$hook, &ctx)
+        }
+
+        #[classifier]
+        pub fn $slow4(ctx: TcContext) -> i32 {
+            enter_slow::<V4>(Hook::$hook, &ctx, work!(WORK_4))
+        }
+
+        #[classifier]
+        pub fn $slow6(ctx: TcContext) -> i32 {
+            enter_slow::<V6>(Hook::$hook, &ctx, work!(WORK_6))
+        }
+    )+};
+}
+hooks! {
+    TC_UPLINK_IN: tc_uplink_in tc_uplink_in_slow4 tc_uplink_in_slow6,
+    TC_UPLINK_OUT: tc_uplink_out tc_uplink_out_slow4 tc_uplink_out_slow6,
+    TC_WORKLOAD_IN: tc_workload_in tc_workload_in_slow4 tc_workload_in_slow6,
+    TC_WORKLOAD_OUT: tc_workload_out tc_workload_out_slow4 tc_workload_out_slow6,
+    TC_LOOPBACK_OUT: tc_loopback_out tc_loopback_out_slow4 tc_loopback_out_slow6,
+}
+
+/// Never attached. The agent runs it twice to learn the kernel's HZ: it returns the low 32 bits of jiffies.
+#[classifier]
+pub fn clock(_: TcContext) -> i32 {
+    // SAFETY: no arguments.
+    unsafe { bpf_jiffies64() as i32 }
+}
