@@ -1,0 +1,97 @@
+//! What was let go, until it may be used again.
+//!
+//! A program that runs while a service's value is replaced may hold the old one. So a backend that no service refers to
+//! any more is closed a moment later, and ids and slots are free again only long after that.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use proxy_common::abi::Extent;
+
+use super::{
+    BackendEntry, Op,
+    extents::Extents,
+    ids::{BackendIds, Ids},
+};
+
+/// From the last reference to a backend until it is closed: more than any run of a program takes. UDP flows leave the backend when it is closed.
+const LINGER: Duration = Duration::from_millis(10);
+/// From the last reference to an id or a slot until it may be given to another.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Something that may be used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Free {
+    Service(u32),
+    Backend(u32),
+    Slots(Extent),
+}
+
+/// Both queues are in the order of time.
+#[derive(Debug, Default)]
+pub struct Departures {
+    closing: VecDeque<(Instant, u32, BackendEntry)>,
+    resting: VecDeque<(Instant, Free)>,
+}
+
+impl Departures {
+    pub fn backend(&mut self, now: Instant, id: u32, entry: BackendEntry) {
+        self.closing.push_back((now + LINGER, id, entry));
+        self.resting.push_back((now + GRACE, Free::Backend(id)));
+    }
+
+    pub fn service(&mut self, now: Instant, id: u32) {
+        self.resting.push_back((now + GRACE, Free::Service(id)));
+    }
+
+    pub fn slots(&mut self, now: Instant, extent: Extent) {
+        self.resting.push_back((now + GRACE, Free::Slots(extent)));
+    }
+
+    /// When there is something to do next.
+    pub fn next_due(&self) -> Option<Instant> {
+        let closing = self.closing.front().map(|(due, ..)| *due);
+        let resting = self.resting.front().map(|(due, _)| *due);
+        closing.into_iter().chain(resting).min()
+    }
+
+    /// The writes that close backends whose time has come.
+    pub fn close(&mut self, now: Instant) -> Vec<Op> {
+        let mut ops = Vec::new();
+        while let Some(&(due, id, entry)) = self.closing.front()
+            && due <= now
+        {
+            self.closing.pop_front();
+            ops.push(Op::Backend {
+                id,
+                entry: BackendEntry { flags: 0, ..entry },
+            });
+        }
+        ops
+    }
+
+    /// Gives back what has rested long enough, after it was closed; says whether that was anything.
+    pub fn free(
+        &mut self,
+        now: Instant,
+        services: &mut Ids,
+        backends: &mut BackendIds,
+        slots: &mut Extents,
+    ) -> bool {
+        let mut any = false;
+        while let Some(&(due, free)) = self.resting.front()
+            && due <= now
+        {
+            self.resting.pop_front();
+            any = true;
+            match free {
+                Free::Service(id) => services.give_back(id),
+                Free::Backend(id) => backends.give_back(id),
+                Free::Slots(extent) => slots.give_back(extent),
+            }
+        }
+        any
+    }
+}

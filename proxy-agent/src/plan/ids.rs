@@ -1,0 +1,93 @@
+//! Service and backend ids.
+//!
+//! An id that has become free is the last to be used again, and a backend's then has the next generation: that is how a
+//! flow of the old one tells that its backend is gone. Id 0 is nobody's.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+/// Ids below `limit`.
+#[derive(Debug)]
+pub struct Ids {
+    next: u32,
+    limit: u32,
+    free: VecDeque<u32>,
+}
+
+impl Ids {
+    /// Ids of which those in `used` are taken.
+    pub fn new(limit: u32, used: &BTreeSet<u32>) -> Self {
+        let next = used.last().map_or(1, |last| last.saturating_add(1));
+        Self {
+            next,
+            limit,
+            free: (1..next).filter(|id| !used.contains(id)).collect(),
+        }
+    }
+
+    pub fn take(&mut self) -> Option<u32> {
+        if self.next < self.limit {
+            self.next += 1;
+            Some(self.next - 1)
+        } else {
+            self.free.pop_front()
+        }
+    }
+
+    pub fn give_back(&mut self, id: u32) {
+        self.free.push_back(id);
+    }
+}
+
+/// Backend ids with their generations.
+#[derive(Debug)]
+pub struct BackendIds {
+    ids: Ids,
+    /// Of every id that was ever used.
+    generations: HashMap<u32, u32>,
+}
+
+impl BackendIds {
+    /// `seen` are the ids that were ever used, each with its last generation, `used` those that are now.
+    pub fn new(limit: u32, used: &BTreeSet<u32>, seen: HashMap<u32, u32>) -> Self {
+        Self {
+            ids: Ids::new(limit, used),
+            generations: seen,
+        }
+    }
+
+    /// An id and its generation, which is 1 for one that was never used.
+    pub fn take(&mut self) -> Option<(u32, u32)> {
+        let id = self.ids.take()?;
+        let generation = self.generations.entry(id).or_default();
+        *generation = generation.wrapping_add(1).max(1);
+        Some((id, *generation))
+    }
+
+    pub fn give_back(&mut self, id: u32) {
+        self.ids.give_back(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ids_are_used_again_only_when_no_fresh_one_is_left() {
+        let mut ids = Ids::new(4, &BTreeSet::from([2]));
+        assert_eq!(ids.take(), Some(3));
+        ids.give_back(2);
+        assert_eq!(ids.take(), Some(1));
+        assert_eq!(ids.take(), Some(2));
+        assert_eq!(ids.take(), None);
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_has_the_next_generation() {
+        let mut ids = BackendIds::new(2, &BTreeSet::new(), HashMap::from([(1, 7)]));
+        assert_eq!(ids.take(), Some((1, 8)));
+        assert_eq!(ids.take(), None);
+        ids.give_back(1);
+        assert_eq!(ids.take(), Some((1, 9)));
+    }
+}

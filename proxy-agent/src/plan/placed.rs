@@ -1,0 +1,202 @@
+//! One service port as it stands in the maps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+use proxy_common::abi::{self, Extent, FrontendKind, Service, backend_flags, service_flags};
+
+use super::{BackendEntry, FrontendAt, Image, addresses::NodeAddresses};
+use crate::model::{self, Cidr, DesiredService, EndpointId, OnEmpty, ServicePortKey};
+
+/// Extents, each once, with the backend ids in their slots.
+pub type Filled = Vec<(Extent, Vec<u32>)>;
+
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub id: u32,
+    pub value: Service,
+    pub frontends: BTreeMap<FrontendAt, FrontendKind>,
+    pub backends: BTreeMap<SocketAddr, (u32, BackendEntry)>,
+    /// The extents of `value` that are not empty.
+    pub extents: Filled,
+    /// What the ranges table holds.
+    pub ranges: BTreeSet<Cidr>,
+    /// `loadBalancerSourceRanges`, from which `ranges` follow.
+    pub source_ranges: Vec<Cidr>,
+}
+
+/// All services of `image`, by id. Whose they are is not known: the maps hold no names.
+pub fn read(image: &Image) -> HashMap<u32, Placed> {
+    let mut all: HashMap<u32, Placed> = image
+        .services
+        .iter()
+        .map(|(&id, &value)| {
+            let mut placed = Placed::new(id);
+            placed.value = value;
+            for extent in [value.internal, value.external, value.short_circuit] {
+                if extent.len > 0 && !placed.extents.iter().any(|(known, _)| *known == extent) {
+                    let slots = extent.base..extent.base.saturating_add(extent.len);
+                    let ids = slots
+                        .map(|slot| image.slots.get(&slot).copied().unwrap_or(0))
+                        .collect();
+                    placed.extents.push((extent, ids));
+                }
+            }
+            (id, placed)
+        })
+        .collect();
+    for (&at, to) in &image.frontends {
+        if to.kind() != FrontendKind::Refuse
+            && let Some(placed) = all.get_mut(&to.service())
+        {
+            placed.frontends.insert(at, to.kind());
+        }
+    }
+    for (&id, &entry) in &image.backends {
+        if entry.flags != 0
+            && let Some(placed) = all.get_mut(&entry.service)
+        {
+            placed.backends.insert(entry.socket, (id, entry));
+        }
+    }
+    for &(service, range) in &image.ranges {
+        if let Some(placed) = all.get_mut(&service) {
+            placed.ranges.insert(range);
+        }
+    }
+    all
+}
+
+impl Placed {
+    pub fn new(id: u32) -> Self {
+        Self {
+            id,
+            value: Service::default(),
+            frontends: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            extents: Vec::new(),
+            ranges: BTreeSet::new(),
+            source_ranges: Vec::new(),
+        }
+    }
+}
+
+/// The frontends of a service. Where a load balancer's address is an external IP as well, its source ranges count.
+pub fn frontends(desired: &DesiredService) -> BTreeMap<FrontendAt, FrontendKind> {
+    let mut all = BTreeMap::new();
+    for frontend in &desired.frontends {
+        all.entry(frontend_at(&desired.key, frontend))
+            .or_insert(match frontend.kind {
+                model::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
+                model::FrontendKind::NodePort => FrontendKind::NodePort,
+                model::FrontendKind::ExternalIp => FrontendKind::ExternalIp,
+                model::FrontendKind::LoadBalancer => FrontendKind::LoadBalancer,
+            });
+    }
+    all
+}
+
+fn frontend_at(key: &ServicePortKey, frontend: &model::Frontend) -> FrontendAt {
+    let (port, protocol) = (frontend.port, key.protocol);
+    match frontend.addr {
+        Some(addr) => FrontendAt::Port {
+            addr,
+            port,
+            protocol,
+        },
+        None => FrontendAt::NodePort {
+            family: key.family,
+            port,
+            protocol,
+        },
+    }
+}
+
+/// The endpoints that have a backend: those that take traffic now, and those that only keep what they have.
+pub fn serving(desired: &DesiredService) -> Vec<(SocketAddr, u16, EndpointId)> {
+    let scopes = [
+        (&desired.internal.endpoints, backend_flags::IN_INTERNAL),
+        (&desired.external.endpoints, backend_flags::IN_EXTERNAL),
+        (&desired.cluster, backend_flags::IN_SHORT_CIRCUIT),
+    ];
+    let mut flags = vec![0; desired.endpoints.len()];
+    for (endpoints, flag) in scopes {
+        for id in endpoints {
+            flags[id.0 as usize] |= flag;
+        }
+    }
+    desired
+        .endpoints
+        .iter()
+        .zip(flags)
+        .enumerate()
+        .filter(|(_, (endpoint, flags))| {
+            *flags != 0 || endpoint.conditions.ready || endpoint.conditions.serving
+        })
+        .map(|(index, (endpoint, mut flags))| {
+            flags |= backend_flags::SERVING;
+            if endpoint.local {
+                flags |= backend_flags::LOCAL;
+            }
+            (endpoint.socket(), flags, EndpointId(index as u32))
+        })
+        .collect()
+}
+
+/// `flags` with the mark of a backend on one of the node's own addresses.
+pub fn host_flag(flags: u16, addr: IpAddr, node: &NodeAddresses) -> u16 {
+    if node.local.contains(&addr) {
+        flags | backend_flags::HOST
+    } else {
+        flags & !backend_flags::HOST
+    }
+}
+
+/// The value of a service whose extents are these.
+pub fn value(
+    desired: &DesiredService,
+    hz: u32,
+    internal: Extent,
+    external: Extent,
+    short_circuit: Extent,
+) -> Service {
+    let mut flags = 0;
+    if desired.internal.on_empty == OnEmpty::Drop {
+        flags |= service_flags::INTERNAL_DROP;
+    }
+    if desired.external.on_empty == OnEmpty::Drop {
+        flags |= service_flags::EXTERNAL_DROP;
+    }
+    if !desired.source_ranges.is_empty() {
+        flags |= service_flags::SOURCE_RANGES;
+    }
+    abi::Service {
+        flags,
+        affinity: desired
+            .affinity
+            .map_or(0, |seconds| seconds.saturating_mul(hz)),
+        internal,
+        external,
+        short_circuit,
+    }
+}
+
+/// What the ranges table holds for a service: its ranges, and its load-balancer addresses themselves where the node is in
+/// one of them (a process of the node that holds such an address may come from it).
+pub fn ranges(
+    source_ranges: &[Cidr],
+    frontends: &BTreeMap<FrontendAt, FrontendKind>,
+    node: &NodeAddresses,
+) -> BTreeSet<Cidr> {
+    let mut all: BTreeSet<Cidr> = source_ranges.iter().copied().collect();
+    if node.primary_in(source_ranges) {
+        for (at, kind) in frontends {
+            if let (FrontendAt::Port { addr, .. }, FrontendKind::LoadBalancer) = (at, kind) {
+                all.extend(Cidr::new(*addr, if addr.is_ipv4() { 32 } else { 128 }));
+            }
+        }
+    }
+    all
+}
