@@ -1,0 +1,73 @@
+//! TC filters of a clsact qdisc, for kernels without TC links.
+//!
+//! A filter stays when the process ends. It has a fixed place, at which a later process replaces it.
+
+use std::{io, mem};
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    programs::tc::{
+        NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+        qdisc_detach_program,
+    },
+};
+use nix::libc;
+use proxy_common::hook::Hook;
+
+use super::direction;
+use crate::datapath::program;
+
+/// Before the filters of others, which mostly take the kernel's default (49152) or a number in the single digits.
+const PRIORITY: u16 = 50;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+pub fn attach(ebpf: &mut Ebpf, hook: &Hook, device: &str) -> Result<()> {
+    match qdisc_add_clsact(device) {
+        Ok(()) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(error).context("adding the clsact qdisc"),
+    }
+    let program = program::classifier(ebpf, hook.name)?;
+    let found = SchedClassifierLink::attached(device, direction(hook), PRIORITY, HANDLE, None)?;
+    let id = match program.attach_to_link(found) {
+        Ok(id) => id,
+        Err(_) => program.attach_with_options(
+            device,
+            direction(hook),
+            TcAttachOptions::Netlink(NlOptions {
+                priority: PRIORITY,
+                handle: HANDLE,
+                classid: None,
+            }),
+        )?,
+    };
+    // Its drop would delete the filter.
+    mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Deletes the filter of `hook`, if there is one.
+pub fn detach(hook: &Hook, device: &str) -> Result<()> {
+    match qdisc_detach_program(device, direction(hook), hook.name) {
+        Ok(()) => Ok(()),
+        Err(TcError::IoError(error))
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ENODEV) =>
+        {
+            Ok(())
+        }
+        // No such device, or no clsact qdisc at it.
+        Err(TcError::NetlinkError(error))
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENODEV | libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP)
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => {
+            Err(error).with_context(|| format!("deleting the filter {} of {device}", hook.name))
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Programs at devices.
+//!
+//! In: a hook and a device. Out: its program runs there, and goes on running without the agent where the datapath is
+//! pinned. A pin of an earlier process is taken over: the program is replaced in place, and no packet passes between.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `xdp` | XDP links |
+//! | `tcx` | TC links of kernel 6.6 and later |
+//! | `clsact` | TC filters of older kernels |
+
+mod clsact;
+mod tcx;
+mod xdp;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use aya::programs::{TcAttachType, links::FdLink};
+use proxy_common::{abi::Dir, hook::Hook};
+
+use super::{Datapath, PinDir};
+
+/// Whether XDP is used.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
+pub enum XdpMode {
+    /// Native XDP where the device has it.
+    #[default]
+    Auto,
+    /// Native XDP, or an error.
+    Native,
+    /// XDP in the kernel's generic path; slower than TC.
+    Generic,
+    Off,
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
+pub enum TcMode {
+    /// By links where the kernel has them.
+    #[default]
+    Auto,
+    /// By links (kernel 6.6 and later), or an error.
+    Tcx,
+    /// By filters of a clsact qdisc.
+    Clsact,
+}
+
+/// A network device, as programs are attached to it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Target {
+    pub ifindex: u32,
+    pub name: String,
+}
+
+/// What became of an attempt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Attached,
+    /// The device cannot have this hook; the others do its work.
+    NotTaken(String),
+}
+
+/// What keeps a program at its device.
+#[derive(Debug)]
+enum Held {
+    /// Its pin.
+    Pinned,
+    /// This handle.
+    Link(#[expect(dead_code, reason = "held for its drop, which detaches")] FdLink),
+    /// A TC filter, which stays until it is deleted.
+    Filter,
+}
+
+/// What this process has attached.
+#[derive(Debug, Default)]
+pub(super) struct Attachments {
+    held: HashMap<(u32, &'static str), (Target, Held)>,
+    /// The kernel has no TC links.
+    no_tcx: bool,
+}
+
+impl Datapath {
+    /// Attaches the program of `hook` to `target`. Does nothing where it is attached already.
+    pub fn attach(&mut self, hook: &'static Hook, target: &Target) -> Result<Outcome> {
+        let key = (target.ifindex, hook.name);
+        if self.attachments.held.contains_key(&key) {
+            return Ok(Outcome::Attached);
+        }
+        let attached = if hook.xdp {
+            self.attach_xdp(hook, target)
+        } else {
+            self.attach_tc(hook, target).map(Ok)
+        };
+        match attached.with_context(|| format!("attaching {} to {}", hook.name, target.name))? {
+            Ok(held) => {
+                self.attachments.held.insert(key, (target.clone(), held));
+                Ok(Outcome::Attached)
+            }
+            Err(why) => Ok(Outcome::NotTaken(why)),
+        }
+    }
+
+    /// Takes the program of `hook` off the device with this index, which may be gone.
+    pub fn detach(&mut self, hook: &'static Hook, ifindex: u32) -> Result<()> {
+        match self.attachments.held.remove(&(ifindex, hook.name)) {
+            None | Some((_, Held::Link(_))) => Ok(()),
+            Some((_, Held::Pinned)) => match &self.pin {
+                Some(pin) => remove_pin(&pin.link(hook.name, ifindex)),
+                None => Ok(()),
+            },
+            Some((target, Held::Filter)) => clsact::detach(hook, &target.name),
+        }
+    }
+
+    /// Takes off what an earlier process attached and this one did not; `devices` are all there are.
+    pub fn detach_strays(&self, devices: &[Target]) -> Result<()> {
+        let Some(pin) = &self.pin else {
+            return Ok(());
+        };
+        let kept: Vec<_> = self
+            .attachments
+            .held
+            .keys()
+            .map(|(ifindex, hook)| pin.link(hook, *ifindex))
+            .collect();
+        for path in pin.pinned_links()? {
+            if !kept.contains(&path) {
+                remove_pin(&path)?;
+            }
+        }
+        for device in devices {
+            for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {
+                let held = self.attachments.held.get(&(device.ifindex, hook.name));
+                if !matches!(held, Some((_, Held::Filter))) {
+                    clsact::detach(hook, &device.name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_xdp(&mut self, hook: &Hook, target: &Target) -> Result<Result<Held, String>> {
+        if self.xdp == XdpMode::Off {
+            return Ok(Err("--xdp off".to_owned()));
+        }
+        let path = self.link_path(hook, target);
+        match xdp::attach(&mut self.ebpf, hook, target, self.xdp, path.as_deref()) {
+            Ok(link) => hold(link, path.as_deref()).map(Ok),
+            Err(error) if self.xdp == XdpMode::Auto => Ok(Err(format!("{error:#}"))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn attach_tc(&mut self, hook: &Hook, target: &Target) -> Result<Held> {
+        if self.tc != TcMode::Clsact && !self.attachments.no_tcx {
+            let path = self.link_path(hook, target);
+            match tcx::attach(&mut self.ebpf, hook, target, path.as_deref()) {
+                Ok(link) => return hold(link, path.as_deref()),
+                Err(tcx::Error::Unsupported) if self.tc == TcMode::Auto => {
+                    tracing::info!("the kernel has no TC links: attaching by clsact filters");
+                    self.attachments.no_tcx = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        clsact::attach(&mut self.ebpf, hook, &target.name)?;
+        Ok(Held::Filter)
+    }
+
+    fn link_path(&self, hook: &Hook, target: &Target) -> Option<PathBuf> {
+        self.pin
+            .as_ref()
+            .map(|pin| pin.link(hook.name, target.ifindex))
+    }
+}
+
+/// Takes every program of a pinned datapath off its device.
+pub fn detach_all(pin: &PinDir, devices: &[String]) -> Result<()> {
+    for path in pin.pinned_links()? {
+        remove_pin(&path)?;
+    }
+    for device in devices {
+        for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {
+            clsact::detach(hook, device)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a link: by its pin, where there is one to be.
+fn hold(link: FdLink, path: Option<&Path>) -> Result<Held> {
+    match path {
+        None => Ok(Held::Link(link)),
+        Some(path) if path.exists() => Ok(Held::Pinned),
+        Some(path) => {
+            link.pin(path)
+                .with_context(|| format!("pinning {}", path.display()))?;
+            Ok(Held::Pinned)
+        }
+    }
+}
+
+fn remove_pin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("removing {}", path.display())),
+    }
+}
+
+fn direction(hook: &Hook) -> TcAttachType {
+    match hook.dir {
+        Dir::In => TcAttachType::Ingress,
+        Dir::Out => TcAttachType::Egress,
+    }
+}

@@ -1,0 +1,96 @@
+//! TC links, of kernel 6.6 and later.
+
+use std::{fmt, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier,
+        links::{FdLink, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+use nix::libc;
+use proxy_common::hook::Hook;
+
+use super::{Target, direction, remove_pin};
+use crate::datapath::program;
+
+#[derive(Debug)]
+pub enum Error {
+    /// This kernel has no TC links.
+    Unsupported,
+    Other(anyhow::Error),
+}
+
+/// Attaches by the link that is pinned at `pin`, or by a new one.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    hook: &Hook,
+    target: &Target,
+    pin: Option<&Path>,
+) -> Result<FdLink, Error> {
+    let program = program::classifier(ebpf, hook.name)?;
+    if let Some(pin) = pin.filter(|pin| pin.exists()) {
+        match adopt(program, hook, target, pin) {
+            Ok(link) => return Ok(link),
+            // A link of a device that is gone, or of another one that had this index.
+            Err(error) => {
+                tracing::debug!("not adopting {}: {error:#}", pin.display());
+                remove_pin(pin)?;
+            }
+        }
+    }
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    match program.attach_with_options(&target.name, direction(hook), order) {
+        Ok(id) => Ok(program
+            .take_link(id)
+            .map_err(anyhow::Error::from)?
+            .try_into()
+            .map_err(anyhow::Error::from)?),
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            Err(Error::Unsupported)
+        }
+        Err(error) => Err(Error::Other(error.into())),
+    }
+}
+
+fn adopt(
+    program: &mut SchedClassifier,
+    hook: &Hook,
+    target: &Target,
+    pin: &Path,
+) -> anyhow::Result<FdLink> {
+    let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+    let id = program.attach_to_link(link)?;
+    let link = program.take_link(id)?.try_into()?;
+    let (_, running) = SchedClassifier::query_tcx(&target.name, direction(hook))?;
+    let own = program.info()?.id();
+    anyhow::ensure!(
+        running.iter().any(|program| program.id() == own),
+        "it is not at {}",
+        target.name
+    );
+    Ok(link)
+}
+
+impl From<anyhow::Error> for Error {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported => {
+                f.write_str("the kernel has no TC links (they came with Linux 6.6)")
+            }
+            Self::Other(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,61 @@
+//! Counters, summed over CPUs.
+
+use anyhow::{Context, Result};
+use proxy_common::{
+    abi::{Counter, ServiceCounter, names},
+    hook::Hook,
+    reason::Reason,
+};
+
+use super::Maps;
+
+impl Maps {
+    /// How often `reason` was met at `hook`.
+    pub fn reason_count(&self, hook: &Hook, reason: Reason) -> Result<u64> {
+        let index = hook.index * Reason::COUNT + reason as u32;
+        let counts = self.reasons.get(&index, 0).context(names::REASONS)?;
+        Ok(counts.iter().sum())
+    }
+
+    pub fn service_count(&self, id: u32) -> Result<ServiceCounter> {
+        let counts = self
+            .service_counts
+            .get(&id, 0)
+            .with_context(|| format!("{}[{id}]", names::SERVICE_COUNTERS))?;
+        Ok(counts.iter().fold(ServiceCounter::default(), |sum, one| {
+            let ServiceCounter {
+                connections,
+                refused,
+                dropped,
+            } = *one;
+            ServiceCounter {
+                connections: sum.connections + connections,
+                refused: sum.refused + refused,
+                dropped: sum.dropped + dropped,
+            }
+        }))
+    }
+
+    pub fn backend_count(&self, id: u32) -> Result<Counter> {
+        let counts = self
+            .backend_counts
+            .get(&id, 0)
+            .with_context(|| format!("{}[{id}]", names::BACKEND_COUNTERS))?;
+        Ok(counts.iter().fold(Counter::default(), |sum, one| {
+            let Counter {
+                packets,
+                bytes,
+                reply_packets,
+                reply_bytes,
+                connections,
+            } = *one;
+            Counter {
+                packets: sum.packets + packets,
+                bytes: sum.bytes + bytes,
+                reply_packets: sum.reply_packets + reply_packets,
+                reply_bytes: sum.reply_bytes + reply_bytes,
+                connections: sum.connections + connections,
+            }
+        }))
+    }
+}

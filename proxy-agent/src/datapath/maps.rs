@@ -1,0 +1,182 @@
+//! The maps, typed.
+//!
+//! In: a way to get a map by its name (from a loaded object, or from the pins of a running datapath). Out: [`Maps`].
+
+use std::{borrow::Borrow, collections::HashSet, hash::Hash, net::IpAddr};
+
+use anyhow::{Context, Result};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray},
+};
+use proxy_common::{
+    abi::{
+        Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
+        FragmentPorts, FrontendKey, LocalAddr, RangeKey, Service, ServiceCounter, names,
+    },
+    addr::{Addr, Ip4, Ip6},
+};
+
+/// All maps of a datapath.
+pub struct Maps {
+    pub config: Array<MapData, Config>,
+    pub gate: Array<MapData, u64>,
+    pub devices: HashMap<MapData, u32, Device>,
+    pub services: HashMap<MapData, u32, Service>,
+    pub slots: Array<MapData, u32>,
+    pub reasons: PerCpuArray<MapData, u64>,
+    pub service_counts: PerCpuArray<MapData, ServiceCounter>,
+    pub backend_counts: PerCpuArray<MapData, Counter>,
+    /// Held here, because the kernel empties a program array that no process holds and no pin.
+    pub(super) slow_xdp: ProgramArray<MapData>,
+    pub(super) slow_tc: ProgramArray<MapData>,
+    pub v4: FamilyMaps<Ip4>,
+    pub v6: FamilyMaps<Ip6>,
+}
+
+/// The maps of one address family.
+pub struct FamilyMaps<A>
+where
+    Backend<A>: Pod,
+{
+    /// Values are [`proxy_common::abi::FrontendRef`]s.
+    pub frontends: HashMap<MapData, FrontendKey<A>, u32>,
+    pub backends: Array<MapData, Backend<A>>,
+    pub local_addrs: HashMap<MapData, A, LocalAddr>,
+    pub flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    pub pending: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    pub affinity: HashMap<MapData, AffinityKey<A>, Affinity>,
+    pub source_ranges: LpmTrie<MapData, RangeKey<A>, u32>,
+    pub fragments: HashMap<MapData, FragmentKey<A>, FragmentPorts>,
+}
+
+/// An address as it lies in a map.
+pub trait MapAddr: Addr + Pod {
+    fn ip(self) -> IpAddr;
+}
+
+impl MapAddr for Ip4 {
+    fn ip(self) -> IpAddr {
+        IpAddr::V4(self.into())
+    }
+}
+
+impl MapAddr for Ip6 {
+    fn ip(self) -> IpAddr {
+        IpAddr::V6(self.into())
+    }
+}
+
+impl Maps {
+    /// Takes each map from `source` by its name.
+    pub fn open(mut source: impl FnMut(&str) -> Result<Map>) -> Result<Self> {
+        let source = &mut source;
+        Ok(Self {
+            config: typed(source, names::CONFIG)?,
+            gate: typed(source, names::GATE)?,
+            devices: typed(source, names::DEVICES)?,
+            services: typed(source, names::SERVICES)?,
+            slots: typed(source, names::SLOTS)?,
+            reasons: typed(source, names::REASONS)?,
+            service_counts: typed(source, names::SERVICE_COUNTERS)?,
+            backend_counts: typed(source, names::BACKEND_COUNTERS)?,
+            slow_xdp: typed(source, names::SLOW_XDP)?,
+            slow_tc: typed(source, names::SLOW_TC)?,
+            v4: FamilyMaps::open(source, 0)?,
+            v6: FamilyMaps::open(source, 1)?,
+        })
+    }
+}
+
+impl<A> FamilyMaps<A>
+where
+    A: Pod,
+    FrontendKey<A>: Pod,
+    Backend<A>: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+    AffinityKey<A>: Pod,
+    RangeKey<A>: Pod,
+    FragmentKey<A>: Pod,
+{
+    fn open(source: &mut impl FnMut(&str) -> Result<Map>, family: usize) -> Result<Self> {
+        Ok(Self {
+            frontends: typed(source, names::FRONTENDS[family])?,
+            backends: typed(source, names::BACKENDS[family])?,
+            local_addrs: typed(source, names::LOCAL_ADDRS[family])?,
+            flows: typed(source, names::FLOWS[family])?,
+            pending: typed(source, names::PENDING[family])?,
+            affinity: typed(source, names::AFFINITY[family])?,
+            source_ranges: typed(source, names::SOURCE_RANGES[family])?,
+            fragments: typed(source, names::FRAGMENTS[family])?,
+        })
+    }
+}
+
+fn typed<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    source(name)?
+        .try_into()
+        .with_context(|| format!("map {name}"))
+}
+
+/// Puts `value` under `key`, but leaves the map alone where it stands already: a write of a hash map's element takes its
+/// bucket's lock, and the programs read most of them at every packet.
+pub fn set<K, V>(map: &mut HashMap<MapData, K, V>, key: &K, value: V) -> Result<(), MapError>
+where
+    K: Pod,
+    V: Pod + PartialEq,
+{
+    match map.get(key, 0) {
+        Ok(found) if found == value => Ok(()),
+        Ok(_) | Err(MapError::KeyNotFound) => map.insert(key, value, 0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes `key`, which may be gone already.
+pub fn remove<K, V>(map: &mut HashMap<MapData, K, V>, key: &K) -> Result<(), MapError>
+where
+    K: Pod,
+    V: Pod,
+{
+    match map.remove(key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the keys of `map` those of `wanted`, and their values too.
+pub fn replace<'a, K, V>(
+    map: &mut HashMap<MapData, K, V>,
+    wanted: impl IntoIterator<Item = (&'a K, &'a V)> + Clone,
+) -> Result<(), MapError>
+where
+    K: Pod + Eq + Hash + 'a,
+    V: Pod + PartialEq + 'a,
+{
+    let keys: HashSet<K> = wanted.clone().into_iter().map(|(key, _)| *key).collect();
+    for (key, value) in wanted {
+        set(map, key, *value)?;
+    }
+    let gone: Vec<K> = map
+        .keys()
+        .filter(|key| !matches!(key, Ok(key) if keys.contains(key)))
+        .collect::<Result<_, _>>()?;
+    for key in gone {
+        remove(map, &key)?;
+    }
+    Ok(())
+}
+
+/// All entries of a hash map. One that the kernel evicts while they are read may be missing or come twice.
+pub fn entries<T, K, V>(map: &HashMap<T, K, V>) -> Result<Vec<(K, V)>, MapError>
+where
+    T: Borrow<MapData>,
+    K: Pod,
+    V: Pod,
+{
+    map.iter().collect()
+}

@@ -1,0 +1,152 @@
+//! Everything that speaks bpf(2): loading, pinning, attaching, writing and reading the maps.
+//!
+//! In: the object's bytes, [`Options`], operations of the plan, what the node looks like. Out: maps and links in the
+//! kernel. The one rule: it does what it is told and decides nothing; the order of writes is the plan's.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `options` | what a caller chooses |
+//! | `embedded` | the object in this binary |
+//! | `shape` | the shape of every map |
+//! | `pin` | the directory that outlives the agent |
+//! | `maps` | the maps, typed |
+//! | `program` | the programs, and running one on a packet |
+//! | `clock` | jiffies per second |
+//! | `apply` | operations of the plan -> map writes |
+//! | `image` | map contents -> what the plan starts from |
+//! | `inspect` | what a running datapath holds |
+//! | `facts` | configuration, devices, local addresses -> maps |
+//! | `counters` | sums over CPUs |
+//! | `attach` | programs at devices |
+
+mod apply;
+mod attach;
+mod clock;
+mod counters;
+mod embedded;
+mod facts;
+mod image;
+mod inspect;
+mod maps;
+mod options;
+mod pin;
+mod program;
+mod shape;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aya::{Ebpf, EbpfLoader};
+use nix::net::if_::if_nameindex;
+
+use self::attach::Attachments;
+
+pub use self::{
+    attach::{Outcome, Target, TcMode, XdpMode},
+    embedded::object,
+    facts::Facts,
+    inspect::{Connection, ConnectionState, Occupancy},
+    maps::{FamilyMaps, MapAddr, Maps},
+    options::{Options, Sizes},
+    pin::PinDir,
+    program::{Ran, Run},
+    shape::{Shape, shapes},
+};
+
+/// A loaded datapath: its maps and programs, attached nowhere.
+pub struct Datapath {
+    ebpf: Ebpf,
+    maps: Maps,
+    pin: Option<PinDir>,
+    sizes: Sizes,
+    xdp: XdpMode,
+    tc: TcMode,
+    attachments: Attachments,
+    hz: u32,
+    adopted: bool,
+}
+
+impl Datapath {
+    /// Loads `object`. With [`Options::pin`], the maps of an earlier process are taken over with what they hold.
+    pub fn load(object: &[u8], options: &Options) -> Result<Self> {
+        let Options {
+            pin,
+            sizes,
+            xdp,
+            tc,
+        } = options;
+        let pin = pin.as_deref().map(PinDir::new);
+        let shapes = shapes(sizes);
+        let mut loader = EbpfLoader::new();
+        for shape in &shapes {
+            loader.map_max_entries(shape.name, shape.max_entries);
+        }
+        let mut adopted = false;
+        if let Some(pin) = &pin {
+            pin.create()?;
+            pin.check(&shapes)?;
+            adopted = pin.map(proxy_common::abi::names::CONFIG).exists();
+            for shape in &shapes {
+                loader.map_pin_path(shape.name, pin.map(shape.name));
+            }
+        }
+        let mut ebpf = loader.load(object).context("loading the eBPF object")?;
+        program::load_all(&mut ebpf)?;
+        let mut maps = Maps::open(|name| {
+            ebpf.take_map(name)
+                .with_context(|| format!("the object has no map {name}"))
+        })?;
+        program::link_slow(&ebpf, &mut maps)?;
+        let hz = clock::jiffies_per_second(&ebpf)?;
+        Ok(Self {
+            ebpf,
+            maps,
+            pin,
+            sizes: *sizes,
+            xdp: *xdp,
+            tc: *tc,
+            attachments: Attachments::default(),
+            hz,
+            adopted,
+        })
+    }
+
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    pub const fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Jiffies per second of this kernel.
+    pub const fn hz(&self) -> u32 {
+        self.hz
+    }
+
+    /// Were the maps there before, with what an earlier process wrote?
+    pub const fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Runs the program `name` on one packet, without attaching it.
+    pub fn run(&self, name: &str, run: Run<'_>) -> Result<Ran> {
+        program::run(&self.ebpf, name, run)
+    }
+}
+
+/// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it.
+pub fn cleanup(bpffs: &Path) -> Result<()> {
+    let pin = PinDir::new(bpffs);
+    let devices: Vec<String> = if_nameindex()
+        .context("listing the network devices")?
+        .iter()
+        .map(|device| device.name().to_string_lossy().into_owned())
+        .collect();
+    attach::detach_all(&pin, &devices)?;
+    pin.remove()
+}
