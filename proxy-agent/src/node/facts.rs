@@ -1,0 +1,158 @@
+//! A view -> what the programs and the plan know of the node.
+
+use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
+
+use proxy_common::{
+    abi::{Device, NODEPORT_ADDR, device_flags},
+    addr::{Ip4, Ip6},
+};
+
+use super::{Kind, Link, Role, Roles, View};
+use crate::{
+    datapath::Facts,
+    model::{Cidr, not_routable},
+    plan::NodeAddresses,
+};
+
+/// On which local addresses NodePorts are served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NodePortAddresses {
+    /// All, that of the loopback device too.
+    All,
+    /// Those by which other nodes know this one.
+    Primary,
+    /// Those in one of these ranges.
+    In(Vec<Cidr>),
+}
+
+/// What the programs know of the node.
+pub fn facts(view: &View, roles: &Roles, node_ports: &NodePortAddresses) -> Facts {
+    let mut facts = Facts::default();
+    let primary = primary(view, roles);
+    for (index, link) in &view.links {
+        let role = roles.get(index).copied().unwrap_or(Role::Plain);
+        facts
+            .devices
+            .insert(*index, device(view, link, role, &primary));
+    }
+    for addr in local(view) {
+        let flags = if serves_node_ports(addr, node_ports, &primary) {
+            NODEPORT_ADDR
+        } else {
+            0
+        };
+        match addr {
+            IpAddr::V4(addr) => {
+                facts.local4.insert(addr.into(), flags);
+            }
+            IpAddr::V6(addr) => {
+                facts.local6.insert(addr.into(), flags);
+            }
+        }
+    }
+    facts
+}
+
+/// What the plan knows of the node.
+pub fn node_addresses(view: &View, roles: &Roles) -> NodeAddresses {
+    NodeAddresses {
+        local: local(view),
+        primary: primary(view, roles).into_iter().collect(),
+    }
+}
+
+fn local(view: &View) -> BTreeSet<IpAddr> {
+    view.links
+        .values()
+        .flat_map(|link| link.addresses.iter().copied())
+        .collect()
+}
+
+/// The first address of each family, of the default route's device before other uplinks.
+fn primary(view: &View, roles: &Roles) -> Vec<IpAddr> {
+    let routed = view.default_routes.iter();
+    let uplinks = roles
+        .iter()
+        .filter(|(_, role)| **role == Role::Uplink)
+        .map(|(index, _)| index);
+    let links: Vec<&Link> = routed
+        .chain(uplinks)
+        .filter_map(|index| view.links.get(index))
+        .collect();
+    [IpAddr::is_ipv4 as fn(&IpAddr) -> bool, IpAddr::is_ipv6]
+        .into_iter()
+        .filter_map(|family| links.iter().find_map(|link| own(view, link, family)))
+        .collect()
+}
+
+/// The address that this node uses towards what is behind a device: its own, else that of the bridge that it is a port of.
+fn own(view: &View, link: &Link, family: fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    let of = |link: &Link| {
+        link.addresses
+            .iter()
+            .copied()
+            .find(|addr| family(addr) && not_routable(*addr).is_none())
+    };
+    of(link).or_else(|| link.master.and_then(|master| of(view.links.get(&master)?)))
+}
+
+fn device(view: &View, link: &Link, role: Role, primary: &[IpAddr]) -> Device {
+    let facing = |family: fn(&IpAddr) -> bool| {
+        own(view, link, family).or_else(|| primary.iter().copied().find(family))
+    };
+    let mut flags = match role {
+        Role::Uplink => device_flags::UPLINK,
+        Role::Tunnel => device_flags::TUNNEL,
+        Role::Workload => device_flags::WORKLOAD,
+        Role::Loopback => device_flags::LOOPBACK,
+        Role::Plain => 0,
+    };
+    // The loopback device has Ethernet headers of zeroes.
+    if link.ethernet || link.kind == Kind::Loopback {
+        flags |= device_flags::ETHERNET;
+    }
+    Device {
+        addr4: match facing(IpAddr::is_ipv4) {
+            Some(IpAddr::V4(addr)) => addr.into(),
+            _ => Ip4::default(),
+        },
+        addr6: match facing(IpAddr::is_ipv6) {
+            Some(IpAddr::V6(addr)) => addr.into(),
+            _ => Ip6::default(),
+        },
+        mtu: link.mtu,
+        flags,
+        mac: link.mac,
+    }
+}
+
+/// Never `::1` or a link-local address: neither can be the other end of a translated flow.
+fn serves_node_ports(addr: IpAddr, node_ports: &NodePortAddresses, primary: &[IpAddr]) -> bool {
+    let possible = match addr {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(addr) => !addr.is_loopback() && !addr.is_unicast_link_local(),
+    };
+    possible
+        && match node_ports {
+            NodePortAddresses::All => true,
+            NodePortAddresses::Primary => primary.contains(&addr),
+            NodePortAddresses::In(ranges) => ranges.iter().any(|range| range.contains(addr)),
+        }
+}
+
+impl FromStr for NodePortAddresses {
+    type Err = String;
+
+    /// `all`, `primary`, or ranges separated by commas.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "primary" => Ok(Self::Primary),
+            ranges => ranges
+                .split(',')
+                .map(|range| range.parse().map_err(|error| format!("{error}")))
+                .collect::<Result<_, _>>()
+                .map(Self::In),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What the node's network looks like, and what follows for the datapath.
+//!
+//! In: netlink (links, addresses, default routes, neighbours) of the network namespace that the agent runs in. Out: a
+//! [`View`] of it, the [`Role`] of each device, the [`crate::datapath::Facts`] and [`crate::plan::NodeAddresses`]; and
+//! [`Change`]s as they happen.
+//!
+//! The one rule: what follows from a view is a pure function of it. After a change everything is read anew, so that a message that was missed costs
+//! nothing but time.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `view` | links, addresses and default routes, as netlink gives them |
+//! | `watch` | changes, as they happen |
+//! | `role` | which device is an uplink, a tunnel, a pod's interface |
+//! | `facts` | a view -> what the programs and the plan know of the node |
+//! | `sysctl` | the switches that the kernel must have set |
+
+mod facts;
+mod role;
+mod sysctl;
+#[cfg(test)]
+mod tests;
+mod view;
+mod watch;
+
+pub use self::{
+    facts::{NodePortAddresses, facts, node_addresses},
+    role::{Pattern, Role, Roles, Selection, roles},
+    sysctl::prepare_loopback,
+    view::{Kind, Link, View},
+    watch::{Change, Netlink},
+};
