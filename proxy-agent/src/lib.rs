@@ -1,4 +1,9 @@
 //! The Portside agent.
 
+pub mod cli;
+pub mod datapath;
 pub mod model;
+pub mod node;
+pub mod plan;
+pub mod run;
 pub mod source;

@@ -1,0 +1,68 @@
+//! The command line.
+//!
+//! In: arguments. Out: for `run`, an agent; for the rest, text about the datapath that runs, read from its pinned maps. The
+//! one rule: these commands need no agent; they show what the kernel has.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `place` | where a datapath and its names are |
+//! | `get` | services, backends, node ports |
+//! | `flows` | connections |
+//! | `drops` | why packets were dropped or left alone |
+//! | `maps` | how full the maps are |
+//! | `table` | columns of text |
+
+mod drops;
+mod flows;
+mod get;
+mod maps;
+mod place;
+mod table;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::run;
+
+pub use self::place::Place;
+
+/// A kube-proxy replacement for any CNI
+#[derive(Debug, Parser)]
+#[command(name = "proxy-agent", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent
+    Run(Box<run::Args>),
+    /// Show services, backends or node ports
+    Get(get::Args),
+    /// Show connections through services
+    Flows(Place),
+    /// Show why packets were dropped or left alone
+    Drops(drops::Args),
+    /// Show how full the maps are
+    Maps(Place),
+    /// Detach the programs of this network namespace and forget everything
+    Cleanup(Place),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn execute(self) -> Result<()> {
+        match self.command {
+            Command::Run(args) => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(run::run(*args)),
+            Command::Get(args) => get::get(&args),
+            Command::Flows(place) => flows::flows(&place),
+            Command::Drops(args) => drops::drops(&args),
+            Command::Maps(place) => maps::maps(&place),
+            Command::Cleanup(place) => run::cleanup(&place),
+        }
+    }
+}

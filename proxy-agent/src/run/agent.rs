@@ -1,0 +1,253 @@
+//! The state, and what each event does to it.
+
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use tokio::time;
+use tracing::{error, info, warn};
+
+use super::{args::Args, hooks::Hooks, names::Names};
+use crate::{
+    datapath::{self, Datapath},
+    model::{ObjectName, Store},
+    node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
+    plan::{self, Limits, NodeAddresses, Planner},
+    source::Batch,
+};
+
+/// How long a first change of the network waits for those that come with it.
+const SETTLE: Duration = Duration::from_millis(5);
+/// From a failed write until all is read and written anew.
+const RETRY: Duration = Duration::from_secs(1);
+/// The file of names is at most this far behind.
+const NAMES_AFTER: Duration = Duration::from_millis(200);
+
+pub struct Agent {
+    datapath: Datapath,
+    netlink: Netlink,
+    store: Store,
+    planner: Planner,
+    hooks: Hooks,
+    view: View,
+    roles: Roles,
+    uplinks: Selection,
+    workloads: Selection,
+    node_ports: NodePortAddresses,
+    names: PathBuf,
+    /// Services that changed and are not written yet.
+    dirty: BTreeSet<ObjectName>,
+    /// The maps hold all that the source has.
+    complete: bool,
+    /// The programs see packets.
+    attached: bool,
+    retry_at: Option<Instant>,
+    write_names_at: Option<Instant>,
+}
+
+impl Agent {
+    /// Loads the datapath and tells it what the node looks like. No packet passes it yet, unless it ran before.
+    pub async fn start(args: &Args, netlink: Netlink) -> Result<Self> {
+        node::prepare_loopback();
+        let mut datapath = Datapath::load(datapath::object()?, &args.options())?;
+        if datapath.adopted() {
+            info!("taking over the maps under {}", args.place.bpffs.display());
+        }
+        datapath.configure(RandomState::new().hash_one(()) as u32)?;
+        let view = netlink.view().await?;
+        let roles = node::roles(&view, &args.uplinks, &args.workloads);
+        datapath.set_facts(&node::facts(&view, &roles, &args.nodeport_addresses))?;
+        let planner = planner(&datapath, node::node_addresses(&view, &roles))?;
+        Ok(Self {
+            datapath,
+            netlink,
+            store: Store::new(&args.node_name),
+            planner,
+            hooks: Hooks::default(),
+            view,
+            roles,
+            uplinks: args.uplinks.clone(),
+            workloads: args.workloads.clone(),
+            node_ports: args.nodeport_addresses.clone(),
+            names: args.place.names(),
+            dirty: BTreeSet::new(),
+            complete: false,
+            attached: false,
+            retry_at: None,
+            write_names_at: None,
+        })
+    }
+
+    /// Takes in a batch of events; nothing is written yet.
+    pub fn take(&mut self, batch: Batch) {
+        for event in batch {
+            self.store.apply(event);
+        }
+        for warning in self.store.take_warnings() {
+            warn!("{warning}");
+        }
+        self.dirty.append(&mut self.store.take_dirty());
+    }
+
+    /// Writes what has changed. The first time, that is everything, and then the programs are attached.
+    pub fn sync(&mut self) -> Result<()> {
+        if !self.store.is_synced() || self.retry_at.is_some() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        if self.complete {
+            let names = std::mem::take(&mut self.dirty);
+            let changes = self.desired(names);
+            let plan = self.planner.update(began, &changes);
+            self.execute(plan);
+        } else {
+            self.dirty.clear();
+            let all = self.store.services().map(|service| service.name.clone());
+            let changes = self.desired(all.collect());
+            let plan = self.planner.sync(began, &changes);
+            self.complete = true;
+            self.execute(plan);
+        }
+        if self.complete && !self.attached {
+            self.hooks
+                .follow(&mut self.datapath, &self.view, &self.roles)?;
+            self.datapath.detach_strays(&self.hooks.targets())?;
+            self.attached = true;
+            self.write_names();
+            info!("ready: {} service ports", self.planner.names().count());
+        }
+        Ok(())
+    }
+
+    /// What time brings.
+    pub fn advance(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.write_names_at.is_some_and(|at| at <= now) {
+            self.write_names();
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            let addresses = node::node_addresses(&self.view, &self.roles);
+            self.planner = planner(&self.datapath, addresses)?;
+            return self.sync();
+        }
+        let ops = self.planner.advance(now);
+        self.write(&ops);
+        if !self.planner.waiting().is_empty() {
+            self.dirty.extend(self.planner.waiting().iter().cloned());
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// When [`Self::advance`] has something to do.
+    pub fn next_due(&self) -> Option<Instant> {
+        [self.planner.next_due(), self.retry_at, self.write_names_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The next change of the node's network. May be dropped before it is there.
+    pub async fn network_changed(&mut self) -> Result<Change> {
+        self.netlink.changed().await
+    }
+
+    /// Takes over a change of the node's network, and those that come with it.
+    pub async fn follow_network(&mut self, mut change: Change) -> Result<()> {
+        time::sleep(SETTLE).await;
+        change = change.max(self.netlink.drain().unwrap_or(change));
+        if change == Change::Devices {
+            let view = self.netlink.view().await?;
+            if view != self.view {
+                self.take_view(view)?;
+            }
+        }
+        self.datapath.bump_epoch()
+    }
+
+    fn take_view(&mut self, view: View) -> Result<()> {
+        self.roles = node::roles(&view, &self.uplinks, &self.workloads);
+        self.view = view;
+        self.datapath
+            .set_facts(&node::facts(&self.view, &self.roles, &self.node_ports))?;
+        let plan = self
+            .planner
+            .set_node(node::node_addresses(&self.view, &self.roles));
+        self.execute(plan);
+        if self.attached
+            && let Err(error) = self
+                .hooks
+                .follow(&mut self.datapath, &self.view, &self.roles)
+        {
+            // A device may have gone since: the next change of the network tells.
+            warn!("{error:#}");
+        }
+        Ok(())
+    }
+
+    fn desired(&self, names: BTreeSet<ObjectName>) -> Vec<plan::Change> {
+        names
+            .into_iter()
+            .map(|name| {
+                let desired = self.store.desired(&name);
+                (name, desired)
+            })
+            .collect()
+    }
+
+    fn execute(&mut self, plan: plan::Plan) {
+        let plan::Plan { ops, refused } = plan;
+        for refused in refused {
+            error!("{refused}; it stays as it was");
+        }
+        self.write(&ops);
+        let renamed = |op: &plan::Op| {
+            matches!(
+                op,
+                plan::Op::ClearServiceCount { .. } | plan::Op::RemoveService { .. }
+            )
+        };
+        if ops.iter().any(renamed) && self.write_names_at.is_none() {
+            self.write_names_at = Some(Instant::now() + NAMES_AFTER);
+        }
+    }
+
+    /// After a failed write nobody knows what the maps hold: they are read and everything is written anew, after a while.
+    fn write(&mut self, ops: &[plan::Op]) {
+        if let Err(error) = self.datapath.apply(ops) {
+            error!("{error:#}; reading the maps anew in {RETRY:?}");
+            self.complete = false;
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    fn write_names(&mut self) {
+        self.write_names_at = None;
+        if let Err(error) = Names::of(self.planner.names()).write(&self.names) {
+            warn!("{error:#}: `proxy-agent get` shows no names");
+        }
+    }
+}
+
+/// A planner that starts from what the maps hold.
+fn planner(datapath: &Datapath, addresses: NodeAddresses) -> Result<Planner> {
+    let sizes = datapath.sizes();
+    let limits = Limits {
+        services: sizes.services,
+        backends: sizes.backends,
+        slots: sizes.slots(),
+    };
+    let image = datapath.maps().image()?;
+    Ok(Planner::new(
+        limits,
+        datapath.hz(),
+        addresses,
+        &image,
+        Instant::now(),
+    ))
+}

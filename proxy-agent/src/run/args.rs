@@ -1,0 +1,67 @@
+//! What can be chosen on the command line.
+
+use std::path::PathBuf;
+
+use crate::{
+    cli::Place,
+    datapath::{Options, Sizes, TcMode, XdpMode},
+    node::{NodePortAddresses, Selection},
+};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Name of this node, as EndpointSlices call it
+    #[arg(long, value_name = "NAME")]
+    pub node_name: String,
+    /// Directory of Services and EndpointSlices, read again when it changes
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Devices that lead out of the node: `auto` (NICs, tunnels, the default route's device), or names, those of tunnels too
+    #[arg(long, value_name = "auto|NAMES", default_value = "auto")]
+    pub uplinks: Selection,
+    /// Host-side interfaces of pods: `auto` (veths into other network namespaces), or names (`cali*` for all that begin so)
+    #[arg(long, value_name = "auto|NAMES", default_value = "auto")]
+    pub workloads: Selection,
+    /// Where packets are taken at uplinks
+    #[arg(long, value_enum, default_value_t)]
+    pub xdp: XdpMode,
+    /// How TC programs are attached
+    #[arg(long, value_enum, default_value_t)]
+    pub tc: TcMode,
+    /// Local addresses that serve NodePorts: `all`, `primary` (those by which other nodes know this one), or ranges
+    #[arg(long, value_name = "all|primary|CIDRS", default_value = "all")]
+    pub nodeport_addresses: NodePortAddresses,
+    /// Connections that are tracked per address family
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().connections)]
+    pub max_flows: u32,
+    /// Endpoints of service ports, both families together
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().backends)]
+    pub max_backends: u32,
+    /// Service ports, both families together
+    #[arg(long, value_name = "N", default_value_t = Sizes::default().services)]
+    pub max_services: u32,
+    /// Detach the programs and forget all connections when the agent ends
+    #[arg(long)]
+    pub cleanup_on_exit: bool,
+    /// The cgroup that the node's processes are in
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+impl Args {
+    /// How to load the datapath.
+    pub fn options(&self) -> Options {
+        Options {
+            pin: Some(self.place.bpffs.clone()),
+            sizes: Sizes {
+                connections: self.max_flows,
+                backends: self.max_backends,
+                services: self.max_services,
+            },
+            xdp: self.xdp,
+            tc: self.tc,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `proxy-agent run`: source -> model -> plan -> datapath, until a signal.
+//!
+//! In: batches of events from a source, changes of the node's network, the time. Out: map writes and attached programs.
+//!
+//! The one rule: nothing is written before the source's lists are complete, and programs see packets only after that. One task does
+//! everything in turn, so that there is one order of writes.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `args` | what can be chosen on the command line |
+//! | `agent` | the state, and what each event does to it |
+//! | `hooks` | the programs at each device follow its role |
+//! | `names` | the file from which the CLI learns whose a service id is |
+
+mod agent;
+mod args;
+mod hooks;
+mod names;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time,
+};
+use tracing::info;
+
+use crate::{
+    datapath,
+    node::Netlink,
+    source::{Files, Source},
+};
+
+use self::agent::Agent;
+pub use self::{
+    args::Args,
+    names::{Name, Names},
+};
+
+/// Batches that may wait: a source that is ahead is held up, and what waits is taken at once.
+const BATCHES: usize = 64;
+
+/// Runs the agent until a signal ends it.
+pub async fn run(args: Args) -> Result<()> {
+    let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let netlink = Netlink::open().await?;
+    let (sender, mut batches) = mpsc::channel(BATCHES);
+    let source = Files::new(&args.manifests, &args.node_name);
+    let mut source = tokio::spawn(source.run(sender));
+    let mut agent = Agent::start(&args, netlink).await?;
+    loop {
+        let due = agent.next_due();
+        tokio::select! {
+            _ = end.recv() => break,
+            _ = interrupt.recv() => break,
+            ended = &mut source => {
+                ended.context("the manifests' reader panicked")??;
+                anyhow::bail!("the manifests' reader stopped");
+            }
+            batch = batches.recv() => {
+                let Some(batch) = batch else { continue };
+                agent.take(batch);
+                while let Ok(more) = batches.try_recv() {
+                    agent.take(more);
+                }
+                agent.sync()?;
+            }
+            change = agent.network_changed() => agent.follow_network(change?).await?,
+            () = sleep_until(due) => agent.advance()?,
+        }
+    }
+    info!(
+        "ending; {}",
+        if args.cleanup_on_exit {
+            "the datapath is taken down"
+        } else {
+            "the datapath stays as it is"
+        }
+    );
+    drop(agent);
+    if args.cleanup_on_exit {
+        cleanup(&args.place)?;
+    }
+    Ok(())
+}
+
+/// Takes down the datapath under `place`, and forgets its names.
+pub fn cleanup(place: &crate::cli::Place) -> Result<()> {
+    datapath::cleanup(&place.bpffs)?;
+    Names::remove(&place.names())
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

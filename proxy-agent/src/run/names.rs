@@ -1,0 +1,92 @@
+//! Whose a service id is. The maps hold no names, so the agent leaves them in a file beside its datapath.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::model::ServicePortKey;
+
+/// The names of all services, by id.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Names(pub BTreeMap<u32, Name>);
+
+/// The names of one service port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Name {
+    pub namespace: String,
+    pub service: String,
+    /// Empty for the only port of a service, if it has no name.
+    pub port: String,
+}
+
+impl Names {
+    pub fn of<'a>(services: impl Iterator<Item = (u32, &'a ServicePortKey)>) -> Self {
+        Self(
+            services
+                .map(|(id, key)| {
+                    let name = Name {
+                        namespace: key.service.namespace.clone(),
+                        service: key.service.name.clone(),
+                        port: key.port_name.clone(),
+                    };
+                    (id, name)
+                })
+                .collect(),
+        )
+    }
+
+    /// The names of service `id`; where they are not known, the id stands for them.
+    pub fn get(&self, id: u32) -> Name {
+        self.0.get(&id).cloned().unwrap_or_else(|| Name {
+            namespace: "?".to_owned(),
+            service: format!("#{id}"),
+            port: String::new(),
+        })
+    }
+
+    /// `namespace/service:port`.
+    pub fn text(&self, id: u32) -> String {
+        let Name {
+            namespace,
+            service,
+            port,
+        } = self.get(id);
+        if port.is_empty() {
+            format!("{namespace}/{service}")
+        } else {
+            format!("{namespace}/{service}:{port}")
+        }
+    }
+
+    /// The names in `file`; none where no agent has written it yet.
+    pub fn read(file: &Path) -> Result<Self> {
+        match fs::read(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            read => read
+                .map_err(anyhow::Error::from)
+                .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
+                .with_context(|| format!("reading {}", file.display())),
+        }
+    }
+
+    /// Replaces `file` as a whole, so that a reader never sees half of it.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let new = file.with_extension("new");
+        let write = || -> Result<()> {
+            if let Some(dir) = file.parent() {
+                fs::create_dir_all(dir)?;
+            }
+            fs::write(&new, serde_json::to_vec(self)?)?;
+            Ok(fs::rename(&new, file)?)
+        };
+        write().with_context(|| format!("writing {}", file.display()))
+    }
+
+    pub fn remove(file: &Path) -> Result<()> {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("removing {}", file.display())),
+        }
+    }
+}
