@@ -4,7 +4,7 @@ use crate::{
     abi::{FragmentKey, FragmentPorts},
     addr::Family,
     hook::Hook,
-    parse::{Fragment, View},
+    parse::{Part, View},
     reason::Reason,
     tables::Tables,
 };
@@ -15,16 +15,15 @@ use crate::{
 pub fn complete<F: Family, T: Tables<F>>(
     hook: Hook,
     view: &mut View<F::Addr>,
-    fragment: Fragment,
     tables: &T,
 ) -> Result<(), Reason> {
     let key = FragmentKey {
         src: view.ip.src,
         dst: view.ip.dst,
-        id: fragment.id,
+        id: view.ip.datagram,
         kind: view.ip.proto as u32 | (hook.dir as u32) << 8,
     };
-    if fragment.first {
+    if view.ip.part == Part::First {
         tables.put_fragment(
             &key,
             &FragmentPorts {

@@ -24,13 +24,14 @@ pub mod tcp {
     pub const ACK: u8 = 16;
 }
 
-/// A fragment's place in its datagram.
+/// Which part of its datagram a packet is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fragment {
-    /// The identification field, as it stands in the header.
-    pub id: u32,
-    /// The one with the transport header.
-    pub first: bool,
+pub enum Part {
+    Whole,
+    /// The fragment with the transport header.
+    First,
+    /// A fragment without it.
+    Later,
 }
 
 /// The IP header of a packet.
@@ -43,7 +44,10 @@ pub struct Ip<A> {
     pub l4: usize,
     /// Length of the packet from its IP header on, as the header gives it.
     pub len: u32,
-    pub fragment: Option<Fragment>,
+    pub part: Part,
+    /// A fragment's identification field, as it stands in the header; else 0. (Always initialised: see
+    /// [`crate::verdict::Verdict`].)
+    pub datagram: u32,
     /// Hop limit.
     pub ttl: u8,
 }
@@ -62,10 +66,7 @@ impl<A> View<A> {
     /// Does the packet hold its transport header?
     #[inline(always)]
     pub fn has_ports(&self) -> bool {
-        match self.ip.fragment {
-            Some(f) => f.first,
-            None => true,
-        }
+        self.ip.part != Part::Later
     }
 
     #[inline(always)]
@@ -121,14 +122,14 @@ impl ParseIp for V4 {
         let b1 = h[1].to_ne_bytes();
         let offset_flags = u16::from_be_bytes([b1[2], b1[3]]);
         // "More fragments", or an offset.
-        let fragment = if offset_flags & 0x3fff != 0 {
-            Some(Fragment {
-                id: h[1] & u32::from_ne_bytes([255, 255, 0, 0]),
-                first: offset_flags & 0x1fff == 0,
-            })
-        } else {
-            None
+        let (part, datagram) = match offset_flags & 0x3fff {
+            0 => (Part::Whole, 0),
+            // "More fragments" at offset 0.
+            0x2000 => (Part::First, h[1]),
+            _ => (Part::Later, h[1]),
         };
+        // Without the flags and the offset, which differ between fragments.
+        let datagram = datagram & u32::from_ne_bytes([255, 255, 0, 0]);
         let b2 = h[2].to_ne_bytes();
         Ok(Ip {
             src: Ip4(h[3]),
@@ -136,7 +137,8 @@ impl ParseIp for V4 {
             proto: b2[1],
             l4: offset + header_len,
             len,
-            fragment,
+            part,
+            datagram,
             ttl: b2[0],
         })
     }
@@ -165,7 +167,8 @@ impl ParseIp for V6 {
             proto: b1[2],
             l4: offset + 40,
             len: 40 + u16::from_be_bytes([b1[0], b1[1]]) as u32,
-            fragment: None,
+            part: Part::Whole,
+            datagram: 0,
             ttl: b1[3],
         };
         if ip.proto == TCP || ip.proto == UDP {
@@ -192,14 +195,16 @@ impl ParseIp for V6 {
                     let offset = u16::from_be_bytes([b[2], b[3]]);
                     // RFC 6946: an atomic fragment (offset 0, no more) is a whole packet.
                     if offset & 0xfff9 != 0 {
-                        ip.fragment = Some(Fragment {
-                            id: x[1],
-                            first: offset & 0xfff8 == 0,
-                        });
+                        ip.part = if offset & 0xfff8 == 0 {
+                            Part::First
+                        } else {
+                            Part::Later
+                        };
+                        ip.datagram = x[1];
                     }
                     ip.proto = b[0];
                     ip.l4 += 8;
-                    if let Some(Fragment { first: false, .. }) = ip.fragment {
+                    if ip.part == Part::Later {
                         return Ok(ip);
                     }
                 }
@@ -236,7 +241,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
     if ip.proto == F::ICMP_PROTO {
         // A fragment of an ICMP message has nothing to translate that could be checked.
         return match packet.load::<u16>(ip.l4).map(u16::to_ne_bytes) {
-            Some([kind, _]) if F::is_icmp_error(kind) && ip.fragment.is_none() => {
+            Some([kind, _]) if F::is_icmp_error(kind) && ip.part == Part::Whole => {
                 Parsed::IcmpError(ip)
             }
             _ => Parsed::Other(Reason::NotService),
@@ -252,7 +257,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         dport: Be16(0),
     };
     let mut flags = 0;
-    if !matches!(ip.fragment, Some(Fragment { first: false, .. })) {
+    if ip.part != Part::Later {
         let Some(ports) = packet.load::<Be16Pair>(ip.l4) else {
             return Parsed::Other(Reason::BadHeader);
         };
@@ -291,7 +296,7 @@ pub fn quoted<F: ParseIp, P: Packet>(packet: &P, outer: &Ip<F::Addr>) -> Option<
     if ip.proto != TCP && ip.proto != UDP {
         return None;
     }
-    if let Some(Fragment { first: false, .. }) = ip.fragment {
+    if ip.part == Part::Later {
         return None;
     }
     let ports = packet.load::<Be16Pair>(ip.l4)?;

@@ -11,7 +11,7 @@ use crate::{
     hook::Hook,
     icmp,
     packet::Packet,
-    parse::{L3, ParseIp, Parsed, View, ethertype, parse},
+    parse::{L3, ParseIp, Parsed, Part, View, ethertype, parse},
     path::{self, Hop},
     reason::Reason,
     rewrite,
@@ -46,7 +46,7 @@ fn fast_family<F: ParseIp, P: Packet, T: Tables<F>>(
         Parsed::Other(Reason::NotService) => return Verdict::pass(Reason::NotService),
         Parsed::IcmpError(_) | Parsed::Other(_) => return Verdict::SLOW,
     };
-    if view.ip.fragment.is_some() {
+    if view.ip.part != Part::Whole {
         return Verdict::SLOW;
     }
     let to_service = classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto);
@@ -106,11 +106,11 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
-    if let Some(f) = work.view.ip.fragment {
+    if work.view.ip.part != Part::Whole {
         if hook.xdp {
             return Verdict::pass(Reason::LeftToTc);
         }
-        if let Err(reason) = fragment::complete::<F, T>(hook, &mut work.view, f, tables) {
+        if let Err(reason) = fragment::complete::<F, T>(hook, &mut work.view, tables) {
             return Verdict::pass(reason);
         }
     }
