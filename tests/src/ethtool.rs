@@ -13,8 +13,6 @@ use crate::netns::Netns;
 pub(crate) const SET_TX_CHECKSUM: u32 = 0x17;
 /// Off, with the others that this command knows: a VLAN tag stays in the frame instead of beside it.
 pub(crate) const SET_FLAGS: u32 = 0x26;
-/// On: the veth polls, so that frames reach it from the peer's `XDP_TX` and `XDP_REDIRECT`.
-pub(crate) const SET_RECEIVE_OFFLOAD: u32 = 0x2c;
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 

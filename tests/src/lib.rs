@@ -22,3 +22,4 @@ pub mod runner;
 pub mod sockets;
 pub mod topology;
 pub mod wire;
+mod xdp_pass;

@@ -22,6 +22,7 @@ use crate::address::{Mac, Pair};
 use crate::ethtool;
 use crate::netns::Netns;
 use crate::run::Run;
+use crate::xdp_pass::XdpPass;
 
 pub use node::Node;
 pub use pod::Pod;
@@ -99,6 +100,8 @@ pub struct Host {
     pub mac: Mac,
     /// The Ethernet address of its default gateway.
     pub gateway_mac: Mac,
+    /// On the other end of the uplink, where frames of this host's `XDP_TX` are to arrive.
+    far_end: Option<XdpPass>,
 }
 
 impl Host {

@@ -42,6 +42,7 @@ pub(super) fn create(
             PodLinks::Ptp => host_mac,
             PodLinks::Bridge => node.bridge_mac,
         },
+        far_end: None,
     };
     let host_interface = format!("veth{:08x}", u32::from(host.ip.v4));
     let (inside, mac, pod_mtu) = (host.netns.name(), host.mac, node.pod_mtu);

@@ -7,6 +7,7 @@ use crate::address::{self, Mac, Pair, SERVICE_RANGE_V4, SERVICE_RANGE_V6};
 use crate::ethtool;
 use crate::netns::Netns;
 use crate::run::Run;
+use crate::xdp_pass::XdpPass;
 
 const NEIGHBOUR: u8 = 200;
 const CLIENTS: &str = "clients";
@@ -76,7 +77,7 @@ impl Router {
         let name = format!("node{number}");
         let segment = segment_of(plan, number);
         let ip = address::on_segment(segment, 10 + number);
-        let node = self.attach(
+        let mut node = self.attach(
             run,
             &name,
             ip,
@@ -86,7 +87,7 @@ impl Router {
         if plan.wire_like_uplinks {
             ethtool::set(&self.netns, &name, ethtool::SET_TX_CHECKSUM, false)?;
             ethtool::set(&self.netns, &name, ethtool::SET_FLAGS, false)?;
-            ethtool::set(&self.netns, &name, ethtool::SET_RECEIVE_OFFLOAD, true)?;
+            node.far_end = Some(XdpPass::attach(&self.netns, &name)?);
         }
         if let Some((_, mtu)) = plan
             .router_mtu_towards
@@ -112,6 +113,7 @@ impl Router {
             ip,
             mac: Mac::fresh(),
             gateway_mac: self.mac,
+            far_end: None,
         };
         let (inside, mac) = (host.netns.name(), host.mac);
         self.netns.ip(&format!(
