@@ -55,7 +55,23 @@ impl Seen {
     /// The packet inside an ICMP error, as far as it is there.
     pub fn embedded(&self) -> Option<Self> {
         self.icmp?;
-        Self::of_sliced(&LaxSlicedPacket::from_ip(&self.payload).ok()?, false)
+        let quoted = Self::of_sliced(&LaxSlicedPacket::from_ip(&self.payload).ok()?, false)?;
+        Some(Self {
+            ports: quoted.ports.or_else(|| quoted.ports_of_cut_header()),
+            ..quoted
+        })
+    }
+
+    /// An error need quote no more than 8 bytes of a transport header (RFC 792), which is less than a parser of
+    /// whole headers takes.
+    fn ports_of_cut_header(&self) -> Option<(u16, u16)> {
+        match (self.protocol, self.payload.as_slice()) {
+            (TCP | UDP, [s0, s1, d0, d1, ..]) => Some((
+                u16::from_be_bytes([*s0, *s1]),
+                u16::from_be_bytes([*d0, *d1]),
+            )),
+            _ => None,
+        }
     }
 
     pub fn from(&self) -> Option<SocketAddr> {
@@ -92,6 +108,9 @@ impl Seen {
         })
     }
 }
+
+const TCP: u8 = IpNumber::TCP.0;
+const UDP: u8 = IpNumber::UDP.0;
 
 struct Ip<'a> {
     source: IpAddr,
