@@ -24,7 +24,7 @@ const NFT: Tool = Tool {
     package: "nftables",
 };
 
-pub const TESTS: [Tool; 1] = [IP];
+pub const TESTS: [Tool; 2] = [IP, NFT];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];
 
