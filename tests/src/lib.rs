@@ -12,6 +12,7 @@ pub mod address;
 pub mod agent;
 pub mod answer;
 pub mod cluster;
+pub mod demo;
 mod ethtool;
 pub mod manifests;
 pub mod masquerade;

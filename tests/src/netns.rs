@@ -70,6 +70,18 @@ impl Netns {
         })
     }
 
+    /// What a thread of one's own calls to enter the namespace for good.
+    pub fn enter(&self) -> impl FnOnce() + Send + 'static {
+        let handle = self
+            .handle
+            .try_clone()
+            .expect("a namespace handle can be duplicated");
+        move || {
+            setns(&handle, CloneFlags::CLONE_NEWNET)
+                .expect("entering a namespace that is held open");
+        }
+    }
+
     /// Runs lines of `ip` commands as one batch.
     pub fn ip(&self, lines: &str) -> Result<()> {
         self.batch("ip", &["-batch", "-"], lines)

@@ -52,8 +52,12 @@ fn answer_request(stream: TcpStream, client: SocketAddr, name: &str) -> std::io:
 
 /// The body of `http://<target>/`, fetched from `netns`.
 pub fn get(netns: &Netns, target: SocketAddr) -> Result<String> {
-    let mut stream = netns
-        .run(|| TcpStream::connect_timeout(&target, PATIENCE))
+    netns.run(|| get_here(target))
+}
+
+/// The same from the namespace that the thread is in.
+pub fn get_here(target: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
         .with_context(|| format!("connecting to {target}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
