@@ -1,7 +1,9 @@
 //! The directory that keeps the datapath alive without its agent.
 //!
-//!     DIR/portside-v1/NAME            a map
-//!     DIR/portside-v1/links/HOOK-IF   a link: hook and interface index
+//! ```text
+//! DIR/portside-v1/NAME            a map
+//! DIR/portside-v1/links/HOOK-IF   a link: hook and interface index
+//! ```
 //!
 //! The version of the map ABI is part of the name, so that an agent never adopts what it cannot read.
 

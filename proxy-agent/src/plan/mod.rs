@@ -30,6 +30,8 @@ mod image;
 mod op;
 mod placed;
 mod planner;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     addresses::NodeAddresses,

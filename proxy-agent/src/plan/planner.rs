@@ -156,7 +156,8 @@ impl Planner {
             self.remove(now, &mut batch, placed);
         }
         self.sweep_frontends(&mut batch);
-        batch.remove.append(&mut self.strays);
+        // First: the id that a stray names may by now be a new service's, with that very range.
+        batch.prepare.splice(0..0, self.strays.drain(..));
         self.finish(batch, refused)
     }
 

@@ -39,7 +39,7 @@ impl Hooks {
             .retain(|(target, _)| wanted.contains_key(target));
         for (target, role) in &wanted {
             if self.roles.get(target) != Some(role) && !role.hooks().is_empty() {
-                info!("{} is {role} {}", target.name, target.ifindex);
+                info!("{} (device {}): {role}", target.name, target.ifindex);
             }
             for hook in role.hooks() {
                 let attempt = (target.clone(), hook.name);

@@ -125,8 +125,9 @@ impl Datapath {
         let kept: Vec<_> = self
             .attachments
             .held
-            .keys()
-            .map(|(ifindex, hook)| pin.link(hook, *ifindex))
+            .iter()
+            .filter(|(_, (_, held))| matches!(held, Held::Pinned))
+            .map(|((ifindex, hook), _)| pin.link(hook, *ifindex))
             .collect();
         for path in pin.pinned_links()? {
             if !kept.contains(&path) {

@@ -1,7 +1,9 @@
 //! A directory of manifests, as `kubectl` takes them, read again when it changes.
 //!
-//!     directory -> watch (something changed, and is quiet again) -> tree (which files) -> directory (what is in them,
-//!     what differs from before) -> batch
+//! ```text
+//! directory -> watch (something changed, and is quiet again) -> tree (which files) -> directory (what is in them,
+//! what differs from before) -> batch
+//! ```
 //!
 //! The one rule: what cannot be read now stays as it was read last. That holds for a directory that is being replaced, a
 //! file that is half written, and an object that is not valid; each is logged once.

@@ -1,0 +1,195 @@
+//! Single cases that a random sequence seldom meets.
+
+use std::net::IpAddr;
+
+use proxy_common::abi::FrontendRef;
+
+use super::{machine::Machine, world::pod, *};
+use crate::model::{
+    Conditions, DesiredService, Endpoint, EndpointId, Family, Frontend, FrontendKind, ObjectName,
+    OnEmpty, Protocol, Scope, ServicePortKey, TrafficPolicy,
+};
+
+/// A service with a ClusterIP and ready endpoints.
+fn service(n: u8, endpoints: &[u8]) -> Change {
+    let name = ObjectName::new("ns", format!("service-{n}"));
+    let all: Vec<EndpointId> = (0..endpoints.len() as u32).map(EndpointId).collect();
+    let scope = Scope {
+        policy: TrafficPolicy::Cluster,
+        endpoints: all.clone(),
+        on_empty: OnEmpty::Reject,
+    };
+    let desired = DesiredService {
+        key: ServicePortKey {
+            service: name.clone(),
+            port_name: String::new(),
+            protocol: Protocol::Tcp,
+            family: Family::Ipv4,
+        },
+        frontends: vec![Frontend {
+            kind: FrontendKind::ClusterIp,
+            addr: Some(IpAddr::from([10, 96, 0, n])),
+            port: 80,
+        }],
+        endpoints: endpoints
+            .iter()
+            .map(|&n| Endpoint {
+                addr: pod(n),
+                port: 80,
+                local: false,
+                conditions: Conditions {
+                    ready: true,
+                    serving: true,
+                    terminating: false,
+                },
+            })
+            .collect(),
+        internal: scope.clone(),
+        external: scope,
+        cluster: all,
+        has_any: !endpoints.is_empty(),
+        affinity: None,
+        source_ranges: Vec::new(),
+    };
+    (name, vec![desired])
+}
+
+fn planner(limits: Limits, now: Instant) -> Planner {
+    Planner::new(limits, HZ, NodeAddresses::default(), &Image::default(), now)
+}
+
+#[test]
+fn scopes_with_the_same_endpoints_share_their_slots() {
+    let now = Instant::now();
+    let mut planner = planner(LIMITS, now);
+    let ops = planner.update(now, &[service(1, &[1, 2, 3])]).ops;
+    let slots = ops.iter().filter(|op| matches!(op, Op::Slots { .. }));
+    assert_eq!(slots.count(), 1);
+}
+
+#[test]
+fn one_changed_endpoint_costs_one_backend_one_list_and_one_service() {
+    let now = Instant::now();
+    let mut planner = planner(LIMITS, now);
+    for n in 1..100 {
+        planner.update(now, &[service(n, &[1, 2, 3])]);
+    }
+    let ops = planner.update(now, &[service(50, &[1, 2, 4])]).ops;
+    let names: Vec<&str> = ops
+        .iter()
+        .map(|op| match op {
+            Op::Gate { .. } => "gate",
+            Op::Backend { .. } => "backend",
+            Op::Slots { .. } => "slots",
+            Op::Service { .. } => "service",
+            _ => "other",
+        })
+        .collect();
+    assert_eq!(names, ["gate", "backend", "slots", "service"]);
+}
+
+#[test]
+fn a_backend_is_closed_soon_after_its_service_and_its_id_rests_long() {
+    let now = Instant::now();
+    let mut planner = planner(
+        Limits {
+            backends: 3,
+            ..LIMITS
+        },
+        now,
+    );
+    let mut machine = Machine::default();
+    machine
+        .apply(&planner.update(now, &[service(1, &[1, 2])]).ops)
+        .unwrap();
+    let plan = planner.update(now, &[service(1, &[2])]);
+    assert!(
+        !plan
+            .ops
+            .iter()
+            .any(|op| matches!(op, Op::Backend { .. } if closes(op)))
+    );
+    machine.apply(&plan.ops).unwrap();
+
+    let soon = now + Duration::from_millis(20);
+    let ops = planner.advance(soon);
+    assert!(matches!(ops.as_slice(), [op] if closes(op)), "{ops:?}");
+    machine.apply(&ops).unwrap();
+
+    let refused = planner.update(soon, &[service(1, &[2, 3])]).refused;
+    assert_eq!(refused[0].shortage, Shortage::Backends, "the id rests");
+    assert_eq!(planner.waiting().len(), 1);
+
+    let late = now + SETTLED;
+    planner.advance(late);
+    let plan = planner.update(late, &[service(1, &[2, 3])]);
+    assert!(plan.refused.is_empty());
+    assert!(planner.waiting().is_empty());
+    machine.apply(&plan.ops).unwrap();
+    assert_eq!(machine.image.backends[&1].generation, 2);
+}
+
+fn closes(op: &Op) -> bool {
+    matches!(op, Op::Backend { entry, .. } if entry.flags == 0 && entry.socket.ip() == pod(1))
+}
+
+#[test]
+fn a_service_that_there_is_no_room_for_leaves_everything_as_it_was() {
+    for (limits, shortage) in [
+        (
+            Limits {
+                services: 2,
+                ..LIMITS
+            },
+            Shortage::Services,
+        ),
+        (
+            Limits {
+                backends: 4,
+                ..LIMITS
+            },
+            Shortage::Backends,
+        ),
+        (Limits { slots: 3, ..LIMITS }, Shortage::Slots),
+    ] {
+        let now = Instant::now();
+        let mut planner = planner(limits, now);
+        planner.update(now, &[service(1, &[1, 2])]);
+        let plan = planner.update(now, &[service(2, &[1, 2])]);
+        assert_eq!(plan.ops, []);
+        assert_eq!(plan.refused[0].shortage, shortage);
+        // What it had taken meanwhile is there for one that fits.
+        planner.update(now, &[service(1, &[])]);
+        planner.advance(now + SETTLED);
+        let fits = planner.update(now + SETTLED, &[service(1, &[4])]);
+        assert!(fits.refused.is_empty(), "{shortage:?}");
+    }
+}
+
+#[test]
+fn a_frontend_that_moves_between_services_is_never_away() {
+    let now = Instant::now();
+    for order in [[0, 1], [1, 0]] {
+        let mut planner = planner(LIMITS, now);
+        let (mut from, mut to) = (service(1, &[1]), service(2, &[2]));
+        planner.update(now, &[from.clone(), to.clone()]);
+        let moved = from.1[0].frontends.remove(0);
+        to.1[0].frontends.insert(0, moved);
+        let changes = [from, to];
+        let ops = planner.update(now, &order.map(|i| changes[i].clone())).ops;
+        let frontends: Vec<&Op> = ops
+            .iter()
+            .filter(|op| matches!(op, Op::Frontend { .. } | Op::RemoveFrontend { .. }))
+            .collect();
+        assert!(
+            matches!(
+                frontends.as_slice(),
+                [Op::Frontend {
+                    to: FrontendRef(_),
+                    ..
+                }]
+            ),
+            "{frontends:?}"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Maps that look at themselves after every single write.
+
+use std::net::IpAddr;
+
+use proxy_common::{
+    abi::{Extent, FrontendKind, Service, backend_flags, gate, service_flags},
+    addr::{Be16, Ip4, Ip6},
+};
+
+use super::*;
+
+#[derive(Clone, Default, Debug)]
+pub struct Machine {
+    pub image: Image,
+}
+
+impl Machine {
+    /// Does the operations, and fails at the first after which a look-up could find something that is not whole.
+    pub fn apply(&mut self, ops: &[Op]) -> Result<(), String> {
+        for op in ops {
+            self.write(op).map_err(|why| format!("{op}: {why}"))?;
+            self.check().map_err(|why| format!("after {op}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, op: &Op) -> Result<(), String> {
+        let image = &mut self.image;
+        match op.clone() {
+            Op::Gate { word, bits } => {
+                image.gate.resize(gate::WORDS as usize, 0);
+                let old = std::mem::replace(&mut image.gate[word as usize], bits);
+                ensure(old & !bits == 0, || "a bit was taken away".to_owned())?;
+            }
+            Op::ClearServiceCount { .. } | Op::ClearBackendCount { .. } => {}
+            Op::Backend { id, entry } => {
+                ensure(id != 0 && id < LIMITS.backends, || "no such id".to_owned())?;
+                if let Some(old) = image.backends.insert(id, entry) {
+                    let same = old.flags != 0
+                        && old.socket == entry.socket
+                        && old.service == entry.service;
+                    let closed = entry.flags == 0 && old.generation == entry.generation;
+                    ensure(
+                        closed
+                            || same && old.generation == entry.generation
+                            || old.flags == 0 && entry.generation > old.generation,
+                        || format!("{old:?} became {entry:?} without a new generation"),
+                    )?;
+                }
+            }
+            Op::AddRange { service, range } => {
+                image.ranges.insert((service, range));
+            }
+            Op::RemoveRange { service, range } => {
+                image.ranges.remove(&(service, range));
+            }
+            Op::Slots { base, backends } => {
+                let end = base + backends.len() as u32;
+                ensure(end <= LIMITS.slots, || "past the end".to_owned())?;
+                for (id, service) in &image.services {
+                    for extent in extents(service) {
+                        ensure(
+                            extent.len == 0
+                                || end <= extent.base
+                                || extent.base + extent.len <= base,
+                            || format!("service {id} is using {extent:?}"),
+                        )?;
+                    }
+                }
+                image.slots.extend((base..end).zip(backends));
+            }
+            Op::Service { id, value } => {
+                ensure(id != 0 && id < LIMITS.services, || "no such id".to_owned())?;
+                image.services.insert(id, value);
+            }
+            Op::RemoveService { id } => {
+                image.services.remove(&id);
+            }
+            Op::Frontend { at, to } => {
+                image.frontends.insert(at, to);
+            }
+            Op::RemoveFrontend { at } => {
+                image.frontends.remove(&at);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let image = &self.image;
+        for (at, to) in &image.frontends {
+            if to.kind() != FrontendKind::Refuse {
+                ensure(image.services.contains_key(&to.service()), || {
+                    format!("{at} leads to service {}, which is not there", to.service())
+                })?;
+            }
+            ensure(self.is_open(*at), || format!("the gate is closed for {at}"))?;
+        }
+        for (id, service) in &image.services {
+            for extent in extents(service) {
+                for slot in extent.base..extent.base + extent.len {
+                    self.check_slot(*id, slot)?;
+                }
+            }
+            if service.flags & service_flags::SOURCE_RANGES != 0 {
+                let found = image.ranges.iter().any(|(of, _)| of == id);
+                ensure(found, || {
+                    format!("service {id} asks for ranges that are not there")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_slot(&self, service: u32, slot: u32) -> Result<(), String> {
+        let entry = self
+            .image
+            .slots
+            .get(&slot)
+            .and_then(|id| self.image.backends.get(id))
+            .ok_or_else(|| format!("slot {slot} of service {service} has no backend"))?;
+        ensure(
+            entry.service == service && entry.flags & backend_flags::SERVING != 0,
+            || format!("slot {slot} of service {service} leads to {entry:?}"),
+        )?;
+        let addr = match entry.socket.ip() {
+            IpAddr::V4(addr) => gate::backend_addr(&Ip4::from(addr)),
+            IpAddr::V6(addr) => gate::backend_addr(&Ip6::from(addr)),
+        };
+        let port = gate::backend_port(Be16::new(entry.socket.port()));
+        ensure(self.has_bit(addr) && self.has_bit(port), || {
+            format!("the gate is closed for {}", entry.socket)
+        })
+    }
+
+    fn is_open(&self, at: FrontendAt) -> bool {
+        self.has_bit(match at {
+            FrontendAt::Port { addr, .. } | FrontendAt::WholeAddress(addr) => match addr {
+                IpAddr::V4(addr) => gate::service_addr(&Ip4::from(addr)),
+                IpAddr::V6(addr) => gate::service_addr(&Ip6::from(addr)),
+            },
+            FrontendAt::NodePort { port, protocol, .. } => {
+                gate::node_port(protocol.number(), Be16::new(port))
+            }
+        })
+    }
+
+    fn has_bit(&self, bit: gate::Bit) -> bool {
+        let word = self.image.gate.get(bit.word as usize).copied();
+        word.is_some_and(|word| word & bit.mask != 0)
+    }
+}
+
+pub fn extents(service: &Service) -> [Extent; 3] {
+    [service.internal, service.external, service.short_circuit]
+}
+
+fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}

@@ -1,0 +1,238 @@
+//! What a look-up finds, without ids: once read from the maps, once computed from what is desired in the plainest way.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use proxy_common::abi::{Extent, FrontendKind, backend_flags, service_flags};
+
+use super::*;
+use crate::model::{self, Cidr, DesiredService, OnEmpty};
+
+/// One service as a look-up sees it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Seen {
+    flags: u32,
+    affinity: u32,
+    internal: Vec<SocketAddr>,
+    external: Vec<SocketAddr>,
+    short_circuit: Vec<SocketAddr>,
+    /// All backends with their flags.
+    backends: BTreeMap<SocketAddr, u16>,
+    ranges: BTreeSet<Cidr>,
+}
+
+/// All services, and where they are reached; `None` for what is refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Everything {
+    services: Vec<Seen>,
+    frontends: BTreeMap<FrontendAt, Option<(u32, Seen)>>,
+}
+
+/// What the maps hold.
+pub fn read(image: &Image) -> Everything {
+    let seen: BTreeMap<u32, Seen> = image
+        .services
+        .iter()
+        .map(|(&id, service)| {
+            let list = |extent: Extent| {
+                let slots = extent.base..extent.base + extent.len;
+                slots
+                    .map(|slot| image.backends[&image.slots[&slot]].socket)
+                    .collect()
+            };
+            let backends = image.backends.values();
+            let ranges = image.ranges.iter();
+            let seen = Seen {
+                flags: service.flags,
+                affinity: service.affinity,
+                internal: list(service.internal),
+                external: list(service.external),
+                short_circuit: list(service.short_circuit),
+                backends: backends
+                    .filter(|entry| entry.service == id && entry.flags != 0)
+                    .map(|entry| (entry.socket, entry.flags))
+                    .collect(),
+                ranges: ranges
+                    .filter(|(of, _)| *of == id)
+                    .map(|(_, range)| *range)
+                    .collect(),
+            };
+            (id, seen)
+        })
+        .collect();
+    let frontends = image
+        .frontends
+        .iter()
+        .map(|(&at, to)| {
+            let service = match to.kind() {
+                FrontendKind::Refuse => None,
+                kind => Some((kind as u32, seen[&to.service()].clone())),
+            };
+            (at, service)
+        })
+        .collect();
+    let mut services: Vec<Seen> = seen.into_values().collect();
+    services.sort();
+    Everything {
+        services,
+        frontends,
+    }
+}
+
+/// Backends and ranges that belong to nothing.
+pub fn strays(image: &Image) -> usize {
+    let live = |service: &u32| image.services.contains_key(service);
+    let backends = image.backends.values();
+    backends
+        .filter(|entry| entry.flags != 0 && !live(&entry.service))
+        .count()
+        + image
+            .ranges
+            .iter()
+            .filter(|(service, _)| !live(service))
+            .count()
+}
+
+/// What the maps should hold.
+pub fn expect<'a>(
+    desired: impl Iterator<Item = &'a DesiredService> + Clone,
+    node: &NodeAddresses,
+) -> Everything {
+    let mut services = Vec::new();
+    let mut frontends = BTreeMap::new();
+    for service in desired.clone() {
+        let seen = see(service, node);
+        services.push(seen.clone());
+        for frontend in &service.frontends {
+            frontends
+                .entry(at(service, frontend))
+                .or_insert_with(|| Some((kind(frontend) as u32, seen.clone())));
+        }
+    }
+    let addresses = |cluster: bool| -> BTreeSet<IpAddr> {
+        desired
+            .clone()
+            .flat_map(|service| &service.frontends)
+            .filter(|frontend| (frontend.kind == model::FrontendKind::ClusterIp) == cluster)
+            .filter_map(|frontend| frontend.addr)
+            .collect()
+    };
+    for addr in addresses(true) {
+        if !addresses(false).contains(&addr) && !node.local.contains(&addr) {
+            frontends.insert(FrontendAt::WholeAddress(addr), None);
+        }
+    }
+    services.sort();
+    Everything {
+        services,
+        frontends,
+    }
+}
+
+fn see(service: &DesiredService, node: &NodeAddresses) -> Seen {
+    let scopes = [
+        (&service.internal.endpoints, backend_flags::IN_INTERNAL),
+        (&service.external.endpoints, backend_flags::IN_EXTERNAL),
+        (&service.cluster, backend_flags::IN_SHORT_CIRCUIT),
+    ];
+    let sockets = scopes.map(|(endpoints, _)| -> Vec<SocketAddr> {
+        endpoints
+            .iter()
+            .map(|id| service.endpoint(*id).socket())
+            .collect()
+    });
+    let mut backends = BTreeMap::new();
+    for endpoint in &service.endpoints {
+        let mut flags = 0;
+        for (list, (_, flag)) in sockets.iter().zip(scopes) {
+            if list.contains(&endpoint.socket()) {
+                flags |= flag;
+            }
+        }
+        if flags == 0 && !endpoint.conditions.ready && !endpoint.conditions.serving {
+            continue;
+        }
+        flags |= backend_flags::SERVING;
+        if endpoint.local {
+            flags |= backend_flags::LOCAL;
+        }
+        if node.local.contains(&endpoint.addr) {
+            flags |= backend_flags::HOST;
+        }
+        backends.insert(endpoint.socket(), flags);
+    }
+    let mut flags = 0;
+    for (is_set, flag) in [
+        (
+            service.internal.on_empty == OnEmpty::Drop,
+            service_flags::INTERNAL_DROP,
+        ),
+        (
+            service.external.on_empty == OnEmpty::Drop,
+            service_flags::EXTERNAL_DROP,
+        ),
+        (
+            !service.source_ranges.is_empty(),
+            service_flags::SOURCE_RANGES,
+        ),
+    ] {
+        if is_set {
+            flags |= flag;
+        }
+    }
+    let [internal, external, short_circuit] = sockets;
+    Seen {
+        flags,
+        affinity: service.affinity.unwrap_or(0) * HZ,
+        internal,
+        external,
+        short_circuit,
+        backends,
+        ranges: ranges(service, node),
+    }
+}
+
+fn ranges(service: &DesiredService, node: &NodeAddresses) -> BTreeSet<Cidr> {
+    let mut all: BTreeSet<Cidr> = service.source_ranges.iter().copied().collect();
+    let mut primary = node.primary.iter();
+    if primary.any(|addr| {
+        service
+            .source_ranges
+            .iter()
+            .any(|range| range.contains(*addr))
+    }) {
+        for frontend in &service.frontends {
+            if frontend.kind == model::FrontendKind::LoadBalancer {
+                all.extend(frontend.addr.and_then(|addr| Cidr::new(addr, 32)));
+            }
+        }
+    }
+    all
+}
+
+pub fn at(service: &DesiredService, frontend: &model::Frontend) -> FrontendAt {
+    let (port, protocol) = (frontend.port, service.key.protocol);
+    match frontend.addr {
+        Some(addr) => FrontendAt::Port {
+            addr,
+            port,
+            protocol,
+        },
+        None => FrontendAt::NodePort {
+            family: service.key.family,
+            port,
+            protocol,
+        },
+    }
+}
+
+fn kind(frontend: &model::Frontend) -> FrontendKind {
+    match frontend.kind {
+        model::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
+        model::FrontendKind::LoadBalancer => FrontendKind::LoadBalancer,
+        model::FrontendKind::ExternalIp => FrontendKind::ExternalIp,
+        model::FrontendKind::NodePort => FrontendKind::NodePort,
+    }
+}
