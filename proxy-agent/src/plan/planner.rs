@@ -82,6 +82,31 @@ impl Planner {
                 .extents
                 .retain(|(extent, _)| extents.reserve(*extent));
         }
+        let mut addresses = Addresses::new(node);
+        for (at, kind) in unclaimed.values().flat_map(|placed| &placed.frontends) {
+            addresses.add(*at, *kind);
+        }
+        let is_stray = |to: &FrontendRef| {
+            to.kind() != FrontendKind::Refuse && !image.services.contains_key(&to.service())
+        };
+        let (stray, frontends): (HashMap<_, _>, HashMap<_, _>) =
+            image.frontends.iter().partition(|(_, to)| is_stray(to));
+        let mut strays: Vec<Op> = stray
+            .into_keys()
+            .map(|at| Op::RemoveFrontend { at })
+            .collect();
+        strays.extend(
+            image
+                .ranges
+                .iter()
+                .filter(|(service, _)| !image.services.contains_key(service))
+                .map(|&(service, range)| Op::RemoveRange { service, range }),
+        );
+        for at in frontends.keys() {
+            if let FrontendAt::WholeAddress(addr) = at {
+                addresses.touch(*addr);
+            }
+        }
         let mut departures = Departures::default();
         let mut used = BTreeSet::new();
         let mut generations = HashMap::new();
@@ -99,14 +124,10 @@ impl Planner {
                 departures.backend(now, id, entry);
             }
         }
-        let mut addresses = Addresses::new(node);
-        for (at, kind) in unclaimed.values().flat_map(|placed| &placed.frontends) {
-            addresses.add(*at, *kind);
-        }
         Self {
             hz,
             services: HashMap::new(),
-            frontends: image.frontends.clone(),
+            frontends,
             addresses,
             gate: Gate::new(&image.gate),
             service_ids: Ids::new(limits.services, &image.services.keys().copied().collect()),
@@ -114,12 +135,7 @@ impl Planner {
             extents,
             departures,
             waiting: BTreeSet::new(),
-            strays: image
-                .ranges
-                .iter()
-                .filter(|(service, _)| !unclaimed.contains_key(service))
-                .map(|&(service, range)| Op::RemoveRange { service, range })
-                .collect(),
+            strays,
             unclaimed,
         }
     }
@@ -134,6 +150,8 @@ impl Planner {
     /// The same, where `changes` are all services that there are: whatever else stands in the maps goes.
     pub fn sync(&mut self, now: Instant, changes: &[Change]) -> Plan {
         let mut batch = Batch::default();
+        // First of all: the ids that they name may be given to others.
+        batch.prepare.append(&mut self.strays);
         let refused = self.place_all(now, &mut batch, changes);
         let named: HashSet<&ObjectName> = changes.iter().map(|(name, _)| name).collect();
         let gone: Vec<ObjectName> = self
@@ -155,9 +173,6 @@ impl Planner {
         for placed in std::mem::take(&mut self.unclaimed).into_values() {
             self.remove(now, &mut batch, placed);
         }
-        self.sweep_frontends(&mut batch);
-        // First: the id that a stray names may by now be a new service's, with that very range.
-        batch.prepare.splice(0..0, self.strays.drain(..));
         self.finish(batch, refused)
     }
 
@@ -484,27 +499,6 @@ impl Planner {
             }));
         self.depart(now, &placed, &Placed::new(placed.id));
         self.departures.service(now, placed.id);
-    }
-
-    /// Removes frontends that belong to no service, and looks at every refused address again.
-    fn sweep_frontends(&mut self, batch: &mut Batch) {
-        let ids: HashSet<u32> = self.names().map(|(id, _)| id).collect();
-        let strays: Vec<FrontendAt> = self
-            .frontends
-            .iter()
-            .filter(|(at, to)| match at {
-                FrontendAt::WholeAddress(addr) => {
-                    self.addresses.touch(*addr);
-                    false
-                }
-                _ => !ids.contains(&to.service()),
-            })
-            .map(|(at, _)| *at)
-            .collect();
-        for at in strays {
-            self.frontends.remove(&at);
-            batch.frontends.insert(at, None);
-        }
     }
 
     fn finish(&mut self, mut batch: Batch, refused: Vec<Refused>) -> Plan {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use nix::net::if_::if_nametoindex;
 use tracing::{info, warn};
 
 use crate::{
@@ -55,6 +56,8 @@ impl Hooks {
                         );
                         self.not_taken.insert(attempt);
                     }
+                    // Gone since the view was read: the kernel's next message says so.
+                    Err(_) if !is_there(target) => {}
                     Err(error) => result = result.and(Err(error)),
                 }
             }
@@ -67,4 +70,8 @@ impl Hooks {
     pub fn targets(&self) -> Vec<Target> {
         self.roles.keys().cloned().collect()
     }
+}
+
+fn is_there(target: &Target) -> bool {
+    if_nametoindex(target.name.as_str()) == Ok(target.ifindex)
 }
