@@ -101,16 +101,23 @@ pub fn reserve<F: Family, T: Tables<F>>(
 ) -> Result<(), Refusal> {
     work.peer = work.flow.peer(&work.key);
     find_peer(work);
+    let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
+    // The port is changed at the loop's head, not before it comes round: 5.10 and 6.1 refuse a loop whose back
+    // edge is not a jump (`check_cfg`), as LLVM laid it out otherwise.
     let mut tries = 0;
-    while !claim::<F, T>(tables, config, now, work) {
+    loop {
+        if tries != 0 {
+            let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
+            work.flow.to.sport = port;
+            work.peer_key.tuple.dport = port;
+        }
+        if claim::<F, T>(tables, config, now, work) {
+            break;
+        }
         tries += 1;
         if tries == PORT_TRIES {
             return Err(Refusal::NoPort);
         }
-        let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
-        let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
-        work.flow.to.sport = port;
-        work.peer_key.tuple.dport = port;
     }
     if tables.put_flow(Table::Pending, &work.key, &work.flow, false) {
         return Ok(());
