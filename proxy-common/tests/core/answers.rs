@@ -1,0 +1,150 @@
+//! What the node answers itself, and ICMP errors of others, under whole and partial checksums.
+
+use crate::world::*;
+use proxy_common::{
+    abi::{Extent, TCP, UDP, service_flags},
+    hook::Hook,
+    parse::tcp,
+    reason::Reason,
+    verdict::{Action, Verdict},
+};
+
+fn to_node_port<F: Net>(proto: u8) -> Frame<F> {
+    Frame::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT))
+}
+
+/// Type and code of an ICMP error, and the tuple of the packet that it quotes.
+fn icmp<F: Net>(frame: &[u8]) -> ((u8, u8), Seen<F>) {
+    let at = 14 + F::HEADER_LEN;
+    ((frame[at], frame[at + 1]), see_at::<F>(frame, at + 8))
+}
+
+fn a_service_without_endpoints_is_refused<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE);
+    world.service_mut().external = Extent::default();
+    let frame = to_node_port::<F>(proto);
+    for mut packet in [frame.build(), frame.build_partial()] {
+        let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+        assert_eq!(verdict, Verdict::TRANSMIT);
+        let wire = packet.on_the_wire();
+        assert_eq!(check(&wire), Ok(()));
+        let back = see_at::<F>(&wire, 14);
+        assert_eq!(back.tuple.src, frame.tuple.dst);
+        assert_eq!(back.tuple.dst, frame.tuple.src);
+        if proto == TCP {
+            assert_eq!(back.tuple, frame.tuple.inverse());
+            assert_eq!(back.segment[13], tcp::RST | tcp::ACK);
+            assert_eq!(back.segment[8..12], (frame.seq + 1).to_be_bytes());
+            assert_eq!(back.segment[4..8], [0; 4]);
+        } else {
+            let (kind, quoted) = icmp::<F>(&wire);
+            assert_eq!(kind, if F::IS_V6 { (1, 4) } else { (3, 3) });
+            assert_eq!(quoted.tuple, frame.tuple);
+        }
+    }
+    assert_eq!(world.service_count(SERVICE).refused, 2);
+}
+
+fn a_local_policy_without_local_endpoints_drops<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE);
+    world.service_mut().external = Extent::default();
+    world.service_mut().flags = service_flags::EXTERNAL_DROP;
+    let mut packet = to_node_port::<F>(proto).build();
+    let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+    assert_eq!(verdict, Verdict::drop(Reason::NoLocalEndpoint));
+    let pod = Frame::<F>::new(
+        proto,
+        (F::addr(POD_A), 4000),
+        (F::addr(EXTERNAL_IP), SERVICE_PORT),
+    );
+    let behind = world.sends(Hook::TC_WORKLOAD_IN, VETH_A, &pod);
+    assert_eq!(behind.dst, F::addr(REMOTE), "pods of the node may");
+}
+
+fn too_big_a_packet_is_answered_with_the_mtu<F: Net>(proto: u8) {
+    let world = World::with_backend(REMOTE);
+    let frame = to_node_port::<F>(proto).payload(1600);
+    for mut packet in [frame.build(), frame.build_partial()] {
+        let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+        assert_eq!(verdict, Verdict::TRANSMIT);
+        let wire = packet.on_the_wire();
+        assert_eq!(check(&wire), Ok(()));
+        let (kind, quoted) = icmp::<F>(&wire);
+        assert_eq!(kind, if F::IS_V6 { (2, 0) } else { (3, 4) });
+        assert_eq!(quoted.tuple, frame.tuple);
+        let at = 14 + F::HEADER_LEN + 6;
+        assert_eq!(wire[at..at + 2], 1500u16.to_be_bytes());
+    }
+    let mut segments = frame.build_partial();
+    segments.gso = 1400;
+    let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut segments);
+    assert_eq!(verdict, Verdict::TRANSMIT);
+    assert_eq!(see::<F>(&segments).tuple.dst, F::addr(REMOTE));
+}
+
+fn a_hop_limit_ends_where_the_node_forwards<F: Net>(proto: u8) {
+    for (backend, action) in [(REMOTE, Action::Drop), (POD_A, Action::Translated)] {
+        let world = World::with_backend(backend);
+        let mut packet = to_node_port::<F>(proto).ttl(1).build();
+        let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+        assert_eq!(verdict.action, action);
+    }
+}
+
+fn a_rewrite_keeps_a_partial_checksum_partial<F: Net>(proto: u8) {
+    for backend in [REMOTE, POD_A] {
+        let world = World::with_backend(backend);
+        let mut packet = to_node_port::<F>(proto).build_partial();
+        let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+        assert_ne!(verdict.action, Action::Pass);
+        assert_eq!(see::<F>(&packet).tuple.dst, F::addr(backend));
+        assert_eq!(check(&packet.on_the_wire()), Ok(()));
+    }
+}
+
+fn a_datagram_without_a_checksum_stays_without<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let mut packet = to_node_port::<F>(UDP).build();
+    let field = 14 + F::HEADER_LEN + 6;
+    packet.bytes[field..field + 2].fill(0);
+    world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+    let seen = see::<F>(&packet);
+    assert_eq!(seen.tuple.dst, F::addr(REMOTE));
+    assert_eq!(seen.segment[6..8], [0, 0]);
+}
+
+fn icmp_errors_name_what_their_receiver_sent<F: Net>(proto: u8) {
+    let router = F::addr(200);
+    let (kind, code) = if F::IS_V6 { (2, 0) } else { (3, 4) };
+    let world = World::with_backend(REMOTE);
+    let open = to_node_port::<F>(proto);
+    let (_, forth) = world.plays(Hook::TC_UPLINK_IN, UPLINK, &open);
+    let behind = see::<F>(&forth).tuple;
+    let (_, back) = world.plays(
+        Hook::TC_UPLINK_IN,
+        UPLINK,
+        &Frame::<F>::answer(proto, &behind),
+    );
+    // About the request, for the client; about the reply, for the backend.
+    for (about, sent, to) in [
+        (&forth, open.tuple, CLIENT),
+        (&back, behind.inverse(), REMOTE),
+    ] {
+        let mut error = icmp_error::<F>(&router, kind, code, &about.bytes, 8);
+        let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut error);
+        assert_eq!(verdict, Verdict::TRANSMIT);
+        assert_eq!(check(&error.bytes), Ok(()));
+        assert_eq!(see::<F>(&error).tuple.dst, F::addr(to));
+        assert_eq!(icmp::<F>(&error.bytes).1.tuple, sent);
+    }
+}
+
+cases! {
+    a_service_without_endpoints_is_refused
+    a_local_policy_without_local_endpoints_drops
+    too_big_a_packet_is_answered_with_the_mtu
+    a_hop_limit_ends_where_the_node_forwards
+    a_rewrite_keeps_a_partial_checksum_partial
+    icmp_errors_name_what_their_receiver_sent
+}
+families! { a_datagram_without_a_checksum_stays_without }

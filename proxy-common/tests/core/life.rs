@@ -1,0 +1,124 @@
+//! The life of a flow: confirmed, ended, and left when its backend is gone.
+
+use crate::world::*;
+use proxy_common::{abi::TCP, hook::Hook, parse::tcp, verdict::Action};
+
+const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
+
+fn open<F: Net>(proto: u8, port: u16) -> Frame<F> {
+    Frame::new(proto, (F::addr(CLIENT), port), (F::addr(NODE), NODE_PORT))
+}
+
+/// Plays three packets of a connection; gives its first one.
+fn confirm<F: Net>(world: &World, proto: u8) -> Frame<F> {
+    let open = open::<F>(proto, 4000);
+    let behind = world.sends(AT.0, AT.1, &open);
+    world.sends(AT.0, AT.1, &Frame::<F>::answer(proto, &behind));
+    world.sends(AT.0, AT.1, &open.clone().flags(tcp::ACK));
+    open
+}
+
+fn a_flood_of_first_packets_leaves_confirmed_flows_alone<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE);
+    F::maps_mut(&mut world).pending.capacity = 16;
+    confirm::<F>(&world, proto);
+    for port in 5000..5100 {
+        world.sends(AT.0, AT.1, &open::<F>(proto, port));
+    }
+    assert_eq!(F::maps(&world).confirmed.len(), 2);
+    assert_eq!(F::maps(&world).pending.len(), 16);
+}
+
+fn a_client_that_repeats_itself_is_not_confirmed_before_a_reply<F: Net>(proto: u8) {
+    let world = World::with_backend(REMOTE);
+    let first = open::<F>(proto, 4000);
+    for _ in 0..3 {
+        world.sends(AT.0, AT.1, &first);
+        assert_eq!(F::maps(&world).confirmed.len(), 0);
+    }
+    // A stream of datagrams needs no reply, only time.
+    world.pass_time(world.config.unwrap().refresh);
+    world.sends(AT.0, AT.1, &first);
+    let confirmed = if proto == TCP { 0 } else { 2 };
+    assert_eq!(F::maps(&world).confirmed.len(), confirmed);
+}
+
+fn only_tcp_stays_with_a_backend_that_is_gone<F: Net>(proto: u8) {
+    for is_replaced in [false, true] {
+        let mut world = World::with_backend(REMOTE);
+        let first = confirm::<F>(&world, proto);
+        let gone = world.backend_mut::<F>(REMOTE);
+        if is_replaced {
+            gone.generation += 1;
+        } else {
+            gone.flags = 0;
+        }
+        world.serve(SERVICE, CLUSTER_IP, &[REMOTE_TUNNEL]);
+        let next = first.clone().flags(tcp::ACK);
+        let stays = if proto == TCP { REMOTE } else { REMOTE_TUNNEL };
+        assert_eq!(world.sends(AT.0, AT.1, &next).dst, F::addr(stays));
+        let anew = world.sends(AT.0, AT.1, &first);
+        assert_eq!(anew.dst, F::addr(REMOTE_TUNNEL), "a SYN begins anew");
+    }
+}
+
+fn a_first_packet_after_the_end_chooses_again<F: Net>(proto: u8) {
+    for end in [tcp::FIN | tcp::ACK, tcp::RST] {
+        let mut world = World::with_backend(REMOTE);
+        let first = confirm::<F>(&world, proto);
+        world.serve(SERVICE, CLUSTER_IP, &[REMOTE_TUNNEL]);
+        let before = world.sends(AT.0, AT.1, &first);
+        assert_eq!(before.dst, F::addr(REMOTE), "not over yet");
+        world.sends(AT.0, AT.1, &first.clone().flags(end));
+        world.pass_time(world.config.unwrap().udp_idle);
+        let after = world.sends(AT.0, AT.1, &first);
+        assert_eq!(after.dst, F::addr(REMOTE_TUNNEL));
+    }
+}
+
+fn either_direction_rebuilds_the_other_at_the_next_refresh<F: Net>(proto: u8) {
+    for lost_is_reply in [false, true] {
+        let world = World::with_backend(REMOTE);
+        let first = confirm::<F>(&world, proto);
+        let flows = &F::maps(&world).confirmed;
+        let keys = flows.keys();
+        let lost = keys
+            .iter()
+            .find(|k| flows.get(k).unwrap().is_reply() == lost_is_reply)
+            .unwrap();
+        let there = flows.get(lost).unwrap();
+        let behind = tuple::<F>((NODE, 4000), (REMOTE, BACKEND_PORT));
+        assert!(flows.remove(lost));
+        world.pass_time(world.config.unwrap().refresh);
+        let seen = if lost_is_reply {
+            first.clone().flags(tcp::ACK)
+        } else {
+            Frame::answer(proto, &behind).flags(tcp::ACK)
+        };
+        world.sends(AT.0, AT.1, &seen);
+        let again = flows.get(lost).expect("rebuilt");
+        assert_eq!((again.to, again.state), (there.to, there.state));
+        assert_eq!(
+            (again.backend, again.service),
+            (there.backend, there.service)
+        );
+        assert_eq!((again.route, again.ifindex), (there.route, there.ifindex));
+    }
+}
+
+fn a_segment_of_an_unknown_connection_goes_on<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let mut packet = open::<F>(TCP, 4000).flags(tcp::ACK).build();
+    let verdict = world.run(AT.0, AT.1, &mut packet);
+    assert_eq!(verdict.action, Action::Pass);
+    assert_eq!(F::maps(&world).pending.len(), 0);
+}
+
+cases! {
+    a_client_that_repeats_itself_is_not_confirmed_before_a_reply
+    a_flood_of_first_packets_leaves_confirmed_flows_alone
+    only_tcp_stays_with_a_backend_that_is_gone
+    a_first_packet_after_the_end_chooses_again
+    either_direction_rebuilds_the_other_at_the_next_refresh
+}
+families! { a_segment_of_an_unknown_connection_goes_on }

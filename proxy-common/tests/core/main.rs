@@ -1,0 +1,11 @@
+//! The core, played packet by packet against a [`world`] of ordinary collections: what the hooks do with the
+//! kernel's maps and helpers happens here without a kernel.
+//!
+//! A test's name is a sentence; `cases!` runs it for both families and both protocols.
+
+mod answers;
+mod fuzz;
+mod life;
+mod ports;
+mod ways;
+mod world;

@@ -1,0 +1,215 @@
+//! The node that most tests play on: one service with all kinds of frontends, an uplink, a tunnel and two pods.
+
+use super::{
+    check::check,
+    frame::{Frame, see},
+    net::Net,
+    packet::Buffer,
+    tables::World,
+};
+use proxy_common::{
+    abi::{
+        Backend, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef, Macs,
+        NODEPORT_ADDR, Service, TCP, Tuple, UDP, backend_flags, device_flags, gate,
+    },
+    addr::{Addr, Be16, V4, V6},
+    hook::Hook,
+    tables::Fib,
+    verdict::{Action, Verdict},
+};
+
+pub const LO: u32 = 1;
+pub const UPLINK: u32 = 2;
+pub const TUNNEL: u32 = 3;
+pub const VETH_A: u32 = 4;
+pub const VETH_B: u32 = 5;
+
+/// Numbers for [`Net::addr`].
+pub const CLIENT: u16 = 1;
+pub const NODE: u16 = 10;
+pub const TUNNEL_ADDR: u16 = 11;
+pub const POD_A: u16 = 20;
+pub const POD_B: u16 = 21;
+pub const REMOTE: u16 = 30;
+pub const REMOTE_TUNNEL: u16 = 31;
+pub const CLUSTER_IP: u16 = 100;
+pub const EXTERNAL_IP: u16 = 110;
+pub const LB_IP: u16 = 120;
+
+pub const SERVICE: u32 = 7;
+pub const SERVICE_PORT: u16 = 80;
+pub const NODE_PORT: u16 = 30_080;
+pub const BACKEND_PORT: u16 = 8080;
+
+impl World {
+    /// The node, with one endpoint of the service: the backend whose id and address number are `backend`.
+    pub fn with_backend(backend: u16) -> Self {
+        Self::with_backends(&[backend])
+    }
+
+    pub fn with_backends(backends: &[u16]) -> Self {
+        let mut world = Self::empty();
+        world.config = Some(Config::for_hz(100, 1));
+        for (ifindex, flags) in [
+            (LO, device_flags::LOOPBACK | device_flags::ETHERNET),
+            (UPLINK, device_flags::UPLINK | device_flags::ETHERNET),
+            (TUNNEL, device_flags::TUNNEL | device_flags::ETHERNET),
+            (VETH_A, device_flags::WORKLOAD | device_flags::ETHERNET),
+            (VETH_B, device_flags::WORKLOAD | device_flags::ETHERNET),
+        ] {
+            let addr = if ifindex == TUNNEL { TUNNEL_ADDR } else { NODE };
+            world.devices.insert(
+                ifindex,
+                Device {
+                    addr4: V4::addr(addr),
+                    addr6: V6::addr(addr),
+                    mtu: 1500,
+                    flags,
+                    mac: mac(ifindex),
+                },
+            );
+        }
+        world.family::<V4>();
+        world.family::<V6>();
+        world.serve(SERVICE, CLUSTER_IP, backends);
+        world
+    }
+
+    /// Local addresses and routes.
+    fn family<F: Net>(&mut self) {
+        let maps = F::maps_mut(self);
+        for n in [NODE, TUNNEL_ADDR] {
+            maps.local.insert(F::addr(n), NODEPORT_ADDR);
+        }
+        maps.local.insert(F::loopback(), NODEPORT_ADDR);
+        for (n, ifindex) in [
+            (CLIENT, UPLINK),
+            (REMOTE, UPLINK),
+            (REMOTE_TUNNEL, TUNNEL),
+            (POD_A, VETH_A),
+            (POD_B, VETH_B),
+        ] {
+            maps.routes.insert(F::addr(n), hop(ifindex));
+        }
+    }
+
+    /// Gives a service all kinds of frontends, `cluster_ip` onwards, and endpoints by their address numbers.
+    pub fn serve(&mut self, service: u32, cluster_ip: u16, backends: &[u16]) {
+        let extent = Extent {
+            base: self.slots.len() as u32,
+            len: backends.len() as u32,
+        };
+        self.slots.extend(backends.iter().map(|n| *n as u32));
+        self.services.insert(
+            service,
+            Service {
+                internal: extent,
+                external: extent,
+                short_circuit: extent,
+                ..Service::default()
+            },
+        );
+        self.serve_family::<V4>(service, cluster_ip, backends);
+        self.serve_family::<V6>(service, cluster_ip, backends);
+    }
+
+    fn serve_family<F: Net>(&mut self, service: u32, cluster_ip: u16, backends: &[u16]) {
+        let shift = cluster_ip - CLUSTER_IP;
+        let port = Be16::new(SERVICE_PORT);
+        let node_port = Be16::new(NODE_PORT + shift);
+        for proto in [TCP, UDP] {
+            for (addr, kind) in [
+                (cluster_ip, FrontendKind::ClusterIp),
+                (EXTERNAL_IP + shift, FrontendKind::ExternalIp),
+                (LB_IP + shift, FrontendKind::LoadBalancer),
+            ] {
+                let key = FrontendKey::new(F::addr(addr), port, proto);
+                let value = FrontendRef::new(service, kind);
+                F::maps_mut(self).frontends.insert(key, value);
+                self.open_gate(gate::service_addr(&F::addr(addr)));
+            }
+            let key = FrontendKey::node_port(node_port, proto);
+            let value = FrontendRef::new(service, FrontendKind::NodePort);
+            F::maps_mut(self).frontends.insert(key, value);
+            self.open_gate(gate::node_port(proto, node_port));
+        }
+        let whole = FrontendKey::whole_address(F::addr(cluster_ip));
+        let refuse = FrontendRef::new(0, FrontendKind::Refuse);
+        F::maps_mut(self).frontends.insert(whole, refuse);
+        for n in backends {
+            let local = match *n {
+                NODE => backend_flags::LOCAL | backend_flags::HOST,
+                POD_A | POD_B => backend_flags::LOCAL,
+                _ => 0,
+            };
+            F::maps_mut(self).backends.insert(
+                *n as u32,
+                Backend {
+                    addr: F::addr(*n),
+                    port: Be16::new(BACKEND_PORT),
+                    flags: local
+                        | backend_flags::SERVING
+                        | backend_flags::IN_INTERNAL
+                        | backend_flags::IN_EXTERNAL
+                        | backend_flags::IN_SHORT_CIRCUIT,
+                    generation: 1,
+                    service,
+                },
+            );
+            self.open_gate(gate::backend_addr(&F::addr(*n)));
+            self.open_gate(gate::backend_port(Be16::new(BACKEND_PORT)));
+        }
+    }
+
+    pub fn service_mut(&mut self) -> &mut Service {
+        self.services.get_mut(&SERVICE).unwrap()
+    }
+
+    pub fn backend_mut<F: Net>(&mut self, id: u16) -> &mut Backend<F::Addr> {
+        F::maps_mut(self).backends.get_mut(&(id as u32)).unwrap()
+    }
+
+    /// Sends a packet that must be let through translated; gives its tuple from then on.
+    pub fn sends<F: Net>(&self, hook: Hook, device: u32, frame: &Frame<F>) -> Tuple<F::Addr> {
+        let (_, packet) = self.plays(hook, device, frame);
+        see::<F>(&packet).tuple
+    }
+
+    /// Sends a packet that must be translated, by whatever way; its checksums must be right then.
+    pub fn plays<F: Net>(&self, hook: Hook, device: u32, frame: &Frame<F>) -> (Verdict, Buffer) {
+        let mut packet = frame.build();
+        let verdict = self.run(hook, device, &mut packet);
+        assert!(
+            !matches!(verdict.action, Action::Pass | Action::Drop),
+            "{verdict:?} for {frame:?}",
+            frame = frame.tuple
+        );
+        assert_eq!(check(&packet.bytes), Ok(()));
+        (verdict, packet)
+    }
+}
+
+/// The MAC of a device.
+pub fn mac(ifindex: u32) -> [u8; 6] {
+    [2, 0, 0, 0, 1, ifindex as u8]
+}
+
+/// A resolved route by a device.
+pub fn hop(ifindex: u32) -> Fib {
+    Fib::Hop {
+        ifindex,
+        macs: Macs::new([2, 0, 0, 0, 9, ifindex as u8], mac(ifindex)),
+        mtu: 1500,
+    }
+}
+
+/// The tuple of a packet from `src` to `dst`, by address numbers.
+pub fn tuple<F: Net>(src: (u16, u16), dst: (u16, u16)) -> Tuple<F::Addr> {
+    assert!(F::addr(src.0) != F::Addr::ANY);
+    Tuple {
+        src: F::addr(src.0),
+        dst: F::addr(dst.0),
+        sport: Be16::new(src.1),
+        dport: Be16::new(dst.1),
+    }
+}

@@ -1,0 +1,133 @@
+//! A packet in a socket buffer's stead: bytes, the checksum's offload state, and the size of GSO segments. The
+//! edits follow the kernel's helpers of the same purpose.
+
+use proxy_common::{
+    addr::Family,
+    packet::{L4Change, Packet, Wire},
+};
+
+/// Where the device will put the checksum of a `CHECKSUM_PARTIAL` packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Partial {
+    /// First byte that is summed.
+    pub start: usize,
+    /// The field, which holds the pseudo header's sum until then.
+    pub field: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Buffer {
+    pub bytes: Vec<u8>,
+    pub partial: Option<Partial>,
+    pub gso: u32,
+}
+
+impl Buffer {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            partial: None,
+            gso: 0,
+        }
+    }
+
+    fn half(&self, offset: usize) -> Option<u16> {
+        self.load::<u16>(offset)
+    }
+
+    /// The bytes as the device sends them: with a partial checksum filled in.
+    pub fn on_the_wire(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some(Partial { start, field }) = self.partial {
+            let sum = !super::sum(&bytes[start..]);
+            let sum = if sum == 0 { 0xffff } else { sum };
+            bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// `bpf_l4_csum_replace` with a difference.
+    fn l4_replace(&mut self, offset: usize, diff: u32, pseudo: bool, mangle: bool) -> Option<()> {
+        let old = self.half(offset)?;
+        if !offset.is_multiple_of(2) {
+            return None;
+        }
+        if mangle && old == 0 {
+            return Some(());
+        }
+        let fold = |sum: u64| {
+            let mut sum = sum;
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            sum as u16
+        };
+        let mut new = match (self.partial, pseudo) {
+            (None, _) => !fold(diff as u64 + !old as u64),
+            (Some(_), true) => fold(diff as u64 + old as u64),
+            (Some(_), false) => old,
+        };
+        if mangle && new == 0 {
+            new = 0xffff;
+        }
+        self.store(offset, new)
+    }
+}
+
+impl Packet for Buffer {
+    fn frame_len(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
+        let bytes = self.bytes.get(offset..)?.get(..size_of::<T>())?;
+        // SAFETY: the slice has the value's length, and every bit pattern of a `Wire` is valid.
+        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
+
+    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
+        let bytes = self.bytes.get_mut(offset..)?.get_mut(..size_of::<T>())?;
+        // SAFETY: the slice has the value's length, and a `Wire` has no padding.
+        unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) };
+        Some(())
+    }
+
+    fn fix_l4<F: Family>(&mut self, offset: usize, change: L4Change) -> Option<()> {
+        let mangle = change.zero_is_none;
+        if !change.pseudo.is_none() {
+            self.l4_replace(offset, change.pseudo.to_wsum(), true, mangle)?;
+        }
+        if !change.data.is_none() {
+            self.l4_replace(offset, change.data.to_wsum(), false, mangle)?;
+        }
+        Some(())
+    }
+
+    fn gso_size(&self) -> u32 {
+        self.gso
+    }
+
+    fn checksum_is_partial(&mut self, offset: usize) -> bool {
+        self.partial.is_some_and(|p| p.field == offset)
+    }
+
+    fn trim(&mut self, len: u32) -> Option<()> {
+        // The kernel refuses to cut off the field that the device is to write.
+        if self.partial.is_some_and(|p| (len as usize) < p.field + 2) {
+            return None;
+        }
+        self.bytes.resize(len as usize, 0);
+        self.gso = 0;
+        Some(())
+    }
+
+    fn grow_front(&mut self, len: u32) -> Option<()> {
+        let len = len as usize;
+        self.bytes.splice(0..0, std::iter::repeat_n(0, len));
+        self.partial = self.partial.map(|p| Partial {
+            start: p.start + len,
+            field: p.field + len,
+        });
+        Some(())
+    }
+}

@@ -1,0 +1,353 @@
+//! The tables as ordinary collections, and the hooks' way of running the core on them.
+
+use super::{net::Net, packet::Buffer};
+use proxy_common::{
+    abi::{
+        Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
+        FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, gate,
+    },
+    addr::{Addr, Family, V4, V6},
+    hook::Hook,
+    parse::ethertype,
+    reason::Reason,
+    run,
+    tables::{Fib, FlowCell, Shared, Table, Tables},
+    verdict::{Action, Verdict},
+    work::Work,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+};
+
+/// One flow table. Like the kernel's it replaces an element instead of writing over it, and makes room by
+/// evicting; the oldest goes first.
+pub struct Flows<A: Addr> {
+    /// Cells are leaked: a reference outlives its removal, as RCU has it.
+    cells: RefCell<HashMap<FlowKey<A>, &'static FlowCell<A>>>,
+    order: RefCell<VecDeque<FlowKey<A>>>,
+    pub capacity: usize,
+}
+
+impl<A: Addr> Flows<A> {
+    fn new() -> Self {
+        Self {
+            cells: RefCell::default(),
+            order: RefCell::default(),
+            capacity: 1 << 16,
+        }
+    }
+
+    pub fn get(&self, key: &FlowKey<A>) -> Option<Flow<A>> {
+        Some(self.cells.borrow().get(key)?.get())
+    }
+
+    pub fn remove(&self, key: &FlowKey<A>) -> bool {
+        self.cells.borrow_mut().remove(key).is_some()
+    }
+
+    pub fn keys(&self) -> Vec<FlowKey<A>> {
+        self.cells.borrow().keys().copied().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.cells.borrow().len()
+    }
+
+    fn put(&self, key: &FlowKey<A>, flow: &Flow<A>, fresh: bool) -> bool {
+        let mut cells = self.cells.borrow_mut();
+        let mut order = self.order.borrow_mut();
+        if cells.contains_key(key) {
+            if fresh {
+                return false;
+            }
+        } else {
+            while cells.len() >= self.capacity {
+                let Some(oldest) = order.pop_front() else {
+                    return false;
+                };
+                cells.remove(&oldest);
+            }
+            order.push_back(*key);
+        }
+        cells.insert(*key, Box::leak(Box::new(FlowCell::new(*flow))));
+        true
+    }
+}
+
+/// The tables of one family.
+pub struct Maps<F: Family> {
+    pub frontends: HashMap<FrontendKey<F::Addr>, FrontendRef>,
+    pub local: HashMap<F::Addr, u32>,
+    pub backends: HashMap<u32, Backend<F::Addr>>,
+    pub confirmed: Flows<F::Addr>,
+    pub pending: Flows<F::Addr>,
+    pub affinity: RefCell<HashMap<AffinityKey<F::Addr>, Affinity>>,
+    /// Service, address, and prefix length in bits.
+    pub ranges: Vec<(u32, F::Addr, u32)>,
+    fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
+    /// Routes by destination; nothing else is reachable.
+    pub routes: HashMap<F::Addr, Fib>,
+    /// Kept from packet to packet, as in the kernel: nothing may be read before this packet wrote it.
+    work: RefCell<Work<F::Addr>>,
+}
+
+impl<F: Family> Default for Maps<F> {
+    fn default() -> Self {
+        Self {
+            frontends: HashMap::new(),
+            local: HashMap::new(),
+            backends: HashMap::new(),
+            confirmed: Flows::new(),
+            pending: Flows::new(),
+            affinity: RefCell::default(),
+            ranges: Vec::new(),
+            fragments: RefCell::default(),
+            routes: HashMap::new(),
+            // SAFETY: all of it is integers, and enums that have a variant 0; map memory begins as zeros too.
+            work: RefCell::new(unsafe { core::mem::zeroed() }),
+        }
+    }
+}
+
+impl<F: Net> Maps<F> {
+    pub fn flows(&self, table: Table) -> &Flows<F::Addr> {
+        match table {
+            Table::Confirmed => &self.confirmed,
+            Table::Pending => &self.pending,
+        }
+    }
+}
+
+/// Everything that the core can ask for.
+pub struct World {
+    pub config: Option<Config>,
+    pub clock: Cell<u32>,
+    pub services: HashMap<u32, Service>,
+    pub slots: Vec<u32>,
+    pub devices: HashMap<u32, Device>,
+    gate: Vec<u64>,
+    /// The device at the hook that runs.
+    here: Cell<u32>,
+    pub cursor: Cell<u32>,
+    reasons: RefCell<HashMap<(u32, Reason), u64>>,
+    backend_counts: RefCell<HashMap<u32, Counter>>,
+    service_counts: RefCell<HashMap<u32, ServiceCounter>>,
+    pub v4: Maps<V4>,
+    pub v6: Maps<V6>,
+}
+
+impl World {
+    pub fn empty() -> Self {
+        Self {
+            config: None,
+            // Shortly before jiffies wrap, as after the kernel's boot.
+            clock: Cell::new(0u32.wrapping_sub(50)),
+            services: HashMap::new(),
+            slots: Vec::new(),
+            devices: HashMap::new(),
+            gate: vec![0; gate::WORDS as usize],
+            here: Cell::new(0),
+            cursor: Cell::new(0),
+            reasons: RefCell::default(),
+            backend_counts: RefCell::default(),
+            service_counts: RefCell::default(),
+            v4: Maps::default(),
+            v6: Maps::default(),
+        }
+    }
+
+    pub fn config_mut(&mut self) -> &mut Config {
+        self.config.as_mut().expect("the world is configured")
+    }
+
+    pub fn open_gate(&mut self, bit: gate::Bit) {
+        self.gate[bit.word as usize] |= bit.mask;
+    }
+
+    pub fn pass_time(&self, jiffies: u32) {
+        self.clock.set(self.clock.get().wrapping_add(jiffies));
+    }
+
+    /// Sends a packet through a hook of a device: the fast path, and the slow one if that is asked for.
+    ///
+    /// What holds for every packet is asserted here: who passes is untouched, and the fast path leaves whole
+    /// what it hands on.
+    pub fn run(&self, hook: Hook, device: u32, packet: &mut Buffer) -> Verdict {
+        self.here.set(device);
+        let before = packet.clone();
+        let mut verdict = run::fast(hook, packet, self);
+        if verdict.action == Action::Slow {
+            assert_eq!(*packet, before, "the fast path touched what it left");
+            verdict = match ethertype(packet) {
+                Some(V4::ETHERTYPE) => self.slow::<V4>(hook, packet),
+                _ => self.slow::<V6>(hook, packet),
+            };
+        }
+        assert_ne!(
+            verdict.action,
+            Action::Slow,
+            "the slow path leaves nothing undecided"
+        );
+        if verdict.action == Action::Pass {
+            assert_eq!(*packet, before, "a packet that passes is untouched");
+        }
+        verdict
+    }
+
+    fn slow<F: Net>(&self, hook: Hook, packet: &mut Buffer) -> Verdict {
+        let mut work = F::maps(self).work.borrow_mut();
+        run::slow::<F, _, _>(hook, packet, self, &mut work)
+    }
+
+    pub fn reason_count(&self, hook: Hook, reason: Reason) -> u64 {
+        let counts = self.reasons.borrow();
+        counts.get(&(hook.index, reason)).copied().unwrap_or(0)
+    }
+
+    pub fn backend_count(&self, backend: u32) -> Counter {
+        let counts = self.backend_counts.borrow();
+        counts.get(&backend).copied().unwrap_or_default()
+    }
+
+    pub fn service_count(&self, service: u32) -> ServiceCounter {
+        let counts = self.service_counts.borrow();
+        counts.get(&service).copied().unwrap_or_default()
+    }
+}
+
+impl Shared for World {
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    fn gate(&self, bit: gate::Bit) -> bool {
+        self.gate[bit.word as usize] & bit.mask != 0
+    }
+
+    fn now(&self) -> u32 {
+        self.clock.get()
+    }
+
+    fn service(&self, id: u32) -> Option<&Service> {
+        self.services.get(&id)
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.slots.get(index as usize).copied()
+    }
+
+    fn device(&self, ifindex: u32) -> Option<&Device> {
+        self.devices.get(&ifindex)
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.here.get()
+    }
+
+    fn next_port(&self) -> u32 {
+        let n = self.cursor.get();
+        self.cursor.set(n.wrapping_add(1));
+        n
+    }
+
+    fn count_reason(&self, hook: u32, reason: Reason) {
+        *self.reasons.borrow_mut().entry((hook, reason)).or_default() += 1;
+    }
+
+    fn count_packet(&self, backend: u32, bytes: u32, reply: bool) {
+        let mut counts = self.backend_counts.borrow_mut();
+        let c = counts.entry(backend).or_default();
+        let (packets, total) = if reply {
+            (&mut c.reply_packets, &mut c.reply_bytes)
+        } else {
+            (&mut c.packets, &mut c.bytes)
+        };
+        *packets += 1;
+        *total += bytes as u64;
+    }
+
+    fn count_connection(&self, service: u32, backend: u32) {
+        let mut services = self.service_counts.borrow_mut();
+        services.entry(service).or_default().connections += 1;
+        let mut backends = self.backend_counts.borrow_mut();
+        backends.entry(backend).or_default().connections += 1;
+    }
+
+    fn count_refused(&self, service: u32) {
+        let mut counts = self.service_counts.borrow_mut();
+        counts.entry(service).or_default().refused += 1;
+    }
+
+    fn count_dropped(&self, service: u32) {
+        let mut counts = self.service_counts.borrow_mut();
+        counts.entry(service).or_default().dropped += 1;
+    }
+}
+
+impl<F: Net> Tables<F> for World {
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef> {
+        F::maps(self).frontends.get(key).copied()
+    }
+
+    fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
+        F::maps(self).local.get(addr).copied()
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
+        F::maps(self).backends.get(&id)
+    }
+
+    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
+        let flows = F::maps(self).flows(table);
+        flows.cells.borrow().get(key).copied()
+    }
+
+    fn put_flow(
+        &self,
+        table: Table,
+        key: &FlowKey<F::Addr>,
+        flow: &Flow<F::Addr>,
+        fresh: bool,
+    ) -> bool {
+        F::maps(self).flows(table).put(key, flow, fresh)
+    }
+
+    fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
+        F::maps(self).flows(table).remove(key);
+    }
+
+    fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity> {
+        F::maps(self).affinity.borrow().get(key).copied()
+    }
+
+    fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity) {
+        F::maps(self).affinity.borrow_mut().insert(*key, *value);
+    }
+
+    fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool {
+        let bits = |addr: &F::Addr, n: u32| {
+            let mut bytes = F::bytes(addr);
+            for (i, byte) in bytes.iter_mut().enumerate() {
+                let kept = n.saturating_sub(8 * i as u32).min(8);
+                *byte &= !(0xffu16 >> kept) as u8;
+            }
+            bytes
+        };
+        F::maps(self).ranges.iter().any(|(service, net, n)| {
+            *service == key.service && bits(net, *n) == bits(&key.addr, *n)
+        })
+    }
+
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts> {
+        F::maps(self).fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts) {
+        F::maps(self).fragments.borrow_mut().insert(*key, *ports);
+    }
+
+    fn fib(&self, _: &F::Addr, dst: &F::Addr) -> Fib {
+        F::maps(self).routes.get(dst).copied().unwrap_or(Fib::None)
+    }
+}
