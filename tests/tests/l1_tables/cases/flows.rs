@@ -1,0 +1,189 @@
+//! The life of flows, and whom a service lets in.
+
+use anyhow::{Result, ensure};
+use proxy_common::abi::{Service, service_flags};
+use proxy_common::hook::Hook;
+use proxy_common::reason::Reason;
+use tests::address::Pair;
+use tests::sockets::Protocol;
+
+use super::Case;
+use super::forward::{to_gateway, to_other_node};
+use crate::frame::{Frame, Tcp};
+use crate::node::{Device, OTHER_NODE_MAC};
+use crate::world::{BACKEND_PORT, CLIENT_PORT, OTHER_NODE_PORT, SERVICE_PORT, Verdict, World};
+
+const XDP: Hook = Hook::XDP_UPLINK;
+
+pub const CASES: &[(&str, Case)] = &[
+    ("mid_flow_tcp_passes", mid_flow),
+    ("one_client_port_to_two_services", collision),
+    ("a_flow_keeps_its_backend_until_it_ends", reselect),
+    ("a_backend_that_is_gone", gone),
+    ("source_ranges_drop", source_ranges),
+    ("the_local_policy_drops", local_policy),
+    ("affinity_sticks", affinity),
+];
+
+/// Datagrams have no middle: they open a flow.
+fn mid_flow(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let ask = w.middle(w.inbound(), w.client(), w.node_port());
+    match w.protocol {
+        Protocol::Tcp => w.untouched(XDP, Device::Uplink, &ask.bytes(), &[Reason::MidFlow]),
+        Protocol::Udp => {
+            let sent = ask.clone().to(w.backend(w.at.pod_a));
+            w.becomes(XDP, Device::Uplink, &ask, Verdict::Pass, &sent)
+        }
+    }
+}
+
+/// Behind the rewrite the two flows would look alike: the second one gets another source port, and each its own reply.
+fn collision(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.remote])?;
+    let (client, backend) = (w.client(), w.backend(w.at.remote));
+    let mut ports = Vec::new();
+    for frontend in [w.node_port(), w.socket(w.at.node, OTHER_NODE_PORT)] {
+        let ask = w.opening(w.inbound(), client, frontend);
+        let (ran, _) = w.node.run(&XDP, Device::Uplink, &ask.bytes())?;
+        let at = ask.transport();
+        let port = u16::from_be_bytes([ran.packet[at], ran.packet[at + 1]]);
+        let proxy = w.socket(w.at.node, port);
+        // Again, now that the port is known.
+        let sent = ask
+            .clone()
+            .forwarded(to_other_node())
+            .from(proxy)
+            .to(backend);
+        w.becomes(XDP, Device::Uplink, &ask, Verdict::Send, &sent)?;
+        let reply = w.middle([OTHER_NODE_MAC, Device::Uplink.mac()], backend, proxy);
+        let restored = reply
+            .clone()
+            .forwarded(to_gateway())
+            .from(frontend)
+            .to(client);
+        w.becomes(XDP, Device::Uplink, &reply, Verdict::Send, &restored)?;
+        ports.push(port);
+    }
+    ensure!(
+        ports[0] == CLIENT_PORT && ports[1] != CLIENT_PORT,
+        "{ports:?}"
+    );
+    Ok(())
+}
+
+fn from_uplink(w: &mut World, ask: &Frame, backend: Pair) -> Result<()> {
+    let sent = ask.clone().to(w.backend(backend));
+    w.becomes(XDP, Device::Uplink, ask, Verdict::Pass, &sent)
+}
+
+fn reselect(w: &mut World) -> Result<()> {
+    let [first, second] = [w.at.pod_a, w.at.pod_b];
+    w.serve(&[first, second])?;
+    w.choose_only(1, 2)?;
+    let ask = w.opening(w.inbound(), w.client(), w.node_port());
+    from_uplink(w, &ask, first)?;
+    w.choose_only(2, 2)?;
+    from_uplink(w, &ask, first)?;
+    let tcp = Tcp {
+        fin: true,
+        syn: false,
+        ack: true,
+        ..ask.tcp
+    };
+    from_uplink(w, &Frame { tcp, ..ask.clone() }, first)?;
+    // A datagram cannot say that it is the last one.
+    let then = if w.protocol == Protocol::Tcp {
+        second
+    } else {
+        first
+    };
+    from_uplink(w, &ask, then)
+}
+
+/// UDP leaves it at once; a TCP connection goes on to its end.
+fn gone(w: &mut World) -> Result<()> {
+    let [first, second] = [w.at.pod_a, w.at.pod_b];
+    w.serve(&[first, second])?;
+    w.choose_only(1, 2)?;
+    let ask = w.opening(w.inbound(), w.client(), w.node_port());
+    from_uplink(w, &ask, first)?;
+    w.choose_only(2, 2)?;
+    w.retire(1, first)?;
+    let next = w.middle(w.inbound(), w.client(), w.node_port());
+    let then = if w.protocol == Protocol::Tcp {
+        first
+    } else {
+        second
+    };
+    from_uplink(w, &next, then)
+}
+
+fn source_ranges(w: &mut World) -> Result<()> {
+    let flags = service_flags::SOURCE_RANGES;
+    w.serve_as(
+        &[w.at.pod_a],
+        Service {
+            flags,
+            ..Service::default()
+        },
+    )?;
+    let balancer = w.socket(w.at.balancer, SERVICE_PORT);
+    let ask = w.opening(w.inbound(), w.client(), balancer);
+    w.expect(
+        XDP,
+        Device::Uplink,
+        &ask.bytes(),
+        Verdict::Drop,
+        None,
+        &[Reason::SourceRange],
+    )?;
+    // Ranges are the load balancer's alone.
+    let other_client = w.socket(w.at.client, CLIENT_PORT + 1);
+    let node_port = w.opening(w.inbound(), other_client, w.node_port());
+    from_uplink(w, &node_port, w.at.pod_a)?;
+    w.allow(w.at.client, [24, 64])?;
+    from_uplink(w, &ask, w.at.pod_a)
+}
+
+fn local_policy(w: &mut World) -> Result<()> {
+    let flags = service_flags::EXTERNAL_DROP;
+    w.serve_as(
+        &[],
+        Service {
+            flags,
+            ..Service::default()
+        },
+    )?;
+    let ask = w.opening(w.inbound(), w.client(), w.node_port()).bytes();
+    w.expect(
+        XDP,
+        Device::Uplink,
+        &ask,
+        Verdict::Drop,
+        None,
+        &[Reason::NoLocalEndpoint],
+    )
+}
+
+fn affinity(w: &mut World) -> Result<()> {
+    let [first, second] = [w.at.pod_a, w.at.pod_b];
+    w.serve_as(
+        &[first, second],
+        Service {
+            affinity: 1 << 20,
+            ..Service::default()
+        },
+    )?;
+    w.choose_only(1, 2)?;
+    let ask = w.opening(w.inbound(), w.client(), w.node_port());
+    from_uplink(w, &ask, first)?;
+    w.choose_only(2, 2)?;
+    for port in CLIENT_PORT + 1..CLIENT_PORT + 9 {
+        let again = ask.clone().from(w.socket(w.at.client, port));
+        from_uplink(w, &again, first)?;
+    }
+    // Another client is free.
+    let other = ask.from(w.socket(w.at.tunnelled, BACKEND_PORT));
+    from_uplink(w, &other, second)
+}

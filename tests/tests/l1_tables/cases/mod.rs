@@ -1,0 +1,16 @@
+//! The cases, by subject. Each runs in both families, over TCP and UDP.
+
+mod answers;
+mod flows;
+mod forward;
+mod shapes;
+
+use anyhow::Result;
+
+use crate::world::World;
+
+pub type Case = fn(&mut World) -> Result<()>;
+
+pub fn all() -> Vec<(&'static str, Case)> {
+    [forward::CASES, flows::CASES, answers::CASES, shapes::CASES].concat()
+}

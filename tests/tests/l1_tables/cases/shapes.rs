@@ -1,0 +1,178 @@
+//! Packets of unusual shape: options, tags, fragments, no checksum, cut off, not ours.
+
+use anyhow::{Result, ensure};
+use proxy_common::hook::Hook;
+use proxy_common::reason::Reason;
+use tests::sockets::Protocol;
+
+use super::Case;
+use crate::frame::{ETHERNET, Frame};
+use crate::node::Device;
+use crate::world::{Verdict, World};
+
+const XDP: Hook = Hook::XDP_UPLINK;
+const TC: Hook = Hook::TC_UPLINK_IN;
+
+/// Both hooks of an uplink's ingress.
+const BOTH: [Hook; 2] = [XDP, TC];
+
+pub const CASES: &[(&str, Case)] = &[
+    ("options_and_extension_headers", options),
+    ("a_vlan_tag_passes", vlan),
+    ("fragments_in_order", fragments),
+    ("a_later_fragment_first", late_fragment),
+    ("without_a_udp_checksum", no_checksum),
+    ("not_for_a_service", stranger),
+    ("cut_off", cut_off),
+    ("malformed", malformed),
+];
+
+fn opening(w: &World) -> Frame {
+    w.opening(w.inbound(), w.client(), w.node_port())
+}
+
+fn options(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let ask = Frame {
+        options: true,
+        ..opening(w)
+    };
+    let sent = ask.clone().to(w.backend(w.at.pod_a));
+    for hook in BOTH {
+        w.becomes(hook, Device::Uplink, &ask, Verdict::Pass, &sent)?;
+    }
+    Ok(())
+}
+
+fn vlan(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let ask = Frame {
+        vlan: true,
+        ..opening(w)
+    };
+    for hook in BOTH {
+        w.untouched(hook, Device::Uplink, &ask.bytes(), &[])?;
+    }
+    Ok(())
+}
+
+fn fragments(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let ask = opening(w);
+    let sent = ask.clone().to(w.backend(w.at.pod_a));
+    for (part, expected) in ask.fragments().iter().zip(sent.fragments()) {
+        w.untouched(XDP, Device::Uplink, part, &[Reason::LeftToTc])?;
+        w.expect(
+            TC,
+            Device::Uplink,
+            part,
+            Verdict::Pass,
+            Some(&expected),
+            &[],
+        )?;
+    }
+    Ok(())
+}
+
+fn late_fragment(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let [_, later] = opening(w).fragments();
+    // Its ports are not to be seen, so that only the address can tell that it may be ours.
+    let to_cluster_ip = w.opening(w.inbound(), w.client(), w.cluster_ip());
+    w.untouched(TC, Device::Uplink, &later, &[Reason::FragmentUnknown])?;
+    let [first, later] = to_cluster_ip.fragments();
+    let [first_sent, later_sent] = to_cluster_ip.to(w.backend(w.at.pod_a)).fragments();
+    w.untouched(TC, Device::Uplink, &later, &[Reason::FragmentUnknown])?;
+    w.expect(
+        TC,
+        Device::Uplink,
+        &first,
+        Verdict::Pass,
+        Some(&first_sent),
+        &[],
+    )?;
+    w.expect(
+        TC,
+        Device::Uplink,
+        &later,
+        Verdict::Pass,
+        Some(&later_sent),
+        &[],
+    )
+}
+
+/// TCP has no such packet: there the row is a second look at an ordinary one.
+fn no_checksum(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let ask = Frame {
+        no_checksum: w.protocol == Protocol::Udp,
+        ..opening(w)
+    };
+    let sent = ask.clone().to(w.backend(w.at.pod_a));
+    for hook in BOTH {
+        w.becomes(hook, Device::Uplink, &ask, Verdict::Pass, &sent)?;
+    }
+    Ok(())
+}
+
+fn stranger(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let (client, node) = (w.client(), w.at.node);
+    for (from, to) in [
+        (client, w.socket(node, 22)),
+        (client, w.backend(w.at.pod_a)),
+        (w.backend(w.at.pod_a), client),
+    ] {
+        let frame = w.opening(w.inbound(), from, to).bytes();
+        for hook in Hook::ALL {
+            w.untouched(hook, Device::Uplink, &frame, &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// At every length: on as it came, or dropped, but never on as something else.
+fn cut_off(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    let ask = opening(w);
+    let whole = ask.bytes();
+    // Up to the checksum, the last field that a rewrite touches.
+    let touched = match w.protocol {
+        Protocol::Tcp => 18,
+        Protocol::Udp => 8,
+    };
+    for len in ETHERNET..ask.transport() + touched {
+        let frame = &whole[..len];
+        // The kernel's test run gives TC no packet without a whole IP header.
+        let has_ip_header = len >= ask.transport();
+        for hook in BOTH.into_iter().filter(|hook| hook.xdp || has_ip_header) {
+            let (ran, reasons) = w.node.run(&hook, Device::Uplink, frame)?;
+            let passed = ran.packet == frame && reasons != [Reason::EditFailed];
+            let dropped = reasons == [Reason::EditFailed];
+            ensure!(
+                passed || dropped,
+                "{}: {len} bytes came out as {:?} ({reasons:?})",
+                hook.name,
+                ran.packet
+            );
+            if len < ask.transport() + 4 {
+                w.untouched(hook, Device::Uplink, frame, &reasons)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn malformed(w: &mut World) -> Result<()> {
+    w.serve(&[w.at.pod_a])?;
+    // Of another version than the EtherType says; in IPv4 also shorter than a header can be.
+    for first in [0x00, 0x75, 0x44] {
+        let mut frame = opening(w).bytes();
+        frame[ETHERNET] = first;
+        for hook in BOTH {
+            let (ran, _) = w.node.run(&hook, Device::Uplink, &frame)?;
+            ensure!(ran.packet == frame, "{} changed it", hook.name);
+        }
+    }
+    Ok(())
+}

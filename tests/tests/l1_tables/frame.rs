@@ -1,0 +1,238 @@
+//! Frames from their fields, checksums in full.
+
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{
+    IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
+    Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, SingleVlanHeader, TcpHeader,
+    VlanHeader, VlanId,
+};
+use tests::sockets::Protocol;
+
+pub const ETHERNET: usize = 14;
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+
+/// The source and the destination of a frame.
+pub type Link = [[u8; 6]; 2];
+
+/// A TCP or UDP packet.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub link: Link,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub protocol: Protocol,
+    pub ttl: u8,
+    pub tcp: Tcp,
+    pub payload: Vec<u8>,
+    /// IPv4 options (no-operations) or an IPv6 destination options header (padding).
+    pub options: bool,
+    pub vlan: bool,
+    /// UDP only.
+    pub no_checksum: bool,
+}
+
+/// What of a TCP header varies.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Tcp {
+    pub syn: bool,
+    pub fin: bool,
+    pub rst: bool,
+    pub ack: bool,
+    pub sequence: u32,
+    pub acknowledgment: u32,
+    pub window: u16,
+}
+
+impl Frame {
+    pub fn from(self, source: SocketAddr) -> Self {
+        Self { source, ..self }
+    }
+
+    pub fn to(self, destination: SocketAddr) -> Self {
+        Self {
+            destination,
+            ..self
+        }
+    }
+
+    /// As a router passes it on.
+    pub fn forwarded(self, link: Link) -> Self {
+        Self {
+            link,
+            ttl: self.ttl - 1,
+            ..self
+        }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let ip = self.ip();
+        let [source, destination] = self.link;
+        let link = PacketBuilder::ethernet2(source, destination);
+        let step = if self.vlan {
+            let tag = SingleVlanHeader {
+                vlan_id: VlanId::try_new(7).expect("7 is a VLAN"),
+                ..Default::default()
+            };
+            link.vlan(VlanHeader::Single(tag)).ip(ip)
+        } else {
+            link.ip(ip)
+        };
+        let (from, to) = (self.source.port(), self.destination.port());
+        let mut bytes = Vec::new();
+        match self.protocol {
+            Protocol::Tcp => {
+                let mut header = TcpHeader::new(from, to, self.tcp.sequence, self.tcp.window);
+                (header.syn, header.fin, header.rst, header.ack) =
+                    (self.tcp.syn, self.tcp.fin, self.tcp.rst, self.tcp.ack);
+                header.acknowledgment_number = self.tcp.acknowledgment;
+                step.tcp_header(header).write(&mut bytes, &self.payload)
+            }
+            Protocol::Udp => step.udp(from, to).write(&mut bytes, &self.payload),
+        }
+        .expect("a frame can be built from fields that fit");
+        if self.no_checksum {
+            let at = self.transport() + 6;
+            bytes[at..at + 2].fill(0);
+        }
+        bytes
+    }
+
+    /// Offset of the transport header.
+    pub fn transport(&self) -> usize {
+        let ip = if self.source.is_ipv4() {
+            20 + if self.options { 4 } else { 0 }
+        } else {
+            40 + if self.options { 8 } else { 0 }
+        };
+        ETHERNET + ip + if self.vlan { 4 } else { 0 }
+    }
+
+    /// The packet from its IP header on, up to `transport` bytes of its transport header: as an ICMP error quotes it.
+    pub fn quotation(&self, transport: usize) -> Vec<u8> {
+        self.bytes()[ETHERNET..self.transport() + transport].to_vec()
+    }
+
+    /// Length of the transport header.
+    pub fn transport_len(&self) -> usize {
+        match self.protocol {
+            Protocol::Tcp => TCP_HEADER,
+            Protocol::Udp => UDP_HEADER,
+        }
+    }
+
+    /// The packet in two fragments.
+    pub fn fragments(&self) -> [Vec<u8>; 2] {
+        const CUT: usize = 24;
+        let whole = self.bytes();
+        let (headers, data) = whole.split_at(self.transport());
+        let fragment = |offset: usize, data: &[u8], more: bool| {
+            let mut bytes = headers[..ETHERNET].to_vec();
+            let units = ((offset / 8) as u16)
+                .try_into()
+                .expect("a small offset fits");
+            match self.ip() {
+                IpHeaders::Ipv4(mut header, _) => {
+                    header.identification = 77;
+                    header.dont_fragment = false;
+                    header.more_fragments = more;
+                    header.fragment_offset = units;
+                    header.set_payload_len(data.len()).expect("it is short");
+                    header.header_checksum = header.calc_header_checksum();
+                    bytes.extend_from_slice(&header.to_bytes());
+                }
+                IpHeaders::Ipv6(mut header, _) => {
+                    let extension = Ipv6FragmentHeader::new(header.next_header, units, more, 77);
+                    header.next_header = IpNumber::IPV6_FRAGMENTATION_HEADER;
+                    header.payload_length = data.len() as u16 + 8;
+                    bytes.extend_from_slice(&header.to_bytes());
+                    bytes.extend_from_slice(&extension.to_bytes());
+                }
+            }
+            bytes.extend_from_slice(data);
+            bytes
+        };
+        [
+            fragment(0, &data[..CUT], true),
+            fragment(CUT, &data[CUT..], false),
+        ]
+    }
+
+    fn ip(&self) -> IpHeaders {
+        let number = match self.protocol {
+            Protocol::Tcp => IpNumber::TCP,
+            Protocol::Udp => IpNumber::UDP,
+        };
+        match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let mut header =
+                    Ipv4Header::new(0, self.ttl, number, source.octets(), destination.octets())
+                        .expect("an empty payload fits");
+                if self.options {
+                    header.options = Ipv4Options::from([1, 1, 1, 1]);
+                }
+                IpHeaders::Ipv4(header, Ipv4Extensions::default())
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut extensions = Ipv6Extensions::default();
+                let mut next_header = number;
+                if self.options {
+                    // PadN over the six bytes that fill the first eight.
+                    let padding = Ipv6RawExtHeader::new_raw(number, &[1, 4, 0, 0, 0, 0]);
+                    extensions.destination_options = Some(padding.expect("six bytes fill it"));
+                    next_header = IpNumber::IPV6_DESTINATION_OPTIONS;
+                }
+                let header = Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: Ipv6FlowLabel::ZERO,
+                    payload_length: 0,
+                    next_header,
+                    hop_limit: self.ttl,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                };
+                IpHeaders::Ipv6(header, extensions)
+            }
+            (source, destination) => panic!("{source} and {destination} are not of one family"),
+        }
+    }
+}
+
+/// What an ICMP error is about.
+#[derive(Clone, Copy, Debug)]
+pub enum Error {
+    PortUnreachable,
+    TooBig(u16),
+}
+
+/// An ICMP error with the hop limit 64.
+pub fn icmp_error(link: Link, from: IpAddr, to: IpAddr, error: Error, quotation: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(link[0], link[1]);
+    let mut bytes = Vec::new();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let (code, rest) = match error {
+                Error::PortUnreachable => (3, 0),
+                Error::TooBig(mtu) => (4, u32::from(mtu)),
+            };
+            builder
+                .ipv4(from.octets(), to.octets(), 64)
+                .icmpv4_raw(3, code, rest.to_be_bytes())
+                .write(&mut bytes, quotation)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let (kind, code, rest) = match error {
+                Error::PortUnreachable => (1, 4, 0),
+                Error::TooBig(mtu) => (2, 0, u32::from(mtu)),
+            };
+            builder
+                .ipv6(from.octets(), to.octets(), 64)
+                .icmpv6_raw(kind, code, rest.to_be_bytes())
+                .write(&mut bytes, quotation)
+        }
+        (from, to) => panic!("{from} and {to} are not of one family"),
+    }
+    .expect("a quotation is short");
+    bytes
+}

@@ -1,0 +1,360 @@
+//! What a case is written in: one service over a choice of backends, packets to it, and what becomes of them.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
+use proxy_agent::model;
+use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
+use proxy_common::abi::{Extent, FrontendKind, FrontendRef, Service, backend_flags, gate};
+use proxy_common::addr::{Be16, Ip4, Ip6};
+use proxy_common::hook::Hook;
+use proxy_common::reason::Reason;
+use tests::address::{Family, Pair};
+use tests::sockets::Protocol;
+
+use crate::frame::{Frame, Link, Tcp};
+use crate::node::{Device, Node, Places, places};
+
+pub const NODE_PORT: u16 = 30_000;
+/// Of a second service with the same backends.
+pub const OTHER_NODE_PORT: u16 = 30_001;
+pub const SERVICE_PORT: u16 = 80;
+pub const BACKEND_PORT: u16 = 8080;
+pub const CLIENT_PORT: u16 = 40_000;
+
+const SERVICE: u32 = 1;
+const OTHER_SERVICE: u32 = 2;
+
+/// What the hook is to do with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// On to the next layer.
+    Pass,
+    Drop,
+    /// Out past the stack: `XDP_TX`, or a redirect by TC.
+    Send,
+}
+
+impl Verdict {
+    /// The kernel's number (include/uapi/linux/bpf.h, include/uapi/linux/pkt_cls.h).
+    const fn action(self, hook: &Hook) -> u32 {
+        match (self, hook.xdp) {
+            (Self::Pass, true) => 2,
+            (Self::Drop, true) => 1,
+            (Self::Send, true) => 3,
+            // TC_ACT_UNSPEC, -1: on to the next program.
+            (Self::Pass, false) => u32::MAX,
+            (Self::Drop, false) => 2,
+            (Self::Send, false) => 7,
+        }
+    }
+}
+
+pub struct World<'a> {
+    pub node: &'a mut Node,
+    pub family: Family,
+    pub protocol: Protocol,
+    pub at: Places,
+}
+
+impl<'a> World<'a> {
+    pub fn new(node: &'a mut Node, family: Family, protocol: Protocol) -> Self {
+        Self {
+            node,
+            family,
+            protocol,
+            at: places(),
+        }
+    }
+
+    pub fn socket(&self, host: Pair, port: u16) -> SocketAddr {
+        SocketAddr::new(host.of(self.family), port)
+    }
+
+    pub fn node_port(&self) -> SocketAddr {
+        self.socket(self.at.node, NODE_PORT)
+    }
+
+    pub fn cluster_ip(&self) -> SocketAddr {
+        self.socket(self.at.service, SERVICE_PORT)
+    }
+
+    pub fn client(&self) -> SocketAddr {
+        self.socket(self.at.client, CLIENT_PORT)
+    }
+
+    pub fn backend(&self, host: Pair) -> SocketAddr {
+        self.socket(host, BACKEND_PORT)
+    }
+
+    /// From the gateway to the node.
+    pub fn inbound(&self) -> Link {
+        [Device::Uplink.far_mac(), Device::Uplink.mac()]
+    }
+
+    /// The packet that opens a flow.
+    pub fn opening(&self, link: Link, source: SocketAddr, destination: SocketAddr) -> Frame {
+        Frame {
+            link,
+            source,
+            destination,
+            protocol: self.protocol,
+            ttl: 64,
+            tcp: Tcp {
+                syn: true,
+                sequence: 0xffff_ffff,
+                window: 64_000,
+                ..Tcp::default()
+            },
+            payload: b"thirty-three bytes of any payload".to_vec(),
+            options: false,
+            vlan: false,
+            no_checksum: false,
+        }
+    }
+
+    /// A packet in the middle of one.
+    pub fn middle(&self, link: Link, source: SocketAddr, destination: SocketAddr) -> Frame {
+        let tcp = Tcp {
+            ack: true,
+            sequence: 7,
+            acknowledgment: 9,
+            window: 64_000,
+            ..Tcp::default()
+        };
+        Frame {
+            tcp,
+            ..self.opening(link, source, destination)
+        }
+    }
+
+    /// Both services over the backends, the first with a ClusterIP and a load balancer's address too.
+    pub fn serve(&mut self, hosts: &[Pair]) -> Result<()> {
+        self.serve_as(hosts, Service::default())
+    }
+
+    /// The same with flags and affinity as in `like`.
+    pub fn serve_as(&mut self, hosts: &[Pair], like: Service) -> Result<()> {
+        let mut ops = Vec::new();
+        for (id, host) in (1..).zip(hosts) {
+            let socket = self.backend(*host);
+            self.open([
+                gate_address(socket.ip(), Gate::Backend),
+                gate::backend_port(Be16::new(socket.port())),
+            ])?;
+            ops.push(Op::Backend {
+                id,
+                entry: self.entry(*host),
+            });
+        }
+        let backends: Vec<u32> = (1..).take(hosts.len()).collect();
+        let all = Extent {
+            base: 0,
+            len: backends.len() as u32,
+        };
+        ops.push(Op::Slots { base: 0, backends });
+        let value = Service {
+            internal: all,
+            external: all,
+            short_circuit: all,
+            ..like
+        };
+        for id in [SERVICE, OTHER_SERVICE] {
+            ops.push(Op::Service { id, value });
+        }
+        let protocol = self.model_protocol();
+        let family = match self.family {
+            Family::V4 => model::Family::Ipv4,
+            Family::V6 => model::Family::Ipv6,
+        };
+        for (port, id) in [(NODE_PORT, SERVICE), (OTHER_NODE_PORT, OTHER_SERVICE)] {
+            self.open([gate::node_port(protocol.number(), Be16::new(port))])?;
+            ops.push(Op::Frontend {
+                at: FrontendAt::NodePort {
+                    family,
+                    port,
+                    protocol,
+                },
+                to: FrontendRef::new(id, FrontendKind::NodePort),
+            });
+        }
+        for (host, kind) in [
+            (self.at.service, FrontendKind::ClusterIp),
+            (self.at.balancer, FrontendKind::LoadBalancer),
+        ] {
+            let addr = host.of(self.family);
+            self.open([gate_address(addr, Gate::Service)])?;
+            ops.push(Op::Frontend {
+                at: FrontendAt::Port {
+                    addr,
+                    port: SERVICE_PORT,
+                    protocol,
+                },
+                to: FrontendRef::new(SERVICE, kind),
+            });
+        }
+        let whole = self.at.service.of(self.family);
+        ops.push(Op::Frontend {
+            at: FrontendAt::WholeAddress(whole),
+            to: FrontendRef::new(0, FrontendKind::Refuse),
+        });
+        self.node.datapath.apply(&ops)
+    }
+
+    /// New flows go to backend `id` (counted from 1) only.
+    pub fn choose_only(&mut self, id: u32, of: usize) -> Result<()> {
+        self.node.datapath.apply(&[Op::Slots {
+            base: 0,
+            backends: vec![id; of],
+        }])
+    }
+
+    /// Backend `id` is gone.
+    pub fn retire(&mut self, id: u32, host: Pair) -> Result<()> {
+        let entry = BackendEntry {
+            flags: 0,
+            ..self.entry(host)
+        };
+        self.node.datapath.apply(&[Op::Backend { id, entry }])
+    }
+
+    /// The load balancer takes clients of this range only.
+    pub fn allow(&mut self, host: Pair, prefix: [u8; 2]) -> Result<()> {
+        let prefix = prefix[usize::from(self.family == Family::V6)];
+        let range = model::Cidr::new(host.of(self.family), prefix).expect("the prefix fits");
+        self.node.datapath.apply(&[Op::AddRange {
+            service: SERVICE,
+            range,
+        }])
+    }
+
+    /// Runs `frame` at a hook and holds what comes out against what is expected; `None`: the packet is gone.
+    pub fn expect(
+        &mut self,
+        hook: Hook,
+        device: Device,
+        frame: &[u8],
+        verdict: Verdict,
+        expected: Option<&[u8]>,
+        reasons: &[Reason],
+    ) -> Result<()> {
+        let (ran, counted) = self.node.run(&hook, device, frame)?;
+        let mut wrong = String::new();
+        let action = verdict.action(&hook);
+        if ran.action != action {
+            write!(
+                wrong,
+                "action {} and not {action} ({verdict:?}); ",
+                ran.action as i32
+            )?;
+        }
+        if counted != reasons {
+            write!(wrong, "counted {counted:?} and not {reasons:?}; ")?;
+        }
+        if let Some(expected) = expected
+            && ran.packet != expected
+        {
+            write!(wrong, "{}", difference(&ran.packet, expected))?;
+        }
+        ensure!(
+            wrong.is_empty(),
+            "{}: {wrong}\n  in       {}",
+            hook.name,
+            hex(frame)
+        );
+        Ok(())
+    }
+
+    /// A packet that the hook passes on as it is.
+    pub fn untouched(
+        &mut self,
+        hook: Hook,
+        device: Device,
+        frame: &[u8],
+        reasons: &[Reason],
+    ) -> Result<()> {
+        self.expect(hook, device, frame, Verdict::Pass, Some(frame), reasons)
+    }
+
+    /// A packet that becomes another one.
+    pub fn becomes(
+        &mut self,
+        hook: Hook,
+        device: Device,
+        frame: &Frame,
+        verdict: Verdict,
+        expected: &Frame,
+    ) -> Result<()> {
+        self.expect(
+            hook,
+            device,
+            &frame.bytes(),
+            verdict,
+            Some(&expected.bytes()),
+            &[],
+        )
+    }
+
+    fn entry(&self, host: Pair) -> BackendEntry {
+        let local = host == self.at.pod_a || host == self.at.pod_b;
+        let here = if local { backend_flags::LOCAL } else { 0 };
+        let members = backend_flags::IN_INTERNAL
+            | backend_flags::IN_EXTERNAL
+            | backend_flags::IN_SHORT_CIRCUIT;
+        BackendEntry {
+            socket: self.backend(host),
+            flags: backend_flags::SERVING | members | here,
+            generation: 1,
+            service: SERVICE,
+        }
+    }
+
+    fn model_protocol(&self) -> model::Protocol {
+        match self.protocol {
+            Protocol::Tcp => model::Protocol::Tcp,
+            Protocol::Udp => model::Protocol::Udp,
+        }
+    }
+
+    fn open<const N: usize>(&mut self, bits: [gate::Bit; N]) -> Result<()> {
+        let gate = &mut self.node.datapath.maps_mut().gate;
+        for bit in bits {
+            let word = gate.get(&bit.word, 0)?;
+            gate.set(bit.word, word | bit.mask, 0)?;
+        }
+        Ok(())
+    }
+}
+
+enum Gate {
+    Service,
+    Backend,
+}
+
+fn gate_address(addr: IpAddr, which: Gate) -> gate::Bit {
+    match (addr, which) {
+        (IpAddr::V4(addr), Gate::Service) => gate::service_addr(&Ip4::from(addr)),
+        (IpAddr::V6(addr), Gate::Service) => gate::service_addr(&Ip6::from(addr)),
+        (IpAddr::V4(addr), Gate::Backend) => gate::backend_addr(&Ip4::from(addr)),
+        (IpAddr::V6(addr), Gate::Backend) => gate::backend_addr(&Ip6::from(addr)),
+    }
+}
+
+fn difference(found: &[u8], expected: &[u8]) -> String {
+    let first = found.iter().zip(expected).position(|(a, b)| a != b);
+    let at = first.unwrap_or(found.len().min(expected.len()));
+    format!(
+        "another packet from byte {at} on\n  out      {}\n  expected {}",
+        hex(found),
+        hex(expected)
+    )
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
