@@ -101,8 +101,8 @@ fn go_on<F: Family, T: Tables<F>>(
     if work.view.ends() && work.flow.state & flow_state::CLOSING == 0 {
         track::close::<F, T>(tables, table, cell, work);
     }
-    if renew {
-        track::refresh::<F, T>(tables, table, now, cell, work);
+    if renew && !track::refresh::<F, T>(tables, table, now, cell, work) {
+        return Decision::Drop(Reason::NoPort);
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.

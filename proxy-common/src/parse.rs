@@ -263,6 +263,10 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         };
         tuple.sport = ports.0;
         tuple.dport = ports.1;
+        // A header that is cut off before its checksum could not be rewritten.
+        if packet.load::<u16>(ip.l4 + csum_offset(ip.proto)).is_none() {
+            return Parsed::Other(Reason::BadHeader);
+        }
         if ip.proto == TCP {
             let Some(f) = packet.load::<u16>(ip.l4 + 12) else {
                 return Parsed::Other(Reason::BadHeader);

@@ -172,11 +172,13 @@ fn finish<F: Family, P: Packet, T: Tables<F>>(
     if forwarded && (view.ip.ttl <= 1 || is_too_big(packet, view, hop.mtu)) {
         return Verdict::SLOW;
     }
-    tables.count_packet(
-        flow.backend,
-        packet.frame_len() - L3 as u32,
-        flow.is_reply(),
-    );
+    // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
+    let bytes = if hook.xdp {
+        view.ip.len
+    } else {
+        packet.frame_len() - L3 as u32
+    };
+    tables.count_packet(flow.backend, bytes, flow.is_reply());
     match rewrite::rewrite::<F, P>(packet, view, &flow.to, forwarded) {
         Some(()) => send(hook, packet, hop, tables.ifindex()),
         None => Verdict::drop(Reason::EditFailed),

@@ -146,8 +146,7 @@ fn claim<F: Family, T: Tables<F>>(
         return fresh;
     };
     work.other = other.get();
-    let own = work.other.to == work.peer.to && work.other.peer_dir == work.peer.peer_dir;
-    if !own {
+    if !is_same(&work.other, &work.peer) {
         if !has_expired(&work.other, work.key.proto(), table, config, now) {
             if fresh {
                 tables.delete_flow(Table::Pending, &work.peer_key);
@@ -181,7 +180,7 @@ pub fn close<F: Family, T: Tables<F>>(
 }
 
 /// Done at a coarse step of time: notes that the flow lives, in both directions, and restores the other
-/// direction's entry if it was evicted.
+/// direction's entry if it was evicted. `false`: by now another flow has the reply's tuple, and this one is over.
 #[inline(always)]
 pub fn refresh<F: Family, T: Tables<F>>(
     tables: &T,
@@ -189,15 +188,34 @@ pub fn refresh<F: Family, T: Tables<F>>(
     now: u32,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
-) {
+) -> bool {
     work.flow.last_seen = now;
-    cell.touch(now);
+    work.peer = work.flow.peer(&work.key);
     if let Some(peer) = tables.flow(table, &work.peer_key) {
-        peer.touch(now);
+        work.other = peer.get();
+        if is_same(&work.other, &work.peer) {
+            peer.touch(now);
+            cell.touch(now);
+            return true;
+        }
     } else {
-        work.peer = work.flow.peer(&work.key);
-        tables.put_flow(table, &work.peer_key, &work.peer, false);
+        let elsewhere = match table {
+            Table::Confirmed => Table::Pending,
+            Table::Pending => Table::Confirmed,
+        };
+        if tables.flow(elsewhere, &work.peer_key).is_none() {
+            cell.touch(now);
+            return tables.put_flow(table, &work.peer_key, &work.peer, true);
+        }
     }
+    tables.delete_flow(table, &work.key);
+    false
+}
+
+/// Are these entries under one key the same connection's?
+#[inline(always)]
+fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
+    one.to == other.to && one.peer_dir == other.peer_dir
 }
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its

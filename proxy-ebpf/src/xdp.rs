@@ -22,17 +22,23 @@ const MAX_OFFSET: usize = 1024;
 struct XdpPacket(*mut xdp_md);
 
 impl XdpPacket {
+    /// Where the packet begins and ends.
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+    fn bounds(&self) -> (usize, usize) {
         // Volatile: kept in a register across branches, LLVM would treat the pointer as the 32 bits that it was
         // loaded from, and the verifier as a number.
         // SAFETY: the context is valid while the program runs.
-        let (data, end) = unsafe {
+        unsafe {
             (
                 core::ptr::read_volatile(&raw const (*self.0).data) as usize,
                 core::ptr::read_volatile(&raw const (*self.0).data_end) as usize,
             )
-        };
+        }
+    }
+
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let (data, end) = self.bounds();
         if offset > MAX_OFFSET {
             return None;
         }
@@ -47,8 +53,8 @@ impl XdpPacket {
 impl Packet for XdpPacket {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
-        // SAFETY: as in `at`.
-        unsafe { (*self.0).data_end - (*self.0).data }
+        let (data, end) = self.bounds();
+        (end - data) as u32
     }
 
     #[inline(always)]
