@@ -172,10 +172,22 @@ impl Vip {
 
     /// Endpoints of the service, with no pod yet.
     pub fn no_endpoints(&self) -> Endpoints {
+        self.no_endpoints_at(PORT)
+    }
+
+    fn no_endpoints_at(&self, port: u16) -> Endpoints {
         Protocol::BOTH
             .into_iter()
             .fold(Endpoints::of(&self.name), |endpoints, protocol| {
-                endpoints.port(port_name(protocol), protocol, PORT)
+                endpoints.port(port_name(protocol), protocol, port)
+            })
+    }
+
+    /// The pods as endpoints at another port than [`PORT`].
+    pub fn endpoints_at(&self, pods: &[&Pod], port: u16) -> Endpoints {
+        pods.iter()
+            .fold(self.no_endpoints_at(port), |endpoints, pod| {
+                endpoints.pod(pod)
             })
     }
 

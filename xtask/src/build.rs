@@ -36,27 +36,36 @@ pub enum Profile {
 /// What a build leaves behind.
 pub struct Artifacts {
     pub object: PathBuf,
+    /// The programs that drive those of `object` for the benchmark.
+    pub driver: PathBuf,
     pub agent: PathBuf,
 }
 
 impl Artifacts {
     /// How the programs of the `tests` package learn the paths.
-    pub fn variables(&self) -> [(&'static str, &Path); 2] {
+    pub fn variables(&self) -> [(&'static str, &Path); 3] {
         [
             ("PORTSIDE_EBPF_OBJECT", &self.object),
+            ("PORTSIDE_BENCH_OBJECT", &self.driver),
             ("PORTSIDE_AGENT", &self.agent),
         ]
     }
 }
 
 pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
-    let object = object(&setup::toolchain()?)?;
+    let toolchain = setup::toolchain()?;
+    say("Building", "the eBPF objects");
+    let object = object(&toolchain, "portside")?;
+    let driver = self::object(&toolchain, "portside-bench")?;
     let agent = agent(&object, profile)?;
-    Ok(Artifacts { object, agent })
+    Ok(Artifacts {
+        object,
+        driver,
+        agent,
+    })
 }
 
-fn object(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
-    say("Building", "the eBPF object");
+fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
     let variable = |suffix| {
         format!(
             "CARGO_TARGET_{}_{suffix}",
@@ -74,7 +83,7 @@ fn object(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
             "--package",
             "proxy-ebpf",
             "--bin",
-            "portside",
+            name,
         ])
         .args([
             "--target",
@@ -98,7 +107,8 @@ fn object(toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
     ] {
         command.env_remove(host_only);
     }
-    let object = cargo::executable(&mut command, "portside").context("building the eBPF object")?;
+    let object = cargo::executable(&mut command, name)
+        .with_context(|| format!("building the eBPF object {name}"))?;
     let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
     object_check::refuse_memory_calls(&bytes)?;
     Ok(object)

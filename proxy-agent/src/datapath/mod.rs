@@ -133,6 +133,16 @@ impl Datapath {
         self.adopted
     }
 
+    /// The XDP program `name`, for whoever wants to call it.
+    pub fn xdp_program(&self, name: &str) -> Result<&aya::programs::ProgramFd> {
+        let program = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("the object has no program {name}"))?;
+        let program: &aya::programs::Xdp = program.try_into()?;
+        Ok(program.fd()?)
+    }
+
     /// Runs the program `name` on one packet, without attaching it.
     pub fn run(&self, name: &str, run: Run<'_>) -> Result<Ran> {
         program::run(&self.ebpf, name, run)

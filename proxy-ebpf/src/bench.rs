@@ -1,0 +1,113 @@
+//! The benchmark's driver: restores the packet and varies its flow before every repeat of a test run, then calls the
+//! program under test.
+//!
+//! BPF_PROG_TEST_RUN does not restore a packet between its repeats: a program that rewrites it would see a stranger
+//! from the second one on.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    allow(dead_code, reason = "the host builds this crate to lint it")
+)]
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::{Array, ProgramArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Words of a frame.
+const WORDS: usize = 20;
+
+/// What to run: the template, and the places of what varies.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Script {
+    pub template: [u32; WORDS],
+    /// The place of the low half of the address that varies, in half words.
+    pub addr_half: u32,
+    /// The place of the port, in half words.
+    pub port_half: u32,
+    /// Flows, a power of two; 0 for one that never comes again.
+    pub flows: u32,
+    /// The number of the next flow.
+    pub next: u32,
+}
+
+#[btf_map]
+static SCRIPT: Array<Script, 1> = Array::new();
+/// Slot 0: the program under test.
+#[btf_map]
+static TARGET: ProgramArray<1> = ProgramArray::new();
+
+/// Restores the packet as the next flow's and calls the target.
+#[xdp]
+pub fn bench_driver(ctx: XdpContext) -> u32 {
+    let Some(script) = SCRIPT.get_ptr_mut(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: test runs of this program do not overlap.
+    let script = unsafe { &mut *script };
+    let number = script.next;
+    script.next = number.wrapping_add(1);
+    let number = if script.flows == 0 {
+        number
+    } else {
+        number & script.flows.wrapping_sub(1)
+    };
+    // The template itself is varied: the verifier follows an index into a map's value, into a packet hardly.
+    // 16,384 ports to an address; both places are below 32 half words.
+    let template = (&raw mut script.template).cast::<u16>();
+    let (addr, port) = (
+        script.addr_half as usize & 31,
+        script.port_half as usize & 31,
+    );
+    // SAFETY: the template has 40 half words.
+    unsafe {
+        core::ptr::write_volatile(template.add(addr), ((number >> 14) as u16).to_be());
+        core::ptr::write_volatile(
+            template.add(port),
+            ((number & 0x3fff) as u16 + 1024).to_be(),
+        );
+    }
+    // SAFETY: the context is valid while the program runs.
+    let (start, end) = unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) };
+    if start + WORDS * 4 > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    let frame = start as *mut u32;
+    let mut i = 0;
+    while i < WORDS {
+        // SAFETY: within the bounds that were checked.
+        unsafe {
+            core::ptr::write_volatile(
+                frame.add(i),
+                core::ptr::read_volatile(&raw const script.template[i]),
+            )
+        };
+        i += 1;
+    }
+    // SAFETY: the array holds XDP programs only.
+    unsafe { TARGET.tail_call(&ctx, 0) };
+    xdp_action::XDP_ABORTED
+}
+
+/// The driver's own cost is that of this target.
+#[xdp]
+pub fn bench_empty(_: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}

@@ -1,0 +1,38 @@
+//! What the datapath costs: each program by itself, and whole paths over veth beside other ways.
+//!
+//! Figures are medians of several runs in one process; compare those of one run only, as machines are noisy.
+
+mod cpu;
+mod frames;
+mod programs;
+mod table;
+mod veth;
+
+use anyhow::Result;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// ns per packet by BPF_PROG_TEST_RUN.
+    Programs,
+    /// Connections and packets over veth.
+    Veth,
+}
+
+pub fn run(parts: &[Part], markdown: bool) -> Result<()> {
+    for part in parts {
+        let tables = match part {
+            Part::Programs => vec![programs::measure()?],
+            Part::Veth => veth::measure()?,
+        };
+        for table in tables {
+            println!("{}", table.render(markdown));
+        }
+    }
+    Ok(())
+}
+
+/// The middle value.
+fn median<T: Copy + PartialOrd>(values: &mut [T]) -> T {
+    values.sort_by(|a, b| a.partial_cmp(b).expect("figures are numbers"));
+    values[values.len() / 2]
+}

@@ -1,0 +1,402 @@
+//! ns per packet of the XDP program, by BPF_PROG_TEST_RUN: the packet is restored and its flow varied before every
+//! repeat by a driver program, whose own cost is subtracted.
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData, ProgramArray};
+use aya::programs::{TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr, Options, Run, Sizes};
+use proxy_common::abi::{
+    Backend, Config, Dir, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef, Macs,
+    Route, Service, TCP, Tuple, UDP, backend_flags, flow_state, gate,
+};
+use proxy_common::addr::{Be16, Ip4, Ip6};
+
+use super::frames::{self, LEN, Varies};
+use super::median;
+use super::table::Table;
+
+/// Runs of each figure; the median counts.
+const RUNS: usize = 7;
+const REPEATS: u32 = 1_000_000;
+const NEW_FLOWS: u32 = 200_000;
+const FLOWS: [u32; 3] = [1, 1024, 65_536];
+
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+/// The device of a test run without a context (loopback).
+const DEVICE: u32 = 1;
+const SERVICE: u32 = 1;
+const BACKEND: u32 = 1;
+
+/// The driver's script; laid out as in proxy-ebpf/src/bench.rs.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Script {
+    template: [u8; LEN],
+    addr_half: u32,
+    port_half: u32,
+    flows: u32,
+    next: u32,
+}
+
+// SAFETY: `repr(C)`, plain integers, no padding.
+unsafe impl Pod for Script {}
+
+/// An address family's part of the measurement.
+trait Family: MapAddr
+where
+    Backend<Self>: Pod,
+{
+    const NAME: &'static str;
+    const IS_V6: bool;
+    /// An address whose low half is `n`.
+    fn numbered(net: u8, n: u16) -> Self;
+    fn bytes(self) -> Vec<u8>;
+    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self>;
+    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()>;
+    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()>;
+}
+
+impl Family for Ip4 {
+    const NAME: &'static str = "IPv4";
+    const IS_V6: bool = false;
+
+    fn numbered(net: u8, n: u16) -> Self {
+        let [a, b] = n.to_be_bytes();
+        [10, net, a, b].into()
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.to_ne_bytes().to_vec()
+    }
+
+    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self> {
+        &mut datapath.maps_mut().v4
+    }
+
+    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
+        Ok(maps.flows.insert(key, flow, 0)?)
+    }
+
+    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
+        Ok(maps.frontends.insert(key, to, 0)?)
+    }
+}
+
+impl Family for Ip6 {
+    const NAME: &'static str = "IPv6";
+    const IS_V6: bool = true;
+
+    fn numbered(net: u8, n: u16) -> Self {
+        let [a, b] = n.to_be_bytes();
+        [0x20, 1, 0x0d, 0xb8, 0, net, 0, 0, 0, 0, 0, 0, 0, 0, a, b].into()
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self> {
+        &mut datapath.maps_mut().v6
+    }
+
+    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
+        Ok(maps.flows.insert(key, flow, 0)?)
+    }
+
+    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
+        Ok(maps.frontends.insert(key, to, 0)?)
+    }
+}
+
+/// The loaded datapath and the driver in front of it.
+struct Bench {
+    datapath: Datapath,
+    driver: Ebpf,
+    script: Array<MapData, Script>,
+    target: ProgramArray<MapData>,
+}
+
+/// Measures every path of both families.
+pub fn measure() -> Result<Table> {
+    let mut table = Table::new(
+        "xdp_uplink, ns per packet (BPF_PROG_TEST_RUN, net of the driver, median of 7)",
+        &["path", "family", "1 flow", "1,024", "65,536"],
+    );
+    let mut bench = Bench::load()?;
+    bench.family::<Ip4>(&mut table)?;
+    bench.family::<Ip6>(&mut table)?;
+    Ok(table)
+}
+
+fn object(variable: &str) -> Result<Vec<u8>> {
+    let path = std::env::var_os(variable)
+        .with_context(|| format!("{variable} is not set: use cargo xtask bench"))?;
+    std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+impl Bench {
+    fn load() -> Result<Self> {
+        let sizes = Sizes {
+            connections: 262_144,
+            ..Sizes::default()
+        };
+        let options = Options {
+            sizes,
+            ..Options::default()
+        };
+        let mut datapath = Datapath::load(&object("PORTSIDE_EBPF_OBJECT")?, &options)?;
+        let never = u32::MAX / 2;
+        // No refresh: a test run is shorter than its step, but the flows are made before.
+        let config = Config {
+            refresh: never,
+            udp_idle: never,
+            ..Config::for_hz(datapath.hz(), 7)
+        };
+        datapath.set_config(&config)?;
+        let mut driver = EbpfLoader::new().load(&object("PORTSIDE_BENCH_OBJECT")?)?;
+        for name in ["bench_driver", "bench_empty"] {
+            program(&mut driver, name)?.load()?;
+        }
+        let mut take = |name: &str| {
+            driver
+                .take_map(name)
+                .with_context(|| format!("the driver has no map {name}"))
+        };
+        let (script, target) = (
+            Array::try_from(take("SCRIPT")?)?,
+            ProgramArray::try_from(take("TARGET")?)?,
+        );
+        Ok(Self {
+            datapath,
+            driver,
+            script,
+            target,
+        })
+    }
+
+    fn family<A: Family>(&mut self, table: &mut Table) -> Result<()>
+    where
+        Backend<A>: Pod,
+    {
+        let [node, vip, pod, stranger] = [1, 2, 3, 4].map(|n| A::numbered(100, n));
+        self.open::<A>(node, vip, pod)?;
+        let established = |proto: u8, tcp: Option<bool>, reply: bool| {
+            let frame = if reply {
+                frames::build(&pod.bytes(), &node.bytes(), 8080, 1024, tcp)
+            } else {
+                frames::build(&A::numbered(1, 0).bytes(), &node.bytes(), 1024, 30_000, tcp)
+            };
+            (proto, frame, reply)
+        };
+        for (name, (proto, frame, reply)) in [
+            (
+                "NodePort to a remote backend, TCP",
+                established(TCP, Some(false), false),
+            ),
+            ("its reply, TCP", established(TCP, Some(false), true)),
+            (
+                "NodePort to a remote backend, UDP",
+                established(UDP, None, false),
+            ),
+            ("its reply, UDP", established(UDP, None, true)),
+        ] {
+            let mut cells = vec![name.to_owned(), A::NAME.to_owned()];
+            for flows in FLOWS {
+                self.establish::<A>(flows, proto, node, pod)?;
+                let varies = if reply {
+                    Varies::Destination
+                } else {
+                    Varies::Source
+                };
+                cells.push(self.net::<A>(&frame, varies, flows, REPEATS, XDP_TX)?);
+            }
+            table.row(cells);
+        }
+        let syn = frames::build(
+            &A::numbered(1, 0).bytes(),
+            &vip.bytes(),
+            1024,
+            80,
+            Some(true),
+        );
+        let mut cells = vec![
+            "a new flow (SYN), every packet".to_owned(),
+            A::NAME.to_owned(),
+        ];
+        cells.push(self.net::<A>(&syn, Varies::Source, 0, NEW_FLOWS, XDP_PASS)?);
+        cells.extend(["-".to_owned(), "-".to_owned()]);
+        table.row(cells);
+        let other = frames::build(
+            &A::numbered(1, 0).bytes(),
+            &stranger.bytes(),
+            1024,
+            443,
+            Some(false),
+        );
+        let mut cells = vec!["not for a service".to_owned(), A::NAME.to_owned()];
+        for flows in FLOWS {
+            cells.push(self.net::<A>(&other, Varies::Source, flows, REPEATS, XDP_PASS)?);
+        }
+        table.row(cells);
+        Ok(())
+    }
+
+    /// A ClusterIP with one local backend, and the gate's bits for it and for the NodePort.
+    fn open<A: Family>(&mut self, node: A, vip: A, pod: A) -> Result<()>
+    where
+        Backend<A>: Pod,
+    {
+        for bit in [
+            gate::service_addr(&vip),
+            gate::node_port(TCP, Be16::new(30_000)),
+            gate::node_port(UDP, Be16::new(30_000)),
+            gate::backend_addr(&pod),
+            gate::backend_port(Be16::new(8080)),
+        ] {
+            let gate = &mut self.datapath.maps_mut().gate;
+            let word = gate.get(&bit.word, 0)?;
+            gate.set(bit.word, word | bit.mask, 0)?;
+        }
+        let one = Extent { base: 0, len: 1 };
+        let service = Service {
+            internal: one,
+            external: one,
+            short_circuit: one,
+            ..Service::default()
+        };
+        let maps = self.datapath.maps_mut();
+        maps.slots.set(0, BACKEND, 0)?;
+        maps.services.insert(SERVICE, service, 0)?;
+        let maps = A::maps(&mut self.datapath);
+        let flags = backend_flags::SERVING | backend_flags::LOCAL | backend_flags::IN_INTERNAL;
+        let backend = Backend {
+            addr: pod,
+            port: Be16::new(8080),
+            flags,
+            generation: 1,
+            service: SERVICE,
+        };
+        maps.backends.set(BACKEND, backend, 0)?;
+        maps.local_addrs.insert(node, 1, 0)?;
+        let to = FrontendRef::new(SERVICE, FrontendKind::ClusterIp).0;
+        A::put_frontend(maps, FrontendKey::new(vip, Be16::new(80), TCP), to)
+    }
+
+    /// Both directions of `flows` full-proxy flows, as the driver numbers them.
+    fn establish<A: Family>(&mut self, flows: u32, proto: u8, node: A, pod: A) -> Result<()>
+    where
+        Backend<A>: Pod,
+    {
+        let now = self.datapath.run("clock", Run::new(&[0; LEN]))?.action;
+        let maps = A::maps(&mut self.datapath);
+        for n in 0..flows {
+            let (low, port) = ((n >> 14) as u16, Be16::new((n & 0x3fff) as u16 + 1024));
+            let client = Tuple {
+                src: A::numbered(1, low),
+                dst: node,
+                sport: port,
+                dport: Be16::new(30_000),
+            };
+            // The reply's destination is numbered, too: as many source addresses as there are client addresses.
+            let behind = Tuple {
+                src: A::numbered(100, low),
+                dst: pod,
+                sport: port,
+                dport: Be16::new(8080),
+            };
+            let reply = Tuple {
+                dst: A::numbered(100, low),
+                ..behind.inverse()
+            };
+            for (key, to, state) in [
+                (client, behind, 0),
+                (reply, client.inverse(), flow_state::REPLY),
+            ] {
+                let flow = Flow {
+                    to,
+                    backend: BACKEND,
+                    generation: 1,
+                    service: SERVICE,
+                    ifindex: DEVICE,
+                    peer_ifindex: DEVICE,
+                    epoch: 1,
+                    macs: Macs::new([2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 2]),
+                    mtu: 1500,
+                    route: Route::Forward as u8,
+                    peer_route: Route::Forward as u8,
+                    peer_dir: Dir::In as u8,
+                    state: state | flow_state::ANSWERED,
+                    last_seen: now,
+                    reserved: 0,
+                };
+                A::put_flow(maps, FlowKey::new(key, proto, Dir::In), flow)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// ns per packet, net of the driver; the program must give `expected` each time it is looked at.
+    fn net<A: Family>(
+        &mut self,
+        frame: &[u8; LEN],
+        varies: Varies,
+        flows: u32,
+        repeats: u32,
+        expected: u32,
+    ) -> Result<String>
+    where
+        Backend<A>: Pod,
+    {
+        let places = frames::places(A::IS_V6, varies);
+        let script = Script {
+            template: *frame,
+            addr_half: places.addr_half,
+            port_half: places.port_half,
+            flows,
+            next: 0,
+        };
+        let mut nets = Vec::new();
+        for run in 0..RUNS {
+            // New flows must stay new from run to run.
+            let next = if flows == 0 { run as u32 * repeats } else { 0 };
+            let script = Script { next, ..script };
+            let empty = program(&mut self.driver, "bench_empty")?
+                .fd()?
+                .try_clone()?;
+            self.target.set(0, &empty, 0)?;
+            let (driver, _) = self.run(&script, repeats)?;
+            self.target
+                .set(0, self.datapath.xdp_program("xdp_uplink")?, 0)?;
+            let (whole, action) = self.run(&script, repeats)?;
+            ensure!(
+                action == expected,
+                "the program gave {action} and not {expected}"
+            );
+            nets.push(whole - driver);
+        }
+        Ok(format!("{:.0}", median(&mut nets)))
+    }
+
+    /// ns per repeat, and the last action.
+    fn run(&mut self, script: &Script, repeat: u32) -> Result<(f64, u32)> {
+        self.script.set(0, script, 0)?;
+        let driver = program(&mut self.driver, "bench_driver")?;
+        let options = TestRunOptions {
+            data_in: Some(&script.template),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = driver.test_run(options).context("running the driver")?;
+        Ok((result.duration.as_nanos() as f64, result.return_value))
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("the driver has no program {name}"))?
+        .try_into()?)
+}

@@ -1,0 +1,31 @@
+//! `cargo xtask bench`: what the datapath costs.
+
+use std::process::ExitCode;
+
+use tests::bench::{self, Part};
+
+fn main() -> ExitCode {
+    let mut markdown = false;
+    let mut parts = Vec::new();
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--markdown" => markdown = true,
+            "programs" => parts.push(Part::Programs),
+            "veth" => parts.push(Part::Veth),
+            _ => {
+                eprintln!("usage: cargo xtask bench [programs] [veth] [--markdown]");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if parts.is_empty() {
+        parts = vec![Part::Programs, Part::Veth];
+    }
+    match bench::run(&parts, markdown) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
