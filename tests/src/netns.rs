@@ -23,7 +23,8 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// A new namespace with its loopback up and IPv6 duplicate address detection off.
+    /// A new namespace with its loopback up and IPv6 duplicate address detection off. An address is tentative for a
+    /// moment even so, and cannot be bound to; who adds one says `nodad`.
     pub fn create(name: String) -> Result<Self> {
         fs::create_dir_all(NETNS_DIR).context("creating the namespace directory")?;
         let path = path_of(&name);

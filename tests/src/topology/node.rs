@@ -132,7 +132,7 @@ impl Node {
         self.netns().ip(&format!(
             "link add {POD_BRIDGE} address {} mtu {} type bridge mcast_snooping 0\n\
              addr add {v4}/24 dev {POD_BRIDGE}\n\
-             addr add {v6}/64 dev {POD_BRIDGE}\n\
+             addr add {v6}/64 dev {POD_BRIDGE} nodad\n\
              link set {POD_BRIDGE} up\n",
             self.bridge_mac, self.pod_mtu
         ))

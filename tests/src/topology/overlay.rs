@@ -24,7 +24,7 @@ impl Overlay {
         host.netns.ip(&format!(
             "link add {DEVICE} address {mac} mtu {mtu} type vxlan id 1 dev eth0 local {} dstport 8472 nolearning\n\
              addr add {}/32 dev {DEVICE}\n\
-             addr add {}/128 dev {DEVICE}\n\
+             addr add {}/128 dev {DEVICE} nodad\n\
              link set {DEVICE} up\n",
             host.ip.v4, own.v4, own.v6
         ))?;

@@ -66,7 +66,7 @@ fn attach_by_routes(node: &Node, pod: &Host, interface: &str) -> Result<()> {
     let (gateway, ip) = (node.gateway(), pod.ip);
     node.netns().ip(&format!(
         "addr add {}/32 dev {interface}\n\
-         addr add {}/128 dev {interface}\n\
+         addr add {}/128 dev {interface} nodad\n\
          link set {interface} up\n\
          route add {}/32 dev {interface}\n\
          route add {}/128 dev {interface}\n",
@@ -74,7 +74,7 @@ fn attach_by_routes(node: &Node, pod: &Host, interface: &str) -> Result<()> {
     ))?;
     pod.netns.ip(&format!(
         "addr add {}/32 dev eth0\n\
-         addr add {}/128 dev eth0\n\
+         addr add {}/128 dev eth0 nodad\n\
          route add {}/32 dev eth0\n\
          route add {}/128 dev eth0\n{}",
         ip.v4,
@@ -93,7 +93,7 @@ fn attach_to_bridge(node: &Node, pod: &Host, interface: &str) -> Result<()> {
     ))?;
     pod.netns.ip(&format!(
         "addr add {}/24 dev eth0\n\
-         addr add {}/64 dev eth0\n{}",
+         addr add {}/64 dev eth0 nodad\n{}",
         pod.ip.v4,
         pod.ip.v6,
         default_routes(node.gateway())

@@ -43,7 +43,7 @@ impl Router {
         self.netns.ip(&format!(
             "link add {bridge} address {mac} type bridge mcast_snooping 0\n\
              addr add {v4}/24 dev {bridge}\n\
-             addr add {v6}/64 dev {bridge}\n\
+             addr add {v6}/64 dev {bridge} nodad\n\
              link set {bridge} up\n"
         ))
     }
@@ -123,7 +123,7 @@ impl Router {
         host.netns.ip(&format!(
             "link set eth0 up\n\
              addr add {}/24 dev eth0\n\
-             addr add {}/64 dev eth0\n\
+             addr add {}/64 dev eth0 nodad\n\
              route add default via {}\n\
              route add default via {}\n",
             ip.v4, ip.v6, gateway.v4, gateway.v6
