@@ -286,7 +286,7 @@ fn options_arrive() -> Result<()> {
 fn web_server() -> Result<()> {
     let topology = Topology::build(&Plan::default())?;
     let pod = topology.nodes[1].add_pod("web")?;
-    let _server = HttpServer::start(&pod, 80)?;
+    let _server = HttpServer::start(&pod, &pod.name, 80)?;
     for family in Family::BOTH {
         let page = http::get(
             &topology.client().netns,

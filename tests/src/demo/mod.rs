@@ -18,17 +18,29 @@ use crate::topology::Host;
 use scene::Scene;
 use traffic::Traffic;
 
-/// How long each scale is kept up under traffic.
-const SCALE_FOR: Duration = Duration::from_millis(1500);
+/// How long a pod that is scaled away goes on serving, as in Kubernetes (where it is 30 seconds).
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long each scale is kept up under traffic after that.
+const SCALE_FOR: Duration = Duration::from_secs(1);
 
 /// Pods at each step of the scaling.
-const SCALES: [usize; 6] = [1, 3, 2, 4, 1, 4];
+const SCALES: [usize; 7] = [1, 3, 2, 4, 1, 4, 2];
 
 /// Runs the demo; with `keep`, leaves the cluster up until Enter or a signal.
 pub fn run(keep: bool) -> Result<()> {
     interrupt::listen()?;
+    let shown = show(keep);
+    if shown.is_err() {
+        // Ctrl-C reaches curl and the agents, too: what they say of it is not the news.
+        interrupt::check()?;
+    }
+    shown
+}
+
+fn show(keep: bool) -> Result<()> {
     heading("Building a cluster of network namespaces");
-    let scene = Scene::build()?;
+    let mut scene = Scene::build()?;
     println!("{}", picture::draw(&scene));
 
     heading("The Service, as the agents read it");
@@ -42,7 +54,7 @@ pub fn run(keep: bool) -> Result<()> {
     }
 
     heading("Scaling the backends up and down under traffic");
-    scale(&scene)?;
+    scale(&mut scene)?;
 
     heading("What the agent of node1 says");
     for command in [
@@ -94,23 +106,26 @@ fn requests(scene: &Scene, family: Family) -> Result<()> {
     Ok(())
 }
 
-fn scale(scene: &Scene) -> Result<()> {
+fn scale(scene: &mut Scene) -> Result<()> {
     let traffic = Traffic::start(scene);
     for pods in SCALES {
         interrupt::check()?;
         scene.scale(pods)?;
+        thread::sleep(GRACE);
+        scene.end_grace(pods);
+        println!("  scaled to {pods}:    {}", traffic.since_last());
         thread::sleep(SCALE_FOR);
-        println!("  {pods} pod(s): {}", traffic.since_last());
+        println!("  with {pods} pod(s):  {}", traffic.since_last());
     }
     let total = traffic.stop();
-    println!("  {total}");
+    println!("  in all:         {total}");
     ensure!(total.requests > 0, "no request was made");
     ensure!(
         total.failures.is_empty(),
         "requests failed while scaling: {:#?}",
         total.failures
     );
-    scene.scale(2)
+    Ok(())
 }
 
 fn heading(text: &str) {

@@ -1,40 +1,56 @@
 //! The cluster as a picture, and the ways into it.
 
+use std::fmt::Write;
+use std::iter::once;
+
 use super::manifest;
 use super::scene::Scene;
+use crate::address::Pair;
+use crate::topology::Host;
 
 /// The topology with its addresses and hooks.
 pub(super) fn draw(scene: &Scene) -> String {
     let topology = &scene.topology;
-    let [node1, node2] = [0, 1].map(|n| topology.nodes[n].host.ip.v4.to_string());
-    let client = topology.client().ip.v4.to_string();
-    let pods = |node: &str| -> String {
-        let on_node = scene.pods().filter(|pod| pod.node == node);
-        on_node
-            .map(|pod| format!("{} {}  ", pod.name, pod.ip.v4))
-            .collect()
-    };
-    format!(
-        "
-  client {client}
-     |
-  router
-     |
-     +-- eth0 node1 {node1:<14} xdp_uplink, tc_uplink_in, tc_uplink_out
-     |     +-- veth  tc_workload_in, tc_workload_out   {}visitor {}
-     |
-     +-- eth0 node2 {node2:<14} the same
-           +-- veth  the same                          {}
+    let mut picture = format!(
+        "\n  {}   outside\n     |\n  router\n",
+        entry(topology.client())
+    );
+    for node in &topology.nodes {
+        let _ = write!(
+            picture,
+            "     |\n     +-- {}   eth0: xdp_uplink, tc_uplink_in, tc_uplink_out\n",
+            entry(&node.host)
+        );
+        let visitor = once(&scene.visitor);
+        for pod in scene
+            .pods()
+            .chain(visitor)
+            .filter(|pod| pod.node == node.name())
+        {
+            let _ = writeln!(
+                picture,
+                "     |     +-- {}   {}: tc_workload_in, tc_workload_out",
+                entry(pod),
+                pod.host_interface
+            );
+        }
+    }
+    let Pair { v4, v6 } = scene.cluster_ip;
+    let (name, port, node_port) = (manifest::NAME, manifest::PORT, manifest::NODE_PORT);
+    picture
+        + &format!(
+            "\n  Service {name}: ClusterIP {v4} and {v6}, port {port}; port {node_port} of both nodes\n"
+        )
+}
 
-  Service {}: ClusterIP {}, {}; NodePort {}
-",
-        pods("node1"),
-        scene.visitor.ip.v4,
-        pods("node2"),
-        manifest::NAME,
-        scene.cluster_ip.v4,
-        scene.cluster_ip.v6,
-        manifest::NODE_PORT,
+fn entry(host: &Host) -> String {
+    let Pair { v4, v6 } = host.ip;
+    // An address takes a width only as text.
+    format!(
+        "{:<8} {:<11} {:<17}",
+        host.name,
+        v4.to_string(),
+        v6.to_string()
     )
 }
 
@@ -44,8 +60,8 @@ pub(super) fn ways_in(scene: &Scene) -> String {
     let node = &topology.nodes[0];
     let agent = scene.agent_command(&["get", "services", "-A"]);
     format!(
-        "  as the outside client    ip netns exec {} curl http://{}:{}
-  as a pod                 ip netns exec {} curl http://{}
+        "  as the outside client    ip netns exec {} curl --silent http://{}:{}
+  as a pod                 ip netns exec {} curl --silent http://{}
   on node1                 nsenter --net=/run/netns/{} ip addr
   what the agent knows     nsenter --net=/run/netns/{} {agent}
   the manifests            {}   (edit them: the agents follow)

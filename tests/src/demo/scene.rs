@@ -18,15 +18,23 @@ use crate::topology::{Host, Plan, Pod, Topology};
 /// The number of pods that can be scaled to.
 const PODS: usize = 4;
 
+const AT_FIRST: usize = 2;
+
 // Dropped in this order: agents before what they serve, the topology last.
 pub(super) struct Scene {
     _agents: Vec<Agent>,
-    backends: Vec<(HttpServer, Pod)>,
+    backends: Vec<Backend>,
     /// A pod that only asks.
     pub visitor: Pod,
     pub manifests: Manifests,
     pub cluster_ip: Pair,
     pub topology: Topology,
+}
+
+struct Backend {
+    /// None while the pod is scaled away.
+    server: Option<HttpServer>,
+    pod: Pod,
 }
 
 impl Scene {
@@ -37,7 +45,7 @@ impl Scene {
             .map(|n| {
                 let pod = topology.nodes[n % topology.nodes.len()]
                     .add_pod(&format!("np-pod-{}", n + 1))?;
-                Ok((HttpServer::start(&pod, manifest::PORT)?, pod))
+                Ok(Backend { server: None, pod })
             })
             .collect::<Result<Vec<_>>>()?;
         let manifests = Manifests::create(&topology.run)?;
@@ -52,7 +60,7 @@ impl Scene {
             cluster_ip,
             topology,
         };
-        scene.scale(2)?;
+        scene.scale(AT_FIRST)?;
         scene._agents = scene
             .topology
             .nodes
@@ -67,12 +75,18 @@ impl Scene {
     }
 
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.backends.iter().map(|(_, pod)| pod)
+        self.backends.iter().map(|backend| &backend.pod)
     }
 
-    /// Makes the first `pods` pods the service's endpoints. The others stop getting new connections; they serve
-    /// those that they have, as within a pod's termination grace.
-    pub fn scale(&self, pods: usize) -> Result<()> {
+    /// Makes the first `pods` pods the service's endpoints, with servers that listen already. The servers of the
+    /// others go on until [`Self::end_grace`].
+    pub fn scale(&mut self, pods: usize) -> Result<()> {
+        for Backend { server, pod } in &mut self.backends[..pods] {
+            if server.is_none() {
+                let name = format!("{} on {}", pod.name, pod.node);
+                *server = Some(HttpServer::start(pod, &name, manifest::PORT)?);
+            }
+        }
         let none =
             Endpoints::of(manifest::NAME).port(manifest::PORT_NAME, Protocol::Tcp, manifest::PORT);
         self.manifests.apply_endpoints(
@@ -81,6 +95,13 @@ impl Scene {
                 .take(pods)
                 .fold(none, |endpoints, pod| endpoints.pod(pod)),
         )
+    }
+
+    /// The termination grace is over for all pods but the first `pods`: their servers refuse new connections.
+    pub fn end_grace(&mut self, pods: usize) {
+        for backend in &mut self.backends[pods..] {
+            backend.server = None;
+        }
     }
 
     /// Asks with `curl` from a host's namespace.

@@ -13,15 +13,17 @@ use crate::topology::Host;
 
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Answers every request with `<name> saw <client address>`.
+/// Answers every request with `<name> saw <client address>`. Dropped, it takes no more connections; those that it has
+/// are served to their end.
 pub struct HttpServer {
     _listeners: Vec<Listener>,
 }
 
 impl HttpServer {
-    pub fn start(host: &Host, port: u16) -> Result<Self> {
+    /// `name` is what it calls itself.
+    pub fn start(host: &Host, name: &str, port: u16) -> Result<Self> {
         let serve = |family| {
-            let name = host.name.clone();
+            let name = name.to_owned();
             let at = SocketAddr::new(host.ip.of(family), port);
             Listener::start(&host.netns, at, move |stream, client| {
                 // An error here is the client's end of the connection, and the client reports it.
