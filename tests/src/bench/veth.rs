@@ -76,7 +76,7 @@ pub fn measure() -> Result<Vec<Table>> {
 impl Way {
     fn build(name: &'static str, uplink: Uplink, with_agents: bool) -> Result<Self> {
         let cluster = Cluster::build(&Plan::default(), uplink)?;
-        let servers = ["p1", "p2"].map(|pod| HttpServer::start(cluster.pod(pod), WEB));
+        let servers = ["p1", "p2"].map(|pod| HttpServer::start(cluster.pod(pod), pod, WEB));
         let target = if with_agents {
             let [local, remote] = ["p1", "p2"].map(|pod| publish(&cluster, cluster.pod(pod)));
             cluster.start_agents()?;
