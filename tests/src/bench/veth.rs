@@ -164,16 +164,42 @@ fn rules([local, remote]: [String; 2]) -> String {
     let [a, b] = RULE_PORTS;
     format!(
         "table ip bench {{
-            map nodeports {{ type inet_proto . inet_service : verdict; elements = {{
-                tcp . {a} : goto svc-1, tcp . {b} : goto svc-2, udp . {a} : goto svc-1, udp . {b} : goto svc-2 }} }}
-            chain ep-1 {{ ip saddr {local} meta mark set mark or 0x4000; meta l4proto {{ tcp, udp }} dnat to {local}:{WEB} }}
-            chain ep-2 {{ ip saddr {remote} meta mark set mark or 0x4000; meta l4proto {{ tcp, udp }} dnat to {remote}:{WEB} }}
-            chain svc-1 {{ meta mark set mark or 0x4000; numgen random mod 1 vmap {{ 0 : goto ep-1 }} }}
-            chain svc-2 {{ meta mark set mark or 0x4000; numgen random mod 1 vmap {{ 0 : goto ep-2 }} }}
-            chain services {{ fib daddr type local meta l4proto . th dport vmap @nodeports }}
-            chain prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
-            chain output {{ type nat hook output priority -100; jump services; }}
-            chain postrouting {{ type nat hook postrouting priority srcnat; mark and 0x4000 != 0 masquerade fully-random; }}
+            chain ep-1 {{
+                ip saddr {local} meta mark set mark or 0x4000
+                meta l4proto {{ tcp, udp }} dnat to {local}:{WEB}
+            }}
+            chain ep-2 {{
+                ip saddr {remote} meta mark set mark or 0x4000
+                meta l4proto {{ tcp, udp }} dnat to {remote}:{WEB}
+            }}
+            chain svc-1 {{
+                meta mark set mark or 0x4000
+                numgen random mod 1 vmap {{ 0 : goto ep-1 }}
+            }}
+            chain svc-2 {{
+                meta mark set mark or 0x4000
+                numgen random mod 1 vmap {{ 0 : goto ep-2 }}
+            }}
+            map nodeports {{
+                type inet_proto . inet_service : verdict
+                elements = {{ tcp . {a} : goto svc-1, tcp . {b} : goto svc-2,
+                             udp . {a} : goto svc-1, udp . {b} : goto svc-2 }}
+            }}
+            chain services {{
+                fib daddr type local meta l4proto . th dport vmap @nodeports
+            }}
+            chain prerouting {{
+                type nat hook prerouting priority dstnat; policy accept;
+                jump services
+            }}
+            chain output {{
+                type nat hook output priority -100; policy accept;
+                jump services
+            }}
+            chain postrouting {{
+                type nat hook postrouting priority srcnat; policy accept;
+                meta mark and 0x4000 != 0 masquerade fully-random
+            }}
         }}\n"
     )
 }
