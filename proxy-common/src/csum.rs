@@ -38,9 +38,22 @@ impl Diff {
         Self(self.0 + other.0)
     }
 
+    /// The change in 16 bits, as a flow keeps it.
+    #[inline(always)]
+    pub fn folded(self) -> u16 {
+        fold(self.0)
+    }
+
+    /// From [`Self::folded`]. The complement is the opposite change.
+    #[inline(always)]
+    pub fn from_folded(sum: u16) -> Self {
+        Self(sum as u64)
+    }
+
     #[inline(always)]
     pub fn is_none(self) -> bool {
-        self.0 == 0
+        // Both of one's complement's zeroes.
+        self.0 == 0 || self.0 == 0xffff
     }
 
     /// As the 32-bit difference that the kernel's `bpf_l4_csum_replace` takes.
@@ -137,6 +150,17 @@ mod tests {
             // 0x0000 and 0xffff are the same number; a non-zero sum never gives 0xffff in full.
             let norm = |c: u16| if c == 0xffff { 0 } else { c };
             proptest::prop_assert_eq!(norm(after), norm(full(&words)));
+        }
+
+        #[test]
+        fn a_folded_change_applies_alike_and_its_complement_takes_it_back(old in 0u32.., new in 0u32.., field in 0u16..) {
+            let norm = |c: u16| if c == 0xffff { 0 } else { c };
+            let change = Diff::default().word(old, new);
+            let kept = change.folded();
+            proptest::prop_assert_eq!(norm(Diff::from_folded(kept).apply(field)), norm(change.apply(field)));
+            let back = Diff::from_folded(!kept).apply(change.apply(field));
+            proptest::prop_assert_eq!(norm(back), norm(field));
+            proptest::prop_assert_eq!(Diff::from_folded(kept).is_none(), norm(kept) == 0);
         }
     }
 }

@@ -177,6 +177,9 @@ fn begin<F: Family, T: Tables<F>>(
         peer_route: way.reply_route as u8,
         peer_dir: way.reply_dir as u8,
         state: 0,
+        // `track::reserve` settles the port and fills these in.
+        addr_change: 0,
+        port_change: 0,
         reserved: 0,
     };
     match track::reserve::<F, T>(tables, config, now, work) {

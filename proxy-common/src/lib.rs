@@ -4,8 +4,9 @@
 //! traits: [`packet::Packet`] (load and store bytes) and [`tables::Tables`] (map look-ups). The same code
 //! runs in XDP, in TC, and in host tests.
 //!
-//! A packet's way: [`parse`] -> [`decide`] (over [`select`] and [`track`]) -> [`rewrite`] or [`answer`] ->
-//! one [`verdict::Verdict`], which the hook turns into its action.
+//! A packet's way: [`fast`], which carries established flows and lets strangers pass; what it leaves takes the whole way
+//! in [`slow`]: [`parse`] -> [`decide`] (over [`select`] and [`track`]) -> [`send`] by [`rewrite`], or [`answer`]. The
+//! end is one [`verdict::Verdict`], which the hook turns into its action.
 #![cfg_attr(not(test), no_std)]
 
 pub mod abi;
@@ -14,6 +15,7 @@ pub mod answer;
 pub mod classify;
 pub mod csum;
 pub mod decide;
+pub mod fast;
 pub mod fragment;
 pub mod hook;
 pub mod icmp;
@@ -22,8 +24,9 @@ pub mod parse;
 pub mod path;
 pub mod reason;
 pub mod rewrite;
-pub mod run;
 pub mod select;
+pub mod send;
+pub mod slow;
 pub mod tables;
 pub mod track;
 pub mod verdict;

@@ -1,5 +1,7 @@
 //! A packet as the core sees it: bytes at offsets from the start of the Ethernet header.
 
+use core::marker::PhantomData;
+
 /// Plain data that can be read from and written to a packet as it lies there.
 ///
 /// # Safety
@@ -44,16 +46,114 @@ pub struct L4Change {
     pub zero_is_none: bool,
 }
 
-/// Access to one packet. All offsets and lengths are in bytes.
-pub trait Packet {
-    /// Length of the frame.
-    fn frame_len(&self) -> u32;
+/// Reads a value where it lies.
+///
+/// # Safety
+/// `at` is valid for reads of a `T`, at any alignment.
+#[inline(always)]
+unsafe fn read<T: Wire>(at: *const T) -> T {
+    if cfg!(target_arch = "bpf") {
+        // SAFETY: the caller's. BPF on every supported machine takes loads of any alignment, and an unaligned read
+        // would be compiled to single bytes.
+        unsafe { *at }
+    } else {
+        // SAFETY: the caller's.
+        unsafe { at.read_unaligned() }
+    }
+}
+
+/// Writes a value where it is to lie.
+///
+/// # Safety
+/// `at` is valid for writes of a `T`, at any alignment.
+#[inline(always)]
+unsafe fn write<T: Wire>(at: *mut T, value: T) {
+    if cfg!(target_arch = "bpf") {
+        // SAFETY: the caller's; as in `read`.
+        unsafe { *at = value }
+    } else {
+        // SAFETY: the caller's.
+        unsafe { at.write_unaligned(value) }
+    }
+}
+
+/// The first bytes of a frame, whose bounds were checked all at once. At an offset that the compiler knows, `load` and
+/// `store` are one instruction each.
+pub struct Head<'a> {
+    start: *mut u8,
+    len: usize,
+    life: PhantomData<&'a mut [u8]>,
+}
+
+impl Head<'_> {
+    /// # Safety
+    /// The `len` bytes at `start` are valid for reads and writes as long as the head lives.
+    #[inline(always)]
+    pub unsafe fn new(start: *mut u8, len: usize) -> Self {
+        Self {
+            start,
+            len,
+            life: PhantomData,
+        }
+    }
 
     /// Reads a value; `None` past the end.
-    fn load<T: Wire>(&self, offset: usize) -> Option<T>;
+    #[inline(always)]
+    pub fn load<T: Wire>(&self, offset: usize) -> Option<T> {
+        if offset + size_of::<T>() > self.len {
+            return None;
+        }
+        // SAFETY: within the bytes that `new` was given.
+        Some(unsafe { read(self.start.add(offset).cast()) })
+    }
 
     /// Writes a value; `None` past the end.
-    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()>;
+    #[inline(always)]
+    pub fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
+        if offset + size_of::<T>() > self.len {
+            return None;
+        }
+        // SAFETY: within the bytes that `new` was given.
+        unsafe { write(self.start.add(offset).cast(), value) };
+        Some(())
+    }
+}
+
+/// The bytes of one packet. All offsets and lengths are in bytes.
+pub trait Bytes {
+    /// Where `len` bytes from `offset` on lie, valid for reads and writes; `None` past the end.
+    fn at(&self, offset: usize, len: usize) -> Option<*mut u8>;
+
+    /// Reads a value; `None` past the end.
+    #[inline(always)]
+    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
+        let at = self.at(offset, size_of::<T>())?;
+        // SAFETY: `at` checked the bounds.
+        Some(unsafe { read(at.cast()) })
+    }
+
+    /// Writes a value; `None` past the end.
+    #[inline(always)]
+    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
+        let at = self.at(offset, size_of::<T>())?;
+        // SAFETY: `at` checked the bounds.
+        unsafe { write(at.cast(), value) };
+        Some(())
+    }
+
+    /// The first `len` bytes; `None` if the packet is shorter.
+    #[inline(always)]
+    fn head(&mut self, len: usize) -> Option<Head<'_>> {
+        let at = self.at(0, len)?;
+        // SAFETY: `at` checked the bounds; the head borrows the packet, so that nothing moves the bytes meanwhile.
+        Some(unsafe { Head::new(at, len) })
+    }
+}
+
+/// One packet, with what a hook's kind of buffer knows of it beyond its bytes.
+pub trait Packet: Bytes {
+    /// Length of the frame.
+    fn frame_len(&self) -> u32;
 
     /// Brings the transport checksum at `offset` in line with `change`, whatever offload state it is in.
     fn fix_l4<F: crate::addr::Family>(&mut self, offset: usize, change: L4Change) -> Option<()>;

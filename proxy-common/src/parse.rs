@@ -5,7 +5,7 @@
 use crate::{
     abi::{TCP, Tuple, UDP},
     addr::{Addr, Be16, Family, Ip4, Ip6, V4, V6},
-    packet::{Be16Pair, Packet},
+    packet::{Be16Pair, Head, Packet},
     reason::Reason,
 };
 
@@ -102,8 +102,15 @@ pub trait ParseIp: Family {
     /// Reads the header at `offset`.
     fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Self::Addr>, Reason>;
 
+    /// Reads the header at [`L3`] of a packet that is not fragmented and has no options; `None` for others. What is
+    /// an extension is for the caller to judge.
+    fn plain(head: &Head<'_>) -> Option<Ip<Self::Addr>>;
+
     /// Is this ICMP type an error about another packet?
     fn is_icmp_error(kind: u8) -> bool;
+
+    /// Is this a header between the IP header and the transport's?
+    fn is_extension(proto: u8) -> bool;
 }
 
 impl ParseIp for V4 {
@@ -144,9 +151,34 @@ impl ParseIp for V4 {
     }
 
     #[inline(always)]
+    fn plain(head: &Head<'_>) -> Option<Ip<Ip4>> {
+        let [b0, b1] = [head.load::<u32>(L3)?, head.load::<u32>(L3 + 4)?].map(u32::to_ne_bytes);
+        // Version 4 and five words of header; neither "more fragments" nor an offset.
+        if b0[0] != 0x45 || u16::from_be_bytes([b1[2], b1[3]]) & 0x3fff != 0 {
+            return None;
+        }
+        let [ttl, proto] = head.load::<u16>(L3 + 8)?.to_ne_bytes();
+        Some(Ip {
+            src: head.load(L3 + Self::SRC_OFFSET)?,
+            dst: head.load(L3 + Self::DST_OFFSET)?,
+            proto,
+            l4: L3 + Self::HEADER_LEN,
+            len: u16::from_be_bytes([b0[2], b0[3]]) as u32,
+            part: Part::Whole,
+            datagram: 0,
+            ttl,
+        })
+    }
+
+    #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
         // RFC 792: destination unreachable, source quench (dead), time exceeded, parameter problem.
         matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn is_extension(_: u8) -> bool {
+        false
     }
 }
 
@@ -212,16 +244,40 @@ impl ParseIp for V6 {
             }
             n += 1;
         }
-        match ip.proto {
-            0 | 43 | 44 | 60 => Err(Reason::Extension),
-            _ => Ok(ip),
+        if Self::is_extension(ip.proto) {
+            return Err(Reason::Extension);
         }
+        Ok(ip)
+    }
+
+    #[inline(always)]
+    fn plain(head: &Head<'_>) -> Option<Ip<Ip6>> {
+        if head.load::<u16>(L3)?.to_ne_bytes()[0] >> 4 != 6 {
+            return None;
+        }
+        let [l0, l1, proto, ttl] = head.load::<u32>(L3 + 4)?.to_ne_bytes();
+        Some(Ip {
+            src: head.load(L3 + Self::SRC_OFFSET)?,
+            dst: head.load(L3 + Self::DST_OFFSET)?,
+            proto,
+            l4: L3 + Self::HEADER_LEN,
+            len: Self::HEADER_LEN as u32 + u16::from_be_bytes([l0, l1]) as u32,
+            part: Part::Whole,
+            datagram: 0,
+            ttl,
+        })
     }
 
     #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
         // RFC 4443: error messages have types below 128; 1..4 are defined.
         matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn is_extension(proto: u8) -> bool {
+        // Hop-by-hop, routing, fragment, destination options.
+        matches!(proto, 0 | 43 | 44 | 60)
     }
 }
 

@@ -1,10 +1,13 @@
-//! Writing a decided tuple into the packet, checksums included.
+//! The rewrite: addresses, ports, hop limit, and the checksums that cover them.
+//!
+//! In: a packet, and the flow that says what its tuple becomes. How that changes the sums stands in the flow, so that
+//! no packet of it is summed again.
 
 use crate::{
-    abi::{Tuple, UDP},
+    abi::{Flow, UDP},
     addr::{Family, V4},
     csum::Diff,
-    packet::{Be16Pair, L4Change, Packet},
+    packet::{Be16Pair, Head, L4Change, Packet},
     parse::{L3, View, csum_offset},
 };
 
@@ -17,33 +20,28 @@ pub const IP4_CSUM: usize = 10;
 pub fn rewrite<F: Family, P: Packet>(
     packet: &mut P,
     view: &View<F::Addr>,
-    to: &Tuple<F::Addr>,
+    flow: &Flow<F::Addr>,
     forwarded: bool,
 ) -> Option<()> {
-    let from = &view.tuple;
-    let addrs = Diff::default()
-        .addr(&from.src, &to.src)
-        .addr(&from.dst, &to.dst);
-    packet.store(L3 + F::SRC_OFFSET, to.src)?;
-    packet.store(L3 + F::DST_OFFSET, to.dst)?;
+    let addrs = Diff::from_folded(flow.addr_change);
+    let mut head = packet.head(L3 + F::HEADER_LEN)?;
+    head.store(L3 + F::SRC_OFFSET, flow.to.src)?;
+    head.store(L3 + F::DST_OFFSET, flow.to.dst)?;
     let mut header = addrs;
     if forwarded {
-        header = header.and(count_down::<F, P>(packet, view.ip.ttl)?);
+        header = header.and(count_down::<F>(&mut head, view.ip.ttl)?);
     }
     if F::ETHERTYPE == V4::ETHERTYPE {
-        let sum: u16 = packet.load(L3 + IP4_CSUM)?;
-        packet.store(L3 + IP4_CSUM, header.apply(sum))?;
+        let sum: u16 = head.load(L3 + IP4_CSUM)?;
+        head.store(L3 + IP4_CSUM, header.apply(sum))?;
     }
     if !view.has_ports() {
         return Some(());
     }
-    packet.store(view.ip.l4, Be16Pair(to.sport, to.dport))?;
-    let ports = Diff::default()
-        .half(from.sport.0, to.sport.0)
-        .half(from.dport.0, to.dport.0);
+    packet.store(view.ip.l4, Be16Pair(flow.to.sport, flow.to.dport))?;
     let change = L4Change {
         pseudo: addrs,
-        data: ports,
+        data: Diff::from_folded(flow.port_change),
         zero_is_none: view.ip.proto == UDP,
     };
     packet.fix_l4::<F>(view.ip.l4 + csum_offset(view.ip.proto), change)
@@ -51,10 +49,10 @@ pub fn rewrite<F: Family, P: Packet>(
 
 /// Counts the hop limit down by one; gives the change of the IPv4 header's sum.
 #[inline(always)]
-fn count_down<F: Family, P: Packet>(packet: &mut P, ttl: u8) -> Option<Diff> {
+fn count_down<F: Family>(head: &mut Head<'_>, ttl: u8) -> Option<Diff> {
     // The hop limit and its neighbour, the protocol: TTL first in IPv4, last in IPv6.
     let at = if F::IS_V6 { L3 + 6 } else { L3 + 8 };
-    let old: u16 = packet.load(at)?;
+    let old: u16 = head.load(at)?;
     let [first, second] = old.to_ne_bytes();
     let less = ttl.wrapping_sub(1);
     let new = u16::from_ne_bytes(if F::IS_V6 {
@@ -62,6 +60,6 @@ fn count_down<F: Family, P: Packet>(packet: &mut P, ttl: u8) -> Option<Diff> {
     } else {
         [less, second]
     });
-    packet.store(at, new)?;
+    head.store(at, new)?;
     Some(Diff::default().half(old, new))
 }

@@ -99,6 +99,7 @@ pub fn reserve<F: Family, T: Tables<F>>(
     now: u32,
     work: &mut Work<F::Addr>,
 ) -> Result<(), Refusal> {
+    work.flow.note_changes(&work.key.tuple);
     work.peer = work.flow.peer(&work.key);
     find_peer(work);
     let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
@@ -109,6 +110,8 @@ pub fn reserve<F: Family, T: Tables<F>>(
         if tries != 0 {
             let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
             work.flow.to.sport = port;
+            work.flow.note_port_change(&work.key.tuple);
+            work.peer.port_change = !work.flow.port_change;
             work.peer_key.tuple.dport = port;
         }
         if claim::<F, T>(tables, config, now, work) {

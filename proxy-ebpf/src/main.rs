@@ -8,6 +8,7 @@
 
 #[macro_use]
 mod maps;
+mod frame;
 mod tables;
 mod tc;
 mod xdp;

@@ -1,6 +1,10 @@
 //! TC: the packet as a socket buffer, with its offloads.
 
-use crate::{maps, tables::Kernel};
+use crate::{
+    frame::{Context, Frame},
+    maps,
+    tables::Kernel,
+};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT},
     helpers::generated::{
@@ -14,18 +18,15 @@ use proxy_common::{
     abi::slow_index,
     addr::{Family, V4, V6},
     answer::AnswerIp,
+    fast::fast,
     hook::Hook,
-    packet::{L4Change, Packet, Wire},
+    packet::{Bytes, L4Change, Packet},
     parse::{ParseIp, ethertype},
-    run::{fast, slow},
+    slow::slow,
     tables::Tables,
     verdict::{Action, Verdict},
     work::Work,
 };
-
-/// Headers end well before this; a bound that the verifier can see. Not near a power of two: 7.2 clips the sum of an
-/// offset and a size to the mask that it keeps of them.
-const MAX_OFFSET: usize = 1280;
 
 /// Bytes that are brought into the linear part: Ethernet, IPv6 with an extension, ICMP and a quoted packet.
 const HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
@@ -34,45 +35,29 @@ const HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
 /// checksum cancels out in a complete sum over the packet.
 const BPF_F_IPV6: u64 = 1 << 7;
 
-struct TcPacket(*mut __sk_buff);
-
-impl TcPacket {
-    /// The packet, with its headers in the linear part.
+impl Context for __sk_buff {
     #[inline(always)]
-    fn new(skb: *mut __sk_buff) -> Self {
-        // SAFETY: the context is valid while the program runs.
-        unsafe {
-            let len = (*skb).len;
-            let wanted = if len < HEADERS { len } else { HEADERS };
-            if ((*skb).data as usize) + wanted as usize > (*skb).data_end as usize {
-                // Failing that, the packet reads as cut off and goes on untouched.
-                bpf_skb_pull_data(skb, wanted);
-            }
-        }
-        Self(skb)
+    fn bounds(&self) -> (*const u32, *const u32) {
+        (&raw const self.data, &raw const self.data_end)
     }
+}
 
-    #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        // Volatile: kept in a register across branches, LLVM would treat the pointer as the 32 bits that it was
-        // loaded from, and the verifier as a number.
-        // SAFETY: the context is valid while the program runs.
-        let (data, end) = unsafe {
-            (
-                core::ptr::read_volatile(&raw const (*self.0).data) as usize,
-                core::ptr::read_volatile(&raw const (*self.0).data_end) as usize,
-            )
-        };
-        if offset > MAX_OFFSET {
-            return None;
+/// The packet, with its headers in the linear part.
+#[inline(always)]
+fn frame(skb: *mut __sk_buff) -> Frame<__sk_buff> {
+    // SAFETY: the context is valid while the program runs.
+    unsafe {
+        let len = (*skb).len;
+        let wanted = if len < HEADERS { len } else { HEADERS };
+        if ((*skb).data as usize) + wanted as usize > (*skb).data_end as usize {
+            // Failing that, the packet reads as cut off and goes on untouched.
+            bpf_skb_pull_data(skb, wanted);
         }
-        let start = data + offset;
-        if start + size_of::<T>() > end {
-            return None;
-        }
-        Some(start as *mut T)
     }
+    Frame(skb)
+}
 
+impl Frame<__sk_buff> {
     #[inline(always)]
     fn l4_replace(&mut self, offset: usize, diff: u64, flags: u64) -> i64 {
         // SAFETY: the helper checks the offset; size 0 in the flags says that `to` is a difference.
@@ -80,24 +65,11 @@ impl TcPacket {
     }
 }
 
-impl Packet for TcPacket {
+impl Packet for Frame<__sk_buff> {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         // SAFETY: as in `at`.
         unsafe { (*self.0).len }
-    }
-
-    #[inline(always)]
-    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
-        // SAFETY: `at` checked the bounds. BPF on every supported machine takes loads of any alignment, and an
-        // unaligned read would be compiled to single bytes.
-        self.at::<T>(offset).map(|p| unsafe { *p })
-    }
-
-    #[inline(always)]
-    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
-        // SAFETY: as in `load`.
-        self.at::<T>(offset).map(|p| unsafe { *p = value })
     }
 
     #[inline(always)]
@@ -171,7 +143,7 @@ fn tables(skb: *mut __sk_buff) -> Kernel {
 #[inline(always)]
 fn enter(hook: Hook, ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    let mut packet = TcPacket::new(skb);
+    let mut packet = frame(skb);
     let verdict = fast(hook, &mut packet, &tables(skb));
     if verdict.action == Action::Slow {
         let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
@@ -195,7 +167,7 @@ where
     let skb = ctx.skb.skb;
     match work {
         Some(work) => act(
-            slow::<F, _, _>(hook, &mut TcPacket::new(skb), &tables(skb), work),
+            slow::<F, _, _>(hook, &mut frame(skb), &tables(skb), work),
             skb,
         ),
         None => TC_ACT_UNSPEC,

@@ -1,6 +1,10 @@
 //! XDP: the packet as raw frame bytes, before the kernel has looked at it.
 
-use crate::{maps, tables::Kernel};
+use crate::{
+    frame::{Context, Frame},
+    maps,
+    tables::Kernel,
+};
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     macros::xdp,
@@ -9,83 +13,44 @@ use aya_ebpf::{
 use proxy_common::{
     abi::slow_index,
     addr::{Family, V4, V6},
+    fast::fast,
     hook::Hook,
-    packet::{L4Change, Packet, Wire},
+    packet::{Bytes, L4Change, Packet},
     parse::ethertype,
-    run::{fast, slow},
+    slow::slow,
     verdict::{Action, Verdict},
 };
 
-/// Headers end well before this; a bound that the verifier can see. Not near a power of two: 7.2 clips the sum of an
-/// offset and a size to the mask that it keeps of them.
-const MAX_OFFSET: usize = 1280;
-
-struct XdpPacket(*mut xdp_md);
-
-impl XdpPacket {
-    /// Where the packet begins and ends.
+impl Context for xdp_md {
     #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
-        // Volatile: kept in a register across branches, LLVM would treat the pointer as the 32 bits that it was
-        // loaded from, and the verifier as a number.
-        // SAFETY: the context is valid while the program runs.
-        unsafe {
-            (
-                core::ptr::read_volatile(&raw const (*self.0).data) as usize,
-                core::ptr::read_volatile(&raw const (*self.0).data_end) as usize,
-            )
-        }
-    }
-
-    #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let (data, end) = self.bounds();
-        if offset > MAX_OFFSET {
-            return None;
-        }
-        let start = data + offset;
-        if start + size_of::<T>() > end {
-            return None;
-        }
-        Some(start as *mut T)
+    fn bounds(&self) -> (*const u32, *const u32) {
+        (&raw const self.data, &raw const self.data_end)
     }
 }
 
-impl Packet for XdpPacket {
+impl Packet for Frame<xdp_md> {
     #[inline(always)]
     fn frame_len(&self) -> u32 {
-        let (data, end) = self.bounds();
-        (end - data) as u32
-    }
-
-    #[inline(always)]
-    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
-        // SAFETY: `at` checked the bounds. BPF on every supported machine takes loads of any alignment, and an
-        // unaligned read would be compiled to single bytes.
-        self.at::<T>(offset).map(|p| unsafe { *p })
-    }
-
-    #[inline(always)]
-    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
-        // SAFETY: as in `load`.
-        self.at::<T>(offset).map(|p| unsafe { *p = value })
+        self.len()
     }
 
     #[inline(always)]
     fn fix_l4<F: Family>(&mut self, offset: usize, change: L4Change) -> Option<()> {
-        let old: u16 = self.load(offset)?;
-        if change.zero_is_none && old == 0 {
-            return Some(());
-        }
-        let new = change.pseudo.and(change.data).apply(old);
-        self.store(
-            offset,
-            if change.zero_is_none && new == 0 {
+        let field: *mut u16 = self.at(offset, 2)?.cast();
+        // SAFETY: `at` checked the bounds.
+        unsafe {
+            let old = *field;
+            if change.zero_is_none && old == 0 {
+                return Some(());
+            }
+            let new = change.pseudo.and(change.data).apply(old);
+            *field = if change.zero_is_none && new == 0 {
                 0xffff
             } else {
                 new
-            },
-        )
+            };
+        }
+        Some(())
     }
 
     #[inline(always)]
@@ -133,7 +98,7 @@ fn tables(ctx: &XdpContext) -> Kernel {
 #[xdp]
 pub fn xdp_uplink(ctx: XdpContext) -> u32 {
     let hook = Hook::XDP_UPLINK;
-    let mut packet = XdpPacket(ctx.ctx);
+    let mut packet = Frame(ctx.ctx);
     let verdict = fast(hook, &mut packet, &tables(&ctx));
     if verdict.action == Action::Slow {
         let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
@@ -151,7 +116,7 @@ pub fn xdp_uplink_slow4(ctx: XdpContext) -> u32 {
     };
     act(slow::<V4, _, _>(
         Hook::XDP_UPLINK,
-        &mut XdpPacket(ctx.ctx),
+        &mut Frame(ctx.ctx),
         &tables(&ctx),
         work,
     ))
@@ -164,7 +129,7 @@ pub fn xdp_uplink_slow6(ctx: XdpContext) -> u32 {
     };
     act(slow::<V6, _, _>(
         Hook::XDP_UPLINK,
-        &mut XdpPacket(ctx.ctx),
+        &mut Frame(ctx.ctx),
         &tables(&ctx),
         work,
     ))

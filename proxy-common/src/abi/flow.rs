@@ -4,7 +4,10 @@
 //! hook that rewrites them. Each entry holds the whole rewrite. The two mirror each other: the key of one is
 //! the inverse of the rewritten tuple of the other, so that either can be rebuilt from its peer.
 
-use crate::addr::{Addr, Be16};
+use crate::{
+    addr::{Addr, Be16},
+    csum::Diff,
+};
 
 /// Which way a packet crosses the hook. It is part of the key, so that a reply is restored at its client's
 /// edge and nowhere earlier.
@@ -163,6 +166,9 @@ pub struct Flow<A> {
     pub peer_dir: u8,
     /// Bits of [`flow_state`].
     pub state: u8,
+    /// How the rewrite changes a checksum by the addresses and by the ports ([`Diff::folded`]).
+    pub addr_change: u16,
+    pub port_change: u16,
     pub reserved: u16,
 }
 
@@ -201,8 +207,31 @@ impl<A: Addr> Flow<A> {
             peer_route: self.route,
             peer_dir: key.dir() as u8,
             state: self.state ^ flow_state::REPLY,
+            addr_change: !self.addr_change,
+            port_change: !self.port_change,
             reserved: 0,
         }
+    }
+
+    /// Fills in how the rewrite of packets that show `from` changes checksums.
+    #[inline(always)]
+    pub fn note_changes(&mut self, from: &Tuple<A>) {
+        let to = &self.to;
+        self.addr_change = Diff::default()
+            .addr(&from.src, &to.src)
+            .addr(&from.dst, &to.dst)
+            .folded();
+        self.note_port_change(from);
+    }
+
+    /// The same for the ports alone.
+    #[inline(always)]
+    pub fn note_port_change(&mut self, from: &Tuple<A>) {
+        let to = &self.to;
+        self.port_change = Diff::default()
+            .half(from.sport.0, to.sport.0)
+            .half(from.dport.0, to.dport.0)
+            .folded();
     }
 
     #[inline(always)]
@@ -234,8 +263,8 @@ pub struct FragmentPorts {
 const _: () = assert!(size_of::<FlowKey<crate::addr::Ip4>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::addr::Ip6>>() == 40);
 // One cache line: in an LRU map's element the value of a 16-byte key begins at a multiple of 64.
-const _: () = assert!(size_of::<Flow<crate::addr::Ip4>>() == 60);
-const _: () = assert!(size_of::<Flow<crate::addr::Ip6>>() == 84);
+const _: () = assert!(size_of::<Flow<crate::addr::Ip4>>() == 64);
+const _: () = assert!(size_of::<Flow<crate::addr::Ip6>>() == 88);
 const _: () = assert!(size_of::<FragmentKey<crate::addr::Ip4>>() == 16);
 
 #[cfg(test)]
@@ -256,7 +285,7 @@ mod tests {
             TCP,
             Dir::In,
         );
-        let flow = Flow {
+        let mut flow = Flow {
             to: Tuple {
                 src: ip(3),
                 dst: ip(4),
@@ -274,6 +303,7 @@ mod tests {
             peer_dir: Dir::In as u8,
             ..Flow::default()
         };
+        flow.note_changes(&key.tuple);
         let reply = flow.peer(&key);
         let reply_key = flow.peer_key(TCP);
         assert_eq!(

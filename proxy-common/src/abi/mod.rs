@@ -22,7 +22,7 @@ pub use frontend::*;
 pub use service::*;
 
 /// Version of the map ABI; the pin directory carries it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;

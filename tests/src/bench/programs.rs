@@ -315,7 +315,7 @@ impl Bench {
                 (client, behind, 0),
                 (reply, client.inverse(), flow_state::REPLY),
             ] {
-                let flow = Flow {
+                let mut flow = Flow {
                     to,
                     backend: BACKEND,
                     generation: 1,
@@ -330,8 +330,9 @@ impl Bench {
                     peer_dir: Dir::In as u8,
                     state: state | flow_state::ANSWERED,
                     last_seen: now,
-                    reserved: 0,
+                    ..Flow::default()
                 };
+                flow.note_changes(&key);
                 A::put_flow(maps, FlowKey::new(key, proto, Dir::In), flow)?;
             }
         }

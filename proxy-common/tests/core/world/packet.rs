@@ -3,7 +3,7 @@
 
 use proxy_common::{
     addr::Family,
-    packet::{L4Change, Packet, Wire},
+    packet::{Bytes, L4Change, Packet},
 };
 
 /// Where the device will put the checksum of a `CHECKSUM_PARTIAL` packet.
@@ -74,22 +74,18 @@ impl Buffer {
     }
 }
 
+impl Bytes for Buffer {
+    fn at(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        if offset.checked_add(len)? > self.bytes.len() {
+            return None;
+        }
+        Some(self.bytes.as_ptr().wrapping_add(offset).cast_mut())
+    }
+}
+
 impl Packet for Buffer {
     fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
-    }
-
-    fn load<T: Wire>(&self, offset: usize) -> Option<T> {
-        let bytes = self.bytes.get(offset..)?.get(..size_of::<T>())?;
-        // SAFETY: the slice has the value's length, and every bit pattern of a `Wire` is valid.
-        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-    }
-
-    fn store<T: Wire>(&mut self, offset: usize, value: T) -> Option<()> {
-        let bytes = self.bytes.get_mut(offset..)?.get_mut(..size_of::<T>())?;
-        // SAFETY: the slice has the value's length, and a `Wire` has no padding.
-        unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) };
-        Some(())
     }
 
     fn fix_l4<F: Family>(&mut self, offset: usize, change: L4Change) -> Option<()> {

@@ -7,10 +7,11 @@ use proxy_common::{
         FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, gate,
     },
     addr::{Addr, Family, V4, V6},
+    fast,
     hook::Hook,
     parse::ethertype,
     reason::Reason,
-    run,
+    slow,
     tables::{Fib, FlowCell, Shared, Table, Tables},
     verdict::{Action, Verdict},
     work::Work,
@@ -176,7 +177,7 @@ impl World {
     pub fn run(&self, hook: Hook, device: u32, packet: &mut Buffer) -> Verdict {
         self.here.set(device);
         let before = packet.clone();
-        let mut verdict = run::fast(hook, packet, self);
+        let mut verdict = fast::fast(hook, packet, self);
         if verdict.action == Action::Slow {
             assert_eq!(*packet, before, "the fast path touched what it left");
             verdict = match ethertype(packet) {
@@ -197,7 +198,7 @@ impl World {
 
     fn slow<F: Net>(&self, hook: Hook, packet: &mut Buffer) -> Verdict {
         let mut work = F::maps(self).work.borrow_mut();
-        run::slow::<F, _, _>(hook, packet, self, &mut work)
+        slow::slow::<F, _, _>(hook, packet, self, &mut work)
     }
 
     pub fn reason_count(&self, hook: Hook, reason: Reason) -> u64 {
