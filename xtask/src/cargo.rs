@@ -16,6 +16,8 @@ use crate::shell;
 #[derive(Debug, PartialEq)]
 pub struct Executable {
     pub name: String,
+    /// A test target; else a binary that cargo built along with it.
+    pub is_test: bool,
     pub path: PathBuf,
 }
 
@@ -70,6 +72,7 @@ fn parse_artifact(line: &str) -> Option<Executable> {
     }
     Some(Executable {
         name: message["target"]["name"].as_str()?.to_owned(),
+        is_test: message["target"]["kind"][0] == "test",
         path: message["executable"].as_str()?.into(),
     })
 }
@@ -80,12 +83,12 @@ mod tests {
 
     #[test]
     fn only_artifacts_with_a_program_are_listed() {
-        let program =
-            r#"{"reason":"compiler-artifact","target":{"name":"l2_matrix"},"executable":"/t/l2"}"#;
+        let program = r#"{"reason":"compiler-artifact","target":{"name":"l2_matrix","kind":["test"]},"executable":"/t/l2"}"#;
         let library =
             r#"{"reason":"compiler-artifact","target":{"name":"tests"},"executable":null}"#;
         let expected = Executable {
             name: "l2_matrix".into(),
+            is_test: true,
             path: "/t/l2".into(),
         };
         assert_eq!(parse_artifact(program), Some(expected));

@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             let mut summary = Summary::default();
             for suite in suites
                 .iter()
-                .filter(|suite| Level::of(&suite.name) == level)
+                .filter(|suite| suite.is_test && Level::of(&suite.name) == level)
             {
                 summary.add(run_suite(
                     suite,
