@@ -1,5 +1,6 @@
-//! The benchmark's driver: restores the packet and varies its flow before every repeat of a test run, then calls the
-//! program under test.
+//! The benchmark's programs: a driver, which restores the packet and varies its flow before every repeat of a test run
+//! and then calls the program under test; a generator, which sends such packets by a device; and a sink, which counts
+//! and drops them where they come out.
 //!
 //! BPF_PROG_TEST_RUN does not restore a packet between its repeats: a program that rewrites it would see a stranger
 //! from the second one on.
@@ -11,7 +12,8 @@
 
 use aya_ebpf::{
     bindings::xdp_action,
-    btf_maps::{Array, ProgramArray},
+    btf_maps::{Array, PerCpuArray, ProgramArray},
+    helpers::generated::bpf_redirect,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -46,6 +48,9 @@ pub struct Script {
     pub flows: u32,
     /// The number of the next flow.
     pub next: u32,
+    /// The generator's device.
+    pub device: u32,
+    pub reserved: u32,
 }
 
 #[btf_map]
@@ -54,14 +59,15 @@ static SCRIPT: Array<Script, 1> = Array::new();
 #[btf_map]
 static TARGET: ProgramArray<1> = ProgramArray::new();
 
-/// Restores the packet as the next flow's and calls the target.
-#[xdp]
-pub fn bench_driver(ctx: XdpContext) -> u32 {
-    let Some(script) = SCRIPT.get_ptr_mut(0) else {
-        return xdp_action::XDP_ABORTED;
-    };
-    // SAFETY: test runs of this program do not overlap.
-    let script = unsafe { &mut *script };
+/// Packets that came out.
+#[btf_map]
+static SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Makes the packet the next flow's; gives the script's device.
+#[inline(always)]
+fn restore(ctx: &XdpContext) -> Option<u32> {
+    // SAFETY: test runs of these programs do not overlap.
+    let script = unsafe { &mut *SCRIPT.get_ptr_mut(0)? };
     let number = script.next;
     script.next = number.wrapping_add(1);
     let number = if script.flows == 0 {
@@ -87,7 +93,7 @@ pub fn bench_driver(ctx: XdpContext) -> u32 {
     // SAFETY: the context is valid while the program runs.
     let (start, end) = unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) };
     if start + WORDS * 4 > end {
-        return xdp_action::XDP_ABORTED;
+        return None;
     }
     let frame = start as *mut u32;
     let mut i = 0;
@@ -101,9 +107,53 @@ pub fn bench_driver(ctx: XdpContext) -> u32 {
         };
         i += 1;
     }
-    // SAFETY: the array holds XDP programs only.
-    unsafe { TARGET.tail_call(&ctx, 0) };
+    Some(script.device)
+}
+
+/// Restores the packet as the next flow's and calls the target.
+#[xdp]
+pub fn bench_driver(ctx: XdpContext) -> u32 {
+    if restore(&ctx).is_some() {
+        // SAFETY: the array holds XDP programs only.
+        unsafe { TARGET.tail_call(&ctx, 0) };
+    }
     xdp_action::XDP_ABORTED
+}
+
+/// Sends the next flow's packet by the script's device. For live test runs (kernel 5.18).
+#[xdp]
+pub fn bench_generator(ctx: XdpContext) -> u32 {
+    match restore(&ctx) {
+        // SAFETY: the helper checks the device.
+        Some(device) => unsafe { bpf_redirect(device, 0) as u32 },
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Drops and counts the generator's UDP packets; others pass.
+#[xdp]
+pub fn bench_sink(ctx: XdpContext) -> u32 {
+    // SAFETY: the context is valid while the program runs.
+    let (start, end) = unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) };
+    if start + WORDS * 4 > end {
+        return xdp_action::XDP_PASS;
+    }
+    // EtherType IPv4, protocol UDP.
+    // SAFETY: within the bounds that were checked.
+    let (kind, protocol) = unsafe {
+        (
+            core::ptr::read_volatile((start + 12) as *const u16),
+            core::ptr::read_volatile((start + 22) as *const u16),
+        )
+    };
+    if kind != 0x0800_u16.to_be() || protocol.to_ne_bytes()[1] != 17 {
+        return xdp_action::XDP_PASS;
+    }
+    if let Some(sunk) = SUNK.get_ptr_mut(0) {
+        // SAFETY: this CPU's element.
+        unsafe { *sunk += 1 };
+    }
+    xdp_action::XDP_DROP
 }
 
 /// The driver's own cost is that of this target.

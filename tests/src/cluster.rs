@@ -59,7 +59,12 @@ impl Cluster {
             wire_like_uplinks: uplink == Uplink::Xdp,
             ..plan.clone()
         };
-        let topology = Topology::build(&plan)?;
+        Self::build_as_planned(&plan, uplink)
+    }
+
+    /// The same with the plan's own choice of what the uplinks see.
+    pub fn build_as_planned(plan: &Plan, uplink: Uplink) -> Result<Self> {
+        let topology = Topology::build(plan)?;
         let mut pods = Vec::new();
         for node in &topology.nodes {
             for name in ["p{}", "p{}b", "c{}"] {

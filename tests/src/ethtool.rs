@@ -13,6 +13,8 @@ use crate::netns::Netns;
 pub(crate) const SET_TX_CHECKSUM: u32 = 0x17;
 /// Off, with the others that this command knows: a VLAN tag stays in the frame instead of beside it.
 pub(crate) const SET_FLAGS: u32 = 0x26;
+/// On: received frames are polled for and may be merged (`ETHTOOL_SGRO`).
+pub(crate) const SET_RECEIVE_OFFLOAD: u32 = 0x2c;
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 

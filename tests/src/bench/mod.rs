@@ -2,11 +2,15 @@
 //!
 //! Figures are medians of several runs in one process; compare those of one run only, as machines are noisy.
 
+mod connections;
 mod cpu;
+mod driver;
+mod forward;
 mod frames;
 mod programs;
+mod rate;
 mod table;
-mod veth;
+mod ways;
 
 use anyhow::Result;
 
@@ -22,7 +26,10 @@ pub fn run(parts: &[Part], markdown: bool) -> Result<()> {
     for part in parts {
         let tables = match part {
             Part::Programs => vec![programs::measure()?],
-            Part::Veth => veth::measure()?,
+            Part::Veth => {
+                let mut ways = ways::Way::all()?;
+                vec![connections::measure(&ways)?, forward::measure(&mut ways)?]
+            }
         };
         for table in tables {
             println!("{}", table.render(markdown));

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::programs::{TestRun, TestRunOptions};
+use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr, Options, Run, Sizes};
 use proxy_common::abi::{
     Backend, Config, Dir, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef, Macs,
@@ -12,6 +12,7 @@ use proxy_common::abi::{
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
+use super::driver::{self, Script};
 use super::frames::{self, LEN, Varies};
 use super::median;
 use super::table::Table;
@@ -29,20 +30,6 @@ const XDP_TX: u32 = 3;
 const DEVICE: u32 = 1;
 const SERVICE: u32 = 1;
 const BACKEND: u32 = 1;
-
-/// The driver's script; laid out as in proxy-ebpf/src/bench.rs.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Script {
-    template: [u8; LEN],
-    addr_half: u32,
-    port_half: u32,
-    flows: u32,
-    next: u32,
-}
-
-// SAFETY: `repr(C)`, plain integers, no padding.
-unsafe impl Pod for Script {}
 
 /// An address family's part of the measurement.
 trait Family: MapAddr
@@ -131,12 +118,6 @@ pub fn measure() -> Result<Table> {
     Ok(table)
 }
 
-fn object(variable: &str) -> Result<Vec<u8>> {
-    let path = std::env::var_os(variable)
-        .with_context(|| format!("{variable} is not set: use cargo xtask bench"))?;
-    std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
 impl Bench {
     fn load() -> Result<Self> {
         let sizes = Sizes {
@@ -147,7 +128,7 @@ impl Bench {
             sizes,
             ..Options::default()
         };
-        let mut datapath = Datapath::load(&object("PORTSIDE_EBPF_OBJECT")?, &options)?;
+        let mut datapath = Datapath::load(&driver::object("PORTSIDE_EBPF_OBJECT")?, &options)?;
         let never = u32::MAX / 2;
         // No refresh: a test run is shorter than its step, but the flows are made before.
         let config = Config {
@@ -156,18 +137,10 @@ impl Bench {
             ..Config::for_hz(datapath.hz(), 7)
         };
         datapath.set_config(&config)?;
-        let mut driver = EbpfLoader::new().load(&object("PORTSIDE_BENCH_OBJECT")?)?;
-        for name in ["bench_driver", "bench_empty"] {
-            program(&mut driver, name)?.load()?;
-        }
-        let mut take = |name: &str| {
-            driver
-                .take_map(name)
-                .with_context(|| format!("the driver has no map {name}"))
-        };
+        let mut driver = driver::load(&["bench_driver", "bench_empty"])?;
         let (script, target) = (
-            Array::try_from(take("SCRIPT")?)?,
-            ProgramArray::try_from(take("TARGET")?)?,
+            Array::try_from(driver::take_map(&mut driver, "SCRIPT")?)?,
+            ProgramArray::try_from(driver::take_map(&mut driver, "TARGET")?)?,
         );
         Ok(Self {
             datapath,
@@ -358,13 +331,15 @@ impl Bench {
             port_half: places.port_half,
             flows,
             next: 0,
+            device: 0,
+            reserved: 0,
         };
         let mut nets = Vec::new();
         for run in 0..RUNS {
             // New flows must stay new from run to run.
             let next = if flows == 0 { run as u32 * repeats } else { 0 };
             let script = Script { next, ..script };
-            let empty = program(&mut self.driver, "bench_empty")?
+            let empty = driver::program(&mut self.driver, "bench_empty")?
                 .fd()?
                 .try_clone()?;
             self.target.set(0, &empty, 0)?;
@@ -384,7 +359,7 @@ impl Bench {
     /// ns per repeat, and the last action.
     fn run(&mut self, script: &Script, repeat: u32) -> Result<(f64, u32)> {
         self.script.set(0, script, 0)?;
-        let driver = program(&mut self.driver, "bench_driver")?;
+        let driver = driver::program(&mut self.driver, "bench_driver")?;
         let options = TestRunOptions {
             data_in: Some(&script.template),
             repeat,
@@ -393,11 +368,4 @@ impl Bench {
         let result = driver.test_run(options).context("running the driver")?;
         Ok((result.duration.as_nanos() as f64, result.return_value))
     }
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    Ok(ebpf
-        .program_mut(name)
-        .with_context(|| format!("the driver has no program {name}"))?
-        .try_into()?)
 }

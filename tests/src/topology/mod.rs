@@ -105,6 +105,16 @@ pub struct Host {
 }
 
 impl Host {
+    /// Lets another program take the place at the far end of the uplink.
+    pub fn free_far_end(&mut self) {
+        self.far_end = None;
+    }
+
+    /// From now on the uplink receives by polling, as from a NIC, also without an XDP program.
+    pub fn poll_uplink(&self) -> Result<()> {
+        ethtool::set(&self.netns, "eth0", ethtool::SET_RECEIVE_OFFLOAD, true)
+    }
+
     /// From now on the host finishes the checksums of what it sends, as if for a wire.
     pub fn finish_checksums(&self) -> Result<()> {
         ethtool::set(&self.netns, "eth0", ethtool::SET_TX_CHECKSUM, false)

@@ -1,0 +1,53 @@
+//! The benchmark's own programs (proxy-ebpf/src/bench.rs), loaded.
+
+use anyhow::{Context, Result};
+use aya::maps::Map;
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, Pod};
+
+use super::frames::LEN;
+
+/// What the driver and the generator send; laid out as in proxy-ebpf/src/bench.rs.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Script {
+    pub template: [u8; LEN],
+    pub addr_half: u32,
+    pub port_half: u32,
+    pub flows: u32,
+    pub next: u32,
+    pub device: u32,
+    pub reserved: u32,
+}
+
+// SAFETY: `repr(C)`, plain integers, no padding.
+unsafe impl Pod for Script {}
+
+/// The object that a variable of the environment names.
+pub fn object(variable: &str) -> Result<Vec<u8>> {
+    let path = std::env::var_os(variable)
+        .with_context(|| format!("{variable} is not set: use cargo xtask bench"))?;
+    std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Loads the programs with these names.
+pub fn load(names: &[&str]) -> Result<Ebpf> {
+    let mut driver = EbpfLoader::new().load(&object("PORTSIDE_BENCH_OBJECT")?)?;
+    for name in names {
+        program(&mut driver, name)?.load()?;
+    }
+    Ok(driver)
+}
+
+pub fn take_map(driver: &mut Ebpf, name: &str) -> Result<Map> {
+    driver
+        .take_map(name)
+        .with_context(|| format!("the driver has no map {name}"))
+}
+
+pub fn program<'a>(driver: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    Ok(driver
+        .program_mut(name)
+        .with_context(|| format!("the driver has no program {name}"))?
+        .try_into()?)
+}
