@@ -6,4 +6,5 @@ pub mod model;
 pub mod node;
 pub mod plan;
 pub mod run;
+pub mod serve;
 pub mod source;

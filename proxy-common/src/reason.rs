@@ -21,6 +21,32 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Does the packet end here? Otherwise it goes on to the next layer, untouched.
+    pub const fn is_drop(self) -> bool {
+        match self {
+            Self::Refused
+            | Self::NoLocalEndpoint
+            | Self::SourceRange
+            | Self::TooBig
+            | Self::HopLimit
+            | Self::NoPort
+            | Self::TableFull
+            | Self::EditFailed => true,
+            Self::NotService
+            | Self::BadHeader
+            | Self::Extension
+            | Self::FragmentUnknown
+            | Self::MidFlow
+            | Self::LeftToTc
+            | Self::OtherDevice
+            | Self::NoRoute
+            | Self::NoDevice
+            | Self::NotConfigured => false,
+        }
+    }
+}
+
 reasons! {
     /// Traffic of no service. Not counted: it is most of the traffic.
     NotService = "not-service",

@@ -198,7 +198,7 @@ impl State {
 
     fn add(&self, line: String) {
         let mut log = self.log();
-        log.ready |= line.contains("ready");
+        log.ready |= line.contains("ready: ");
         log.lines.push(line);
         self.changed.notify_all();
     }

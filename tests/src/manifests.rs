@@ -56,6 +56,21 @@ impl Manifests {
         self.remove(&format!("service-{service}"))
     }
 
+    /// Creates or replaces a Node.
+    pub fn apply_node(&self, name: &str, spec: &Value) -> Result<()> {
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": name },
+            "spec": spec,
+        });
+        self.write(&format!("node-{name}"), &object)
+    }
+
+    pub fn delete_node(&self, name: &str) -> Result<()> {
+        self.remove(&format!("node-{name}"))
+    }
+
     fn write(&self, name: &str, object: &Value) -> Result<()> {
         let draft = self.draft.join(name);
         fs::write(&draft, serde_json::to_vec_pretty(object)?)

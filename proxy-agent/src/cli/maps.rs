@@ -7,7 +7,8 @@ use super::{Place, table::Table};
 pub fn maps(place: &Place) -> Result<()> {
     let pins = place.pins();
     let mut table = Table::new(&["MAP", "USED", "SIZE"]);
-    for map in pins.open_maps()?.occupancy(&pins)? {
+    let maps = pins.open_maps()?;
+    for map in maps.occupancy(&maps.image()?, &pins)? {
         table.row(vec![
             map.map.to_owned(),
             map.used.to_string(),

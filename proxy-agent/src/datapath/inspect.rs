@@ -19,7 +19,7 @@ use super::{
     FamilyMaps, Maps, PinDir,
     maps::{MapAddr, entries},
 };
-use crate::model::Protocol;
+use crate::{model::Protocol, plan::Image};
 
 /// A connection through a service, as the packets of its client show it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -62,9 +62,8 @@ impl Maps {
         Ok(all)
     }
 
-    /// How full the maps are that can become full.
-    pub fn occupancy(&self, pins: &PinDir) -> Result<Vec<Occupancy>> {
-        let image = self.image()?;
+    /// How full the maps are that can become full. `image` is what they hold.
+    pub fn occupancy(&self, image: &Image, pins: &PinDir) -> Result<Vec<Occupancy>> {
         let backends = image.backends.values().filter(|entry| entry.flags != 0);
         let v6 = backends
             .clone()

@@ -3,7 +3,7 @@
 //! They hold what decides about traffic and nothing else, with every default filled in and every address parsed:
 //! a source that cannot fill them does not send them.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::SystemTime};
 
 use super::Cidr;
 
@@ -128,6 +128,8 @@ pub struct EndpointSlice {
     pub family: Family,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<SliceEndpoint>,
+    /// When the pod or service changed for which the slice was last written; where the slice says it.
+    pub triggered: Option<SystemTime>,
 }
 
 impl EndpointSlice {
@@ -176,6 +178,8 @@ pub struct Node {
     pub name: String,
     pub zone: Option<String>,
     pub addresses: Vec<IpAddr>,
+    /// Is it being deleted, or about to be? Load balancers are told to leave it out.
+    pub leaving: bool,
 }
 
 impl Node {
@@ -185,6 +189,7 @@ impl Node {
             name: name.into(),
             zone: None,
             addresses: Vec::new(),
+            leaving: false,
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     mem,
+    time::SystemTime,
 };
 
 use super::{
@@ -31,6 +32,7 @@ pub struct Store {
     slices_synced: bool,
     dirty: BTreeSet<ObjectName>,
     warnings: Vec<Warning>,
+    triggers: Vec<SystemTime>,
 }
 
 impl Store {
@@ -46,6 +48,7 @@ impl Store {
             slices_synced: false,
             dirty: BTreeSet::new(),
             warnings: Vec::new(),
+            triggers: Vec::new(),
         }
     }
 
@@ -81,6 +84,11 @@ impl Store {
         mem::take(&mut self.warnings)
     }
 
+    /// When that happened which the slices that changed since the last call were written for.
+    pub fn take_triggers(&mut self) -> Vec<SystemTime> {
+        mem::take(&mut self.triggers)
+    }
+
     /// The desired state of a service: one value per port and family, in the service's own order. Empty for a service
     /// that is not (or no longer) there.
     pub fn desired(&self, name: &ObjectName) -> Vec<DesiredService> {
@@ -100,6 +108,11 @@ impl Store {
     /// All services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
+    }
+
+    /// A service, if it is there.
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
     }
 
     /// The node that this store is for.
@@ -201,6 +214,7 @@ impl Store {
         if siblings.get(&slice.name.name) == Some(&slice) {
             return;
         }
+        self.triggers.extend(slice.triggered);
         siblings.insert(slice.name.name.clone(), slice);
         self.warnings.extend(refused);
         self.touch(&owner);

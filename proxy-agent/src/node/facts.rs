@@ -53,6 +53,22 @@ pub fn facts(view: &View, roles: &Roles, node_ports: &NodePortAddresses) -> Fact
     facts
 }
 
+/// The local addresses that serve NodePorts; `None` for all.
+pub fn node_port_addresses(
+    view: &View,
+    roles: &Roles,
+    node_ports: &NodePortAddresses,
+) -> Option<Vec<IpAddr>> {
+    let primary = primary(view, roles);
+    let some = || {
+        local(view)
+            .into_iter()
+            .filter(|&addr| serves_node_ports(addr, node_ports, &primary))
+            .collect()
+    };
+    (*node_ports != NodePortAddresses::All).then(some)
+}
+
 /// What the plan knows of the node.
 pub fn node_addresses(view: &View, roles: &Roles) -> NodeAddresses {
     NodeAddresses {

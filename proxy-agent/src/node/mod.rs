@@ -24,7 +24,7 @@ mod view;
 mod watch;
 
 pub use self::{
-    facts::{NodePortAddresses, facts, node_addresses},
+    facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     role::{Pattern, Role, Roles, Selection, roles},
     sysctl::prepare_loopback,
     view::{Kind, Link, View},

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
     plan::{self, Limits, NodeAddresses, Planner},
+    serve::{Observed, Status},
     source::Batch,
 };
 
@@ -39,6 +41,9 @@ pub struct Agent {
     workloads: Selection,
     node_ports: NodePortAddresses,
     names: PathBuf,
+    /// What others may ask for.
+    status: Arc<Status>,
+    observed: Observed,
     /// Services that changed and are not written yet.
     dirty: BTreeSet<ObjectName>,
     /// The maps hold all that the source has.
@@ -51,7 +56,7 @@ pub struct Agent {
 
 impl Agent {
     /// Loads the datapath and tells it what the node looks like. No packet passes it yet, unless it ran before.
-    pub async fn start(args: &Args, netlink: Netlink) -> Result<Self> {
+    pub async fn start(args: &Args, netlink: Netlink, status: Arc<Status>) -> Result<Self> {
         node::prepare_loopback();
         let mut datapath = Datapath::load(datapath::object()?, &args.options())?;
         if datapath.adopted() {
@@ -62,6 +67,11 @@ impl Agent {
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
         datapath.set_facts(&node::facts(&view, &roles, &args.nodeport_addresses))?;
         let planner = planner(&datapath, node::node_addresses(&view, &roles))?;
+        status.set_check_addresses(node::node_port_addresses(
+            &view,
+            &roles,
+            &args.nodeport_addresses,
+        ));
         Ok(Self {
             datapath,
             netlink,
@@ -74,6 +84,8 @@ impl Agent {
             workloads: args.workloads.clone(),
             node_ports: args.nodeport_addresses.clone(),
             names: args.place.names(),
+            status,
+            observed: Observed::default(),
             dirty: BTreeSet::new(),
             complete: false,
             attached: false,
@@ -84,8 +96,15 @@ impl Agent {
 
     /// Takes in a batch of events; nothing is written yet.
     pub fn take(&mut self, batch: Batch) {
+        let now = Instant::now();
+        self.status.arrived(&batch);
         for event in batch {
             self.store.apply(event);
+        }
+        let triggers = self.store.take_triggers();
+        // Before both lists are complete nothing can be written, so nothing waits.
+        if self.store.is_synced() {
+            self.status.queued(now, triggers);
         }
         for warning in self.store.take_warnings() {
             warn!("{warning}");
@@ -112,12 +131,17 @@ impl Agent {
             self.complete = true;
             self.execute(plan);
         }
+        self.status.observe(&self.observed);
+        if self.complete {
+            self.status.written(began);
+        }
         if self.complete && !self.attached {
             self.hooks
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
             self.datapath.detach_strays(&self.hooks.targets())?;
             self.attached = true;
             self.write_names();
+            self.status.set_ready();
             info!("ready: {} service ports", self.planner.names().count());
         }
         Ok(())
@@ -175,6 +199,11 @@ impl Agent {
         self.view = view;
         self.datapath
             .set_facts(&node::facts(&self.view, &self.roles, &self.node_ports))?;
+        self.status.set_check_addresses(node::node_port_addresses(
+            &self.view,
+            &self.roles,
+            &self.node_ports,
+        ));
         let plan = self
             .planner
             .set_node(node::node_addresses(&self.view, &self.roles));
@@ -190,11 +219,15 @@ impl Agent {
         Ok(())
     }
 
-    fn desired(&self, names: BTreeSet<ObjectName>) -> Vec<plan::Change> {
+    fn desired(&mut self, names: BTreeSet<ObjectName>) -> Vec<plan::Change> {
+        let Self {
+            store, observed, ..
+        } = self;
         names
             .into_iter()
             .map(|name| {
-                let desired = self.store.desired(&name);
+                let desired = store.desired(&name);
+                observed.update(&name, store.service(&name), &desired);
                 (name, desired)
             })
             .collect()
@@ -228,6 +261,9 @@ impl Agent {
 
     fn write_names(&mut self) {
         self.write_names_at = None;
+        let names = self.planner.names();
+        self.status
+            .set_names(names.map(|(id, key)| (id, key.clone())).collect());
         if let Err(error) = Names::of(self.planner.names()).write(&self.names) {
             warn!("{error:#}: `proxy-agent get` shows no names");
         }

@@ -6,6 +6,7 @@ use crate::{
     cli::Place,
     datapath::{Options, Sizes, TcMode, XdpMode},
     node::{NodePortAddresses, Selection},
+    serve,
 };
 
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +47,8 @@ pub struct Args {
     /// The cgroup that the node's processes are in
     #[arg(long, value_name = "DIR", hide = true)]
     pub cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pub serve: serve::Args,
     #[command(flatten)]
     pub place: Place,
 }

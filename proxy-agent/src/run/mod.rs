@@ -17,7 +17,7 @@ mod args;
 mod hooks;
 mod names;
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -30,6 +30,7 @@ use tracing::info;
 use crate::{
     datapath,
     node::Netlink,
+    serve::{Listeners, Status},
     source::{Files, Source},
 };
 
@@ -46,11 +47,15 @@ const BATCHES: usize = 64;
 pub async fn run(args: Args) -> Result<()> {
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    // Before anything is touched: an agent that cannot be asked should not begin.
+    let listeners = Listeners::open(&args.serve)?;
     let netlink = Netlink::open().await?;
     let (sender, mut batches) = mpsc::channel(BATCHES);
     let source = Files::new(&args.manifests, &args.node_name);
     let mut source = tokio::spawn(source.run(sender));
-    let mut agent = Agent::start(&args, netlink).await?;
+    let status = Arc::new(Status::default());
+    listeners.serve(Arc::clone(&status), args.place.pins())?;
+    let mut agent = Agent::start(&args, netlink, status).await?;
     loop {
         let due = agent.next_due();
         tokio::select! {

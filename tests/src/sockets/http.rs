@@ -59,12 +59,42 @@ pub fn get(netns: &Netns, target: SocketAddr) -> Result<String> {
 
 /// The same from the namespace that the thread is in.
 pub fn get_here(target: SocketAddr) -> Result<String> {
+    let response = fetch_here(target, "/")?;
+    ensure!(response.status == 200, "not a success: {}", response.head);
+    Ok(response.body)
+}
+
+/// Whatever a server answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
+    pub body: String,
+}
+
+impl Response {
+    /// A header's value; its name in whatever case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// The answer to `GET http://<target><path>` from `netns`.
+pub fn fetch(netns: &Netns, target: SocketAddr, path: &str) -> Result<Response> {
+    netns.run(|| fetch_here(target, path))
+}
+
+fn fetch_here(target: SocketAddr, path: &str) -> Result<Response> {
     let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
         .with_context(|| format!("connecting to {target}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
-        "GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
     )?;
     let mut response = String::new();
     stream
@@ -73,6 +103,13 @@ pub fn get_here(target: SocketAddr) -> Result<String> {
     let (head, body) = response
         .split_once("\r\n\r\n")
         .context("the response has no body")?;
-    ensure!(head.starts_with("HTTP/1.1 200 "), "not a success: {head}");
-    Ok(body.to_owned())
+    let status = head
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3)?.parse().ok())
+        .with_context(|| format!("no status line: {head}"))?;
+    Ok(Response {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    })
 }

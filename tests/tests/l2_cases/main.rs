@@ -7,6 +7,7 @@ mod no_endpoints;
 mod odd_packets;
 mod policies;
 mod ports;
+mod serving;
 mod source_ports;
 mod spread;
 mod untouched;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         rows.extend(source_ports::rows(&world));
         rows.extend(untouched::rows(&world));
         rows.extend(odd_packets::rows(&world));
+        rows.extend(serving::rows(&world));
         rows.extend(lifecycle::rows(&world));
         drop(world);
         rows.extend(mtu::rows(uplink));

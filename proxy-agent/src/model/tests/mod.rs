@@ -114,6 +114,7 @@ pub fn slice(slice_name: &str, service_name: &str, endpoints: Vec<SliceEndpoint>
             .map_or(Family::Ipv4, |e| Family::of(e.addr)),
         ports: vec![slice_port("", Protocol::Tcp, 8080)],
         endpoints,
+        triggered: None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! EndpointSlice.
 
-use k8s_openapi::api::discovery::v1 as k8s;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use k8s_openapi::{api::discovery::v1 as k8s, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use super::{
     Converted, FieldError, Result, address, family, label, list, non_empty, object_name,
@@ -10,6 +13,7 @@ use crate::model::{Conditions, EndpointSlice, Family, SliceEndpoint, SlicePort};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointSlice>> {
     let name = object_name(&object.metadata)?;
@@ -36,7 +40,14 @@ pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointS
             .enumerate()
             .map(|(i, endpoint)| slice_endpoint(&format!("endpoints[{i}]"), endpoint, family))
             .collect::<Result<_>>()?,
+        triggered: triggered(&object.metadata),
     }))
+}
+
+/// It only serves a measurement: a time that cannot be read counts as none.
+fn triggered(meta: &ObjectMeta) -> Option<SystemTime> {
+    let text = meta.annotations.as_ref()?.get(TRIGGER_ANNOTATION)?;
+    Some(text.parse::<Timestamp>().ok()?.into())
 }
 
 /// A port without a number stands for all ports and is of no use to a proxy.

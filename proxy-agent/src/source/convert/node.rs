@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1 as k8s;
 use super::{Result, address, label, list, own_name};
 use crate::model::Node;
 
+/// By this the cluster autoscaler says that it takes the node away.
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// Its addresses come in the order of preference: internal before external ones.
@@ -29,5 +31,15 @@ pub fn node(object: &k8s::Node) -> Result<Node> {
             .filter(|zone| !zone.is_empty())
             .map(str::to_owned),
         addresses,
+        leaving: is_leaving(object),
     })
+}
+
+fn is_leaving(object: &k8s::Node) -> bool {
+    let taints = object.spec.as_ref().map(|spec| list(&spec.taints));
+    object.metadata.deletion_timestamp.is_some()
+        || taints
+            .unwrap_or_default()
+            .iter()
+            .any(|taint| taint.key == TO_BE_DELETED_TAINT)
 }

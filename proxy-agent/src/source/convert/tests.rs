@@ -1,5 +1,7 @@
 //! What is filled in, what is skipped and what is refused.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -415,6 +417,45 @@ fn a_node_has_a_zone_and_its_internal_addresses_first() {
             name: "node1".into(),
             zone: Some("a".into()),
             addresses: ips(&["192.0.2.1", "203.0.113.1"]),
+            leaving: false,
         })
     );
+}
+
+#[test]
+fn a_node_is_leaving_when_it_is_deleted_or_tainted_for_it() {
+    let leaving = |metadata: Value, spec: Value| {
+        let object = json!({"metadata": metadata, "spec": spec});
+        node(&serde_json::from_value(object).unwrap())
+            .unwrap()
+            .leaving
+    };
+    let named = json!({"name": "node1"});
+    let deleted = json!({"name": "node1", "deletionTimestamp": "2026-01-02T03:04:05Z"});
+    let taint = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+    assert!(!leaving(named.clone(), json!({})));
+    assert!(!leaving(
+        named.clone(),
+        taint("node.kubernetes.io/unschedulable")
+    ));
+    assert!(leaving(named, taint("ToBeDeletedByClusterAutoscaler")));
+    assert!(leaving(deleted, json!({})));
+}
+
+#[test]
+fn a_slice_tells_what_triggered_it_where_it_can_be_read() {
+    let triggered = |text: &str| {
+        let object = json!({"metadata": {
+            "name": "svc-1",
+            "labels": {"kubernetes.io/service-name": "svc"},
+            "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": text},
+        }});
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        served(convert_slice(object)).triggered.map(since)
+    };
+    assert_eq!(
+        triggered("2026-01-02T03:04:05.25Z"),
+        Some(Duration::from_millis(1_767_323_045_250))
+    );
+    assert_eq!(triggered("yesterday"), None);
 }
