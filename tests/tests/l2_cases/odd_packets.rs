@@ -89,7 +89,7 @@ fn options_of_a_service(cluster: &Cluster) -> Result<()> {
         );
         let (from, to) = ends(sender, vip.on_node(cluster.node(1), family));
         send_with_options(cluster, from, to)?;
-        at_sender.find("an answer", |seen| is_answer(seen, to))?;
+        at_sender.find("an answer", |seen| is_answer(seen, to, CONTENT))?;
         ensure!(
             at_sender.broken().is_empty() && at_pod.broken().is_empty(),
             "{:#?}",
@@ -99,13 +99,15 @@ fn options_of_a_service(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn is_answer(seen: &Seen, to: SocketAddr) -> bool {
-    let echo = seen.from() == Some(to) && seen.payload.ends_with(CONTENT);
+fn is_answer(seen: &Seen, to: SocketAddr, content: &[u8]) -> bool {
+    let echo = seen.from() == Some(to) && seen.payload.ends_with(content);
     let refusal = seen.embedded().is_some_and(|about| about.to() == Some(to));
     !seen.outgoing && (echo || refusal)
 }
 
 const CONTENT: &[u8] = b"a datagram with options";
+/// Not the others': rows run side by side, and the pod serves them all.
+const TAGGED_CONTENT: &[u8] = b"a datagram under a tag";
 
 fn ends(sender: &Host, to: SocketAddr) -> (SocketAddr, SocketAddr) {
     let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
@@ -146,7 +148,7 @@ fn tagged(cluster: &Cluster) -> Result<()> {
             [&sender.netns, &node.netns, &pod.netns].map(|netns| Capture::start(netns, "eth0"));
         let (at_sender, at_node, at_pod) = (at_sender?, at_node?, at_pod?);
         let (from, to) = ends(sender, vip.on_node(cluster.node(1), family));
-        let frame = build::udp(link, from, to, Extra::Nothing, CONTENT)?;
+        let frame = build::udp(link, from, to, Extra::Nothing, TAGGED_CONTENT)?;
         PacketSocket::open(&sender.netns, "eth0")?.send(&frame)?;
         eventually("the frame, passed on or answered", || {
             let passed_on = at_node
@@ -156,11 +158,11 @@ fn tagged(cluster: &Cluster) -> Result<()> {
             let answered = at_sender
                 .packets()
                 .into_iter()
-                .any(|seen| is_tagged(&seen) && is_answer(&seen, to));
+                .any(|seen| is_tagged(&seen) && is_answer(&seen, to, TAGGED_CONTENT));
             let reached = at_pod
                 .packets()
                 .into_iter()
-                .any(|seen| seen.payload == CONTENT);
+                .any(|seen| seen.payload == TAGGED_CONTENT);
             ensure!(
                 answered || (passed_on && !reached),
                 "passed on: {passed_on}, at the backend: {reached}"
