@@ -82,13 +82,13 @@ fn restore(ctx: &XdpContext) -> Option<u32> {
         script.addr_half as usize & 31,
         script.port_half as usize & 31,
     );
+    let port_part = (number & 0x3fff) as u16;
     // SAFETY: the template has 40 half words.
     unsafe {
         core::ptr::write_volatile(template.add(addr), ((number >> 14) as u16).to_be());
-        core::ptr::write_volatile(
-            template.add(port),
-            ((number & 0x3fff) as u16 + 1024).to_be(),
-        );
+        core::ptr::write_volatile(template.add(port), (port_part + 1024).to_be());
+        // The transport checksum of the first flow's packet is every flow's then, unless the address varies too.
+        core::ptr::write_volatile(template.add(WORDS * 2 - 1), !port_part.to_be());
     }
     // SAFETY: the context is valid while the program runs.
     let (start, end) = unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) };

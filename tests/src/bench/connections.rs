@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use socket2::SockRef;
 
+use super::cpu::Pinned;
 use super::rate::{Rate, in_turn};
 use super::table::Table;
 use super::ways::{Backend, WEB, Way};
@@ -49,6 +50,7 @@ const CASES: [Case; 3] = [
 
 /// Measures every case by every way.
 pub fn measure(ways: &[Way]) -> Result<Table> {
+    let cpu = Pinned::pin()?;
     let _servers = ways
         .iter()
         .flat_map(|way| {
@@ -56,7 +58,7 @@ pub fn measure(ways: &[Way]) -> Result<Table> {
         })
         .collect::<Result<Vec<_>>>()?;
     let mut table = Table::new(
-        "TCP connections with one request each, one client, IPv4",
+        "TCP connections with one request each, one after the other, all on one core, IPv4",
         &[
             "case",
             "way",
@@ -75,7 +77,7 @@ pub fn measure(ways: &[Way]) -> Result<Table> {
         let rates = in_turn(ways.len(), |number| {
             let way = &ways[number];
             let target = way.target(case.backend);
-            Rate::of(|until| {
+            Rate::of(&cpu, |until| {
                 client(way, case).run(|| {
                     let mut made = 0;
                     while Instant::now() < until {

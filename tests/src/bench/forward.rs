@@ -6,8 +6,7 @@
 //!            sink (XDP) ◄───────────────────────────────────┘ towards the remote pod
 //! ```
 //!
-//! The sender, the node and the sink share one CPU, so that a packet's time is its CPU time. The first row is what the
-//! sender and the sink cost by themselves.
+//! The sender, the node and the sink share one CPU. The first row is what the sender and the sink cost by themselves.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -18,9 +17,8 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions};
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 
+use super::cpu::Pinned;
 use super::driver::{self, Script};
 use super::frames::{self, Varies};
 use super::rate::{Rate, in_turn};
@@ -37,8 +35,6 @@ const BATCH: u32 = 64;
 const BURST: u32 = BATCH * 256;
 /// A UDP flow without replies is confirmed by what comes more than a second after its first packet.
 const WARM_UP: Duration = Duration::from_millis(2500);
-/// Where the sender, the node and the sink run.
-const CPU: usize = 1;
 
 /// Measures every way at every number of flows. The sinks take the places at the far ends of the uplinks for good.
 pub fn measure(ways: &mut [Way]) -> Result<Table> {
@@ -55,34 +51,42 @@ pub fn measure(ways: &mut [Way]) -> Result<Table> {
     }
     let mut table = Table::new(
         "UDP packets to a NodePort with a remote backend, 80-byte frames, one sending core, IPv4",
-        &["case", "way", "per second", "ns each", "ns of the node"],
+        &[
+            "case",
+            "way",
+            "per CPU second",
+            "CPU ns each",
+            "CPU ns of the node",
+        ],
     );
-    let all = sched_getaffinity(Pid::from_raw(0))?;
-    let mut one = CpuSet::new();
-    one.set(CPU.min(std::thread::available_parallelism()?.get() - 1))?;
-    sched_setaffinity(Pid::from_raw(0), &one)?;
-    let measured = FLOWS
-        .iter()
-        .try_for_each(|(flows, name)| fill(&mut table, name, *flows, &mut lanes));
-    sched_setaffinity(Pid::from_raw(0), &all)?;
-    measured?;
+    let cpu = Pinned::pin()?;
+    for (flows, name) in FLOWS {
+        fill(&mut table, &cpu, name, flows, &mut lanes)?;
+    }
     Ok(table)
 }
 
-fn fill(table: &mut Table, case: &str, flows: u32, lanes: &mut [Lane<'_>]) -> Result<()> {
+fn fill(
+    table: &mut Table,
+    cpu: &Pinned,
+    case: &str,
+    flows: u32,
+    lanes: &mut [Lane<'_>],
+) -> Result<()> {
     for lane in lanes.iter_mut() {
         lane.send(flows, Instant::now() + WARM_UP)?;
     }
     let rates = in_turn(lanes.len(), |number| {
         let lane = &mut lanes[number];
-        Rate::of(|until| lane.send(flows, until)).with_context(|| format!("{}: {case}", lane.name))
+        Rate::of(cpu, |until| lane.send(flows, until))
+            .with_context(|| format!("{}: {case}", lane.name))
     })?;
-    let each = |rate: &Rate| 1e9 / rate.per_second;
+    let each = |rate: &Rate| rate.cpu * 1e3;
     for (lane, rate) in lanes.iter().zip(&rates) {
         table.row(vec![
             case.to_owned(),
             lane.name.to_owned(),
-            format!("{:.0}", rate.per_second),
+            format!("{:.0}", 1e6 / rate.cpu),
             format!("{:.0}", each(rate)),
             format!("{:.0}", each(rate) - each(&rates[0])),
         ]);

@@ -18,22 +18,20 @@ use anyhow::Result;
 pub enum Part {
     /// ns per packet by BPF_PROG_TEST_RUN.
     Programs,
-    /// Connections and packets over veth.
-    Veth,
+    /// TCP connections over veth.
+    Connections,
+    /// UDP packets through a node, over veth.
+    Forward,
 }
 
 pub fn run(parts: &[Part], markdown: bool) -> Result<()> {
     for part in parts {
-        let tables = match part {
-            Part::Programs => vec![programs::measure()?],
-            Part::Veth => {
-                let mut ways = ways::Way::all()?;
-                vec![connections::measure(&ways)?, forward::measure(&mut ways)?]
-            }
+        let table = match part {
+            Part::Programs => programs::measure()?,
+            Part::Connections => connections::measure(&ways::Way::all()?)?,
+            Part::Forward => forward::measure(&mut ways::Way::all()?)?,
         };
-        for table in tables {
-            println!("{}", table.render(markdown));
-        }
+        println!("{}", table.render(markdown));
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{cpu, median};
+use super::cpu::Pinned;
+use super::median;
 
 /// Rounds of all ways in turn; the median counts.
 const ROUNDS: usize = 5;
@@ -13,16 +14,17 @@ const ROUND: Duration = Duration::from_secs(2);
 /// A figure per second and the CPU time for each.
 pub struct Rate {
     pub per_second: f64,
-    /// CPU time of the whole machine, in microseconds.
+    /// CPU time for each, in microseconds.
     pub cpu: f64,
 }
 
 impl Rate {
     /// Counts for a round, and divides.
-    pub fn of(count: impl FnOnce(Instant) -> Result<u64>) -> Result<Self> {
-        let (began, busy) = (Instant::now(), cpu::busy()?);
+    pub fn of(cpu: &Pinned, count: impl FnOnce(Instant) -> Result<u64>) -> Result<Self> {
+        let (began, before) = (Instant::now(), cpu.spent()?);
         let counted = count(began + ROUND)?;
-        let (elapsed, spent) = (began.elapsed(), cpu::busy()? - busy);
+        let elapsed = began.elapsed();
+        let spent = cpu.spent()? - before;
         ensure!(counted > 0, "nothing arrived");
         Ok(Self {
             per_second: counted as f64 / elapsed.as_secs_f64(),

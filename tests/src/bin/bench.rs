@@ -11,15 +11,18 @@ fn main() -> ExitCode {
         match argument.as_str() {
             "--markdown" => markdown = true,
             "programs" => parts.push(Part::Programs),
-            "veth" => parts.push(Part::Veth),
+            "connections" => parts.push(Part::Connections),
+            "forward" => parts.push(Part::Forward),
             _ => {
-                eprintln!("usage: cargo xtask bench [programs] [veth] [--markdown]");
+                eprintln!(
+                    "usage: cargo xtask bench [programs] [connections] [forward] [--markdown]"
+                );
                 return ExitCode::FAILURE;
             }
         }
     }
     if parts.is_empty() {
-        parts = vec![Part::Programs, Part::Veth];
+        parts = vec![Part::Programs, Part::Connections, Part::Forward];
     }
     match bench::run(&parts, markdown) {
         Ok(()) => ExitCode::SUCCESS,
