@@ -6,6 +6,7 @@
 mod build;
 mod cargo;
 mod lint;
+mod manifests;
 mod object_check;
 mod packages;
 mod privilege;
@@ -44,6 +45,12 @@ enum Task {
     Test(test::Options),
     /// Check formatting and clippy, as CI does
     Lint,
+    /// Make the Helm chart from the kustomize base
+    Manifests {
+        /// Only say whether the chart is up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Show the datapath at work in a small cluster of network namespaces
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -80,6 +87,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Test(options) => test::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+        Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run("demo", &args, &setup::runtime::DEMO),
         Task::Bench { args } => programs::run("bench", &args, &setup::runtime::BENCH),
     }

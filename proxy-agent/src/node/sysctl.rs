@@ -8,18 +8,19 @@ use std::{fs, path::Path};
 use tracing::warn;
 
 const SWITCHES: [&str; 2] = [
-    "/proc/sys/net/ipv4/conf/lo/accept_local",
-    "/proc/sys/net/ipv4/conf/lo/route_localnet",
+    "net/ipv4/conf/lo/accept_local",
+    "net/ipv4/conf/lo/route_localnet",
 ];
 
-/// Sets them in the network namespace of the caller, or says what does not work without.
-pub fn prepare_loopback() {
-    for path in SWITCHES.map(Path::new) {
-        let is_set = fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
+/// Sets them in the network namespace of the caller, or says what does not work without. `proc_sys` is where the
+/// switches are files.
+pub fn prepare_loopback(proc_sys: &Path) {
+    for path in SWITCHES.map(|switch| proc_sys.join(switch)) {
+        let is_set = fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1");
         if is_set {
             continue;
         }
-        if let Err(error) = fs::write(path, "1") {
+        if let Err(error) = fs::write(&path, "1") {
             warn!(
                 "cannot set {} to 1: {error}. Processes on this node may not reach services by a node's own address until it is set",
                 path.display()

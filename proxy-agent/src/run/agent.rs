@@ -57,7 +57,7 @@ pub struct Agent {
 impl Agent {
     /// Loads the datapath and tells it what the node looks like. No packet passes it yet, unless it ran before.
     pub async fn start(args: &Args, netlink: Netlink, status: Arc<Status>) -> Result<Self> {
-        node::prepare_loopback();
+        node::prepare_loopback(&args.proc_sys);
         let mut datapath = Datapath::load(datapath::object()?, &args.options())?;
         if datapath.adopted() {
             info!("taking over the maps under {}", args.place.bpffs.display());

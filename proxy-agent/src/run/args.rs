@@ -44,6 +44,9 @@ pub struct Args {
     /// Detach the programs and forget all connections when the agent ends
     #[arg(long)]
     pub cleanup_on_exit: bool,
+    /// Where the kernel's switches can be written, for a container whose own /proc/sys is read-only
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
+    pub proc_sys: PathBuf,
     /// The cgroup that the node's processes are in
     #[arg(long, value_name = "DIR", hide = true)]
     pub cgroup: Option<PathBuf>,

@@ -7,9 +7,11 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `access` | what an API server is asked for |
 //! | `convert` | Kubernetes objects into the model's, defaults and validation included; for every source |
 //! | `files` | a directory of manifests, read again when it changes |
 
+pub mod access;
 pub mod convert;
 mod files;
 
