@@ -2,6 +2,7 @@
 //!
 //! A row that cannot run here is ignored with its reason, and nothing is built for it.
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +12,18 @@ use nix::unistd::Uid;
 
 use crate::agent;
 use crate::cluster::Cluster;
+
+/// An error of a row that found, on its way, what this kernel cannot do: the row is ignored with this reason.
+#[derive(Debug)]
+pub struct CannotRun(pub &'static str);
+
+impl fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
 
 /// Something that rows share: built by the first that needs it, gone with the last.
 pub struct Shared<T> {
@@ -94,7 +107,13 @@ pub fn row(
 ) -> Trial {
     Trial::ignorable_test(name, move || match missing {
         Some(reason) => Ok(Completion::ignored_with(reason)),
-        None => test().map(|()| Completion::Completed).map_err(failed),
+        None => match test() {
+            Ok(()) => Ok(Completion::Completed),
+            Err(error) => match error.downcast_ref() {
+                Some(CannotRun(reason)) => Ok(Completion::ignored_with(*reason)),
+                None => Err(failed(error)),
+            },
+        },
     })
 }
 

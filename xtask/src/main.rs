@@ -14,6 +14,7 @@ mod programs;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -43,6 +44,8 @@ enum Task {
     },
     /// Run the suites; the last line is their sum
     Test(test::Options),
+    /// Boot kernels in virtual machines and run the packet tables in each
+    VmTest(vm::Options),
     /// Check formatting and clippy, as CI does
     Lint,
     /// Make the Helm chart from the kustomize base
@@ -86,6 +89,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Test(options) => test::run(&options),
+        Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run("demo", &args, &setup::runtime::DEMO),

@@ -24,6 +24,16 @@ const NFT: Tool = Tool {
     package: "nftables",
 };
 
+const QEMU: Tool = Tool {
+    program: "qemu-system-x86_64",
+    package: "qemu-system-x86",
+};
+const XZ: Tool = Tool {
+    program: "xz",
+    package: "xz-utils",
+};
+
+pub const VM: [Tool; 3] = [IP, QEMU, XZ];
 pub const TESTS: [Tool; 2] = [IP, NFT];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];

@@ -3,7 +3,7 @@
 //! L0 runs as the caller with the host's toolchain. L1 and L2 are the test targets of the `tests` package, told apart
 //! by their names (`l1*` is L1, every other one L2); they run as root and get the paths of what was built.
 
-mod summary;
+pub mod summary;
 
 use std::{
     io::{BufRead as _, BufReader},

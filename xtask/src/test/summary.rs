@@ -49,6 +49,10 @@ impl Summary {
         self.failed
     }
 
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
     /// Tests that did run.
     pub fn ran(&self) -> u64 {
         self.passed + self.failed

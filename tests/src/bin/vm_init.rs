@@ -1,0 +1,101 @@
+//! The first process of a virtual machine of `cargo xtask vm-test`: mounts, loads modules, runs the suites, powers off.
+//!
+//! It talks to the host over the console. The last line that it prints is [`CLOSING`] and whether every suite
+//! succeeded; a host that does not see that line knows that something else ended the machine.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+
+/// On the kernel's command line, so that nothing but a machine made for it is ever taken over.
+const TOKEN: &str = "portside.vm_test";
+/// Also in the host's half, `xtask/src/vm/console.rs`.
+const CLOSING: &str = "vm-test closing:";
+
+const MOUNTS: [(&str, &str); 6] = [
+    ("devtmpfs", "/dev"),
+    ("sysfs", "/sys"),
+    ("tmpfs", "/run"),
+    ("tmpfs", "/tmp"),
+    ("bpf", "/sys/fs/bpf"),
+    ("cgroup2", "/sys/fs/cgroup"),
+];
+
+fn main() -> ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("vm_init is the first process of a test machine, and does nothing anywhere else");
+        return ExitCode::FAILURE;
+    }
+    let outcome = run();
+    if let Err(error) = &outcome {
+        println!("vm_init: {error:#}");
+    }
+    let word = match outcome {
+        Ok(true) => "ok",
+        Ok(false) | Err(_) => "failed",
+    };
+    println!("{CLOSING} {word}");
+    // Only a refusal returns; the kernel then panics as its first process ends, which the host reports.
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    ExitCode::FAILURE
+}
+
+/// Whether every suite succeeded.
+fn run() -> Result<bool> {
+    mount_at("proc", "/proc")?;
+    let command_line = fs::read_to_string("/proc/cmdline")?;
+    anyhow::ensure!(
+        command_line.split_whitespace().any(|word| word == TOKEN),
+        "the kernel's command line has no {TOKEN}"
+    );
+    for (kind, target) in MOUNTS {
+        mount_at(kind, target)?;
+    }
+    for module in lines("/vm/modules")? {
+        insert(&module)?;
+    }
+    let arguments = lines("/vm/arguments")?;
+    let mut ok = true;
+    for suite in lines("/vm/suites")? {
+        let status = Command::new(&suite)
+            .args(&arguments)
+            .env("PATH", "/bin")
+            .env("PORTSIDE_EBPF_OBJECT", "/vm/portside")
+            .status()
+            .with_context(|| format!("running {suite}"))?;
+        if !status.success() {
+            println!("vm_init: {suite}: {status}");
+            ok = false;
+        }
+    }
+    Ok(ok)
+}
+
+fn mount_at(kind: &str, target: &str) -> Result<()> {
+    fs::create_dir_all(target)?;
+    mount(
+        Some(kind),
+        target,
+        Some(kind),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .with_context(|| format!("mounting {kind} at {target}"))
+}
+
+/// One module; its dependencies come before it in the list.
+fn insert(path: &str) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("opening {path}"))?;
+    finit_module(&file, &CString::default(), ModuleInitFlags::empty())
+        .with_context(|| format!("loading {path}"))
+}
+
+fn lines(path: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    Ok(text.lines().map(String::from).collect())
+}

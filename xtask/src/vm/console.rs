@@ -1,0 +1,156 @@
+//! Running a virtual machine and judging it by what its console says.
+
+use std::{
+    fmt,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use nix::sys::{prctl, signal::Signal};
+
+/// Also in the guest's half, `tests/src/bin/vm_init.rs`.
+const CLOSING: &str = "vm-test closing: ";
+/// kernel/panic.c
+const PANIC: &str = "Kernel panic - not syncing";
+
+pub struct Limits {
+    /// Without a line.
+    pub stall: Duration,
+    pub total: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_secs(120),
+            total: Duration::from_secs(480),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Ending {
+    /// The init said its last line.
+    Closed {
+        ok: bool,
+    },
+    Panicked(String),
+    Stalled,
+    TimedOut,
+    /// The machine went away without a word.
+    Vanished,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed { ok: true } => f.write_str("finished"),
+            Self::Closed { ok: false } => f.write_str("a suite failed"),
+            Self::Panicked(line) => write!(f, "kernel panic: {line}"),
+            Self::Stalled => f.write_str("stalled: the console was silent for too long"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Vanished => f.write_str("the machine ended without its closing line"),
+        }
+    }
+}
+
+/// Ends the process with its owner, however that ends.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs the machine until its fate is known, each line of its console passed on as it comes.
+pub fn watch(
+    command: &mut Command,
+    limits: &Limits,
+    mut on_line: impl FnMut(&str),
+) -> anyhow::Result<Ending> {
+    let name = command.get_program().display().to_string();
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
+    unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+    let mut machine = Guard(
+        command
+            .spawn()
+            .with_context(|| format!("cannot run {name}"))?,
+    );
+    let output = machine.0.stdout.take().context("stdout is piped")?;
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let end = Instant::now() + limits.total;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match lines.recv_timeout(limits.stall.min(left)) {
+            Ok(line) => {
+                on_line(&line);
+                if let Some(word) = line.strip_prefix(CLOSING) {
+                    return Ok(Ending::Closed { ok: word == "ok" });
+                }
+                if let Some((_, what)) = line.split_once(PANIC) {
+                    let what = what.trim_start_matches([':', ' ']);
+                    return Ok(Ending::Panicked(what.to_owned()));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if left <= limits.stall => {
+                return Ok(Ending::TimedOut);
+            }
+            Err(RecvTimeoutError::Timeout) => return Ok(Ending::Stalled),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Ending::Vanished),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(script: &str, stall_ms: u64, total_ms: u64) -> Ending {
+        let limits = Limits {
+            stall: Duration::from_millis(stall_ms),
+            total: Duration::from_millis(total_ms),
+        };
+        watch(Command::new("sh").args(["-c", script]), &limits, |_| {}).unwrap()
+    }
+
+    #[test]
+    fn each_ending_is_told_as_what_it_is() {
+        let closed = |ok| Ending::Closed { ok };
+        let long = 20_000;
+        assert_eq!(ending("echo vm-test closing: ok", long, long), closed(true));
+        assert_eq!(
+            ending("echo vm-test closing: failed", long, long),
+            closed(false)
+        );
+        assert_eq!(
+            ending(
+                "echo '[ 1.0] Kernel panic - not syncing: sysrq'; exec sleep 60",
+                long,
+                long
+            ),
+            Ending::Panicked("sysrq".into())
+        );
+        assert_eq!(ending("echo up; exec sleep 60", 200, long), Ending::Stalled);
+        assert_eq!(
+            ending("while echo busy; do sleep 0.05; done", long, 300),
+            Ending::TimedOut
+        );
+        assert_eq!(ending("echo up", long, long), Ending::Vanished);
+    }
+}

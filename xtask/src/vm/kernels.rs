@@ -1,0 +1,230 @@
+//! Debian's cloud kernels, from the machine's own package sources or, for series that these lack, from other suites
+//! of the same mirror. Kept under `target/vm`, where a kernel that was fetched once is found again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::shell::{self, say};
+
+pub const NEWEST: &str = "newest";
+
+const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "sid"];
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+pub struct Kernel {
+    /// As `uname -r` gives it.
+    pub version: String,
+    pub image: PathBuf,
+    /// The directory that the version's modules are in.
+    pub modules: PathBuf,
+    /// Where all of it is kept.
+    pub directory: PathBuf,
+}
+
+/// The kernel of a series, fetched if it is not here yet.
+pub fn get(series: &str) -> anyhow::Result<Kernel> {
+    let directory = shell::target_dir().join("vm").join(series);
+    if !directory.join("complete").exists() {
+        fetch(series, &directory).with_context(|| {
+            format!(
+                "it could not be fetched. By hand: unpack Debian's package linux-image-*-cloud-amd64 of it \
+                 (`dpkg-deb -x`) into {0} and create the empty file {0}/complete",
+                directory.display()
+            )
+        })?;
+    }
+    open(directory)
+}
+
+fn open(directory: PathBuf) -> anyhow::Result<Kernel> {
+    for modules in ["usr/lib/modules", "lib/modules"] {
+        let Ok(entries) = fs::read_dir(directory.join(modules)) else {
+            continue;
+        };
+        for entry in entries {
+            let modules = entry?.path();
+            let version = modules
+                .file_name()
+                .context("a directory has a name")?
+                .to_string_lossy()
+                .into_owned();
+            let images = [
+                directory.join(format!("boot/vmlinuz-{version}")),
+                modules.join("vmlinuz"),
+            ];
+            if let Some(image) = images.into_iter().find(|image| image.is_file()) {
+                return Ok(Kernel {
+                    version,
+                    image,
+                    modules,
+                    directory,
+                });
+            }
+        }
+    }
+    bail!("there is no kernel with modules in {}", directory.display())
+}
+
+fn fetch(series: &str, directory: &Path) -> anyhow::Result<()> {
+    if shell::find("apt-get").is_none() || shell::find("dpkg-deb").is_none() {
+        bail!("this machine has no apt-get and dpkg-deb");
+    }
+    let own = Apt {
+        options: Vec::new(),
+    };
+    let (apt, package) = match (series != NEWEST).then(|| own.package(series)).flatten() {
+        Some(package) => (own, package),
+        None => {
+            let apt = Apt::of_other_suites()?;
+            let package = apt.package(series).with_context(|| {
+                format!(
+                    "no suite of {} has a cloud kernel {series}",
+                    SUITES.join(", ")
+                )
+            })?;
+            (apt, package)
+        }
+    };
+    say("Fetching", &package);
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory)?;
+    let mut packages = vec![package.clone()];
+    if let Some(version) = package.strip_prefix("linux-binary-") {
+        packages.push(format!("linux-modules-{version}"));
+    }
+    shell::run(
+        apt.command("apt-get")
+            .args(["-qq", "download"])
+            .args(&packages)
+            .current_dir(directory),
+    )?;
+    for entry in fs::read_dir(directory)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            shell::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(directory))?;
+            fs::remove_file(&file)?;
+        }
+    }
+    fs::write(directory.join("complete"), "")?;
+    Ok(())
+}
+
+/// apt with package lists of its own, or the machine's.
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    fn of_other_suites() -> anyhow::Result<Self> {
+        let mirror = mirror().context("the machine's package sources name no Debian mirror")?;
+        let root = shell::target_dir().join("vm/apt");
+        for directory in ["state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        let sources: String = SUITES
+            .iter()
+            .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+            .collect();
+        fs::write(root.join("sources.list"), sources)?;
+        let root = root.display();
+        let options = [
+            format!("Dir::Etc::sourcelist={root}/sources.list"),
+            "Dir::Etc::sourceparts=-".into(),
+            format!("Dir::State={root}/state"),
+            format!("Dir::Cache={root}/cache"),
+            "APT::Sandbox::User=root".into(),
+        ];
+        let apt = Self {
+            options: options.into(),
+        };
+        say(
+            "Updating",
+            format!("lists of {} ({mirror})", SUITES.join(", ")),
+        );
+        shell::run(apt.command("apt-get").args(["-qq", "update"]))?;
+        Ok(apt)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        for option in &self.options {
+            command.args(["-o", option]);
+        }
+        command
+    }
+
+    /// The package with the newest kernel of a series.
+    fn package(&self, series: &str) -> Option<String> {
+        let names = shell::capture(self.command("apt-cache").args([
+            "search",
+            "--names-only",
+            "^linux-(image|binary)-[0-9].*-cloud-amd64$",
+        ]))?;
+        newest(
+            names.lines().filter_map(|line| line.split(' ').next()),
+            series,
+        )
+    }
+}
+
+/// A series is met by `linux-image-6.1.0-56-...`, not by the meta-package `linux-image-6.12-...`, nor by 6.12 if it
+/// is 6.1. Of one version, `linux-binary` goes before `linux-image`, which is then without content.
+fn newest<'a>(names: impl Iterator<Item = &'a str>, series: &str) -> Option<String> {
+    names
+        .filter_map(|name| {
+            let (kind, version) = name.strip_prefix("linux-")?.split_once('-')?;
+            let numbers = numbers(version);
+            let meets = series == NEWEST || version.starts_with(&format!("{series}."));
+            (meets && numbers.len() >= 3).then_some((numbers, kind == "binary", name))
+        })
+        .max()
+        .map(|(.., name)| name.to_owned())
+}
+
+/// The version before `-cloud-amd64` as numbers, for comparison.
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .trim_end_matches("-cloud-amd64")
+        .split(|character: char| !character.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
+/// The Debian mirror that the machine installs from.
+fn mirror() -> Option<String> {
+    let sites = shell::capture(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(SITE)",
+        "Created-By: Packages",
+        "Label: Debian",
+    ]))?;
+    sites.lines().next().map(String::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_a_series_is_taken() {
+        let names = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-56-cloud-amd64",
+            "linux-image-6.12-cloud-amd64",
+            "linux-image-6.12.117+deb12-cloud-amd64",
+            "linux-image-7.2.13+deb14-cloud-amd64",
+            "linux-binary-7.2.13+deb14-cloud-amd64",
+        ];
+        let newest = |series| newest(names.into_iter(), series);
+        assert_eq!(newest("6.1").as_deref(), Some(names[1]));
+        assert_eq!(newest("6.12").as_deref(), Some(names[3]));
+        assert_eq!(newest(NEWEST).as_deref(), Some(names[5]));
+        assert_eq!(newest("4.19"), None);
+    }
+}
