@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -31,6 +32,11 @@ fn main() -> ExitCode {
         eprintln!("vm_init is the first process of a test machine, and does nothing anywhere else");
         return ExitCode::FAILURE;
     }
+    // A container's first process has the number, too: it must not be powered off.
+    if let Err(error) = recognise() {
+        eprintln!("vm_init: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let outcome = run();
     if let Err(error) = &outcome {
         println!("vm_init: {error:#}");
@@ -45,14 +51,21 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whether every suite succeeded.
-fn run() -> Result<bool> {
-    mount_at("proc", "/proc")?;
+/// An error unless this is a machine made for the suite. A container has its /proc mounted; our machine not yet.
+fn recognise() -> Result<()> {
+    if !Path::new("/proc/cmdline").exists() {
+        mount_at("proc", "/proc")?;
+    }
     let command_line = fs::read_to_string("/proc/cmdline")?;
     anyhow::ensure!(
         command_line.split_whitespace().any(|word| word == TOKEN),
         "the kernel's command line has no {TOKEN}"
     );
+    Ok(())
+}
+
+/// Whether every suite succeeded.
+fn run() -> Result<bool> {
     for (kind, target) in MOUNTS {
         mount_at(kind, target)?;
     }
