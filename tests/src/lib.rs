@@ -11,6 +11,7 @@
 pub mod address;
 pub mod agent;
 pub mod answer;
+pub mod api;
 pub mod bench;
 pub mod cluster;
 pub mod demo;

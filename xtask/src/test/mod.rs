@@ -1,7 +1,7 @@
 //! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
 //!
-//! L0 runs as the caller with the host's toolchain. L1 and L2 are the test targets of the `tests` package, told apart
-//! by their names (`l1*` is L1, every other one L2); they run as root and get the paths of what was built.
+//! L0 runs as the caller with the host's toolchain. L1 to L3 are the test targets of the `tests` package, told apart
+//! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built.
 
 pub mod summary;
 
@@ -39,6 +39,8 @@ enum Level {
     L1,
     /// Topologies of network namespaces with real sockets
     L2,
+    /// The API server that the agent's watches are tested on
+    L3,
 }
 
 impl Level {
@@ -46,6 +48,8 @@ impl Level {
     fn of(target: &str) -> Self {
         if target.starts_with("l1") {
             Self::L1
+        } else if target.starts_with("l3") {
+            Self::L3
         } else {
             Self::L2
         }
@@ -186,5 +190,6 @@ mod tests {
         assert_eq!(Level::of("l1_tables"), Level::L1);
         assert_eq!(Level::of("l2_matrix"), Level::L2);
         assert_eq!(Level::of("testbed"), Level::L2);
+        assert_eq!(Level::of("l3_api_server"), Level::L3);
     }
 }

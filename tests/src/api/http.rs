@@ -1,0 +1,205 @@
+//! Requests over HTTP/1.1.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time;
+
+use super::faults::Verb;
+use super::query::Query;
+use super::resource::Target;
+use super::status::Refusal;
+use super::store::Key;
+use super::watch::Watch;
+use super::{Shared, discovery, list, patch};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Accepts connections for ever.
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        // An error is of the one connection (accept(2)); the next may be well.
+        if let Ok((connection, _)) = listener.accept().await {
+            tokio::spawn(connection_of(connection, Arc::clone(&shared)));
+        }
+    }
+}
+
+async fn connection_of(connection: TcpStream, shared: Arc<Shared>) {
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move {
+            // An error ends the connection without an answer.
+            anyhow::ensure!(!shared.faults().refuses(), "refused by the script");
+            Ok(answer(shared, request).await)
+        }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(connection), service)
+        .await;
+    // Clients go as they like, and a script may refuse them: neither is an error here.
+    drop(served);
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    respond(shared, request).await.unwrap_or_else(|refusal| {
+        let mut response = whole(refusal.code, &refusal.status());
+        if let Some(seconds) = refusal.retry_after {
+            response
+                .headers_mut()
+                .insert(hyper::header::RETRY_AFTER, seconds.into());
+        }
+        response
+    })
+}
+
+async fn respond(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let path = request.uri().path().to_owned();
+    if request.method() == Method::GET
+        && let Some(document) = discovery::document(&path)
+    {
+        return Ok(whole(200, &document));
+    }
+    let target = Target::parse(&path)
+        .ok_or_else(|| Refusal::new(404, "the server could not find the requested resource"))?;
+    if request.method() == Method::GET {
+        let query = Query::parse(request.uri().query().unwrap_or_default())?;
+        return read(shared, target, query).await;
+    }
+    let method = request.method().clone();
+    let strategic = request
+        .headers()
+        .get(hyper::header::CONTENT_TYPE)
+        .is_some_and(|kind| {
+            kind.as_bytes()
+                .starts_with(b"application/strategic-merge-patch")
+        });
+    let body = request.into_body().collect().await;
+    let body = body.map_err(|error| Refusal::new(400, format!("the body: {error}")))?;
+    write(&shared, target, &method, strategic, &body.to_bytes())
+}
+
+async fn read(
+    shared: Arc<Shared>,
+    target: Target,
+    query: Query,
+) -> Result<Response<Body>, Refusal> {
+    let resource = target.resource;
+    if let (Some(name), false) = (&target.name, query.watch) {
+        let key = (target.namespace.clone().unwrap_or_default(), name.clone());
+        return Ok(whole(200, &*shared.store.get(resource, &key)?));
+    }
+    let verb = if query.watch { Verb::Watch } else { Verb::List };
+    let failure = shared.faults().take_failure(verb, resource);
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if !query.watch {
+        let (delay, reversed) = {
+            let faults = shared.faults();
+            (faults.page_delay(resource), faults.reorders(resource))
+        };
+        if let Some(delay) = delay {
+            time::sleep(delay).await;
+        }
+        return Ok(whole(
+            200,
+            &list::list(&shared.store, &target, &query, reversed)?,
+        ));
+    }
+    let watch = Watch::begin(shared, target, query)?;
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(watch.send(sender));
+    let lines = stream::unfold(receiver, |mut receiver| async {
+        let line = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(Frame::data(line)), receiver))
+    });
+    Ok(response(200, StreamBody::new(lines).boxed_unsync()))
+}
+
+fn write(
+    shared: &Shared,
+    target: Target,
+    method: &Method,
+    strategic: bool,
+    body: &[u8],
+) -> Result<Response<Body>, Refusal> {
+    let store = &shared.store;
+    let resource = target.resource;
+    let namespace = target.namespace.unwrap_or_default();
+    let parsed = || {
+        serde_json::from_slice::<Value>(body)
+            .map_err(|error| Refusal::new(400, format!("the body is no JSON: {error}")))
+    };
+    match (method.as_str(), target.name) {
+        ("POST", None) => {
+            let object = parsed()?;
+            let name = object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            if name.is_empty() || (resource.namespaced() && namespace.is_empty()) {
+                return Err(Refusal::new(
+                    422,
+                    "metadata.name or the path's namespace is missing",
+                ));
+            }
+            let key: Key = (namespace, name);
+            Ok(whole(201, &*store.create(resource, key, object)?))
+        }
+        ("PUT", Some(name)) => {
+            let object = parsed()?;
+            Ok(whole(
+                200,
+                &*store.update(resource, (namespace, name), |_| Ok(object))?,
+            ))
+        }
+        ("PATCH", Some(name)) => {
+            let change = parsed()?;
+            let patched = store.update(resource, (namespace, name), |old| {
+                let mut new = old.clone();
+                patch::merge(&mut new, &change, strategic);
+                Ok(new)
+            })?;
+            Ok(whole(200, &patched))
+        }
+        ("DELETE", Some(name)) => {
+            let gone = store.delete(resource, (namespace, name.clone()))?;
+            let details =
+                json!({"name": name, "kind": resource.plural(), "uid": gone["metadata"]["uid"]});
+            Ok(whole(
+                200,
+                &json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+                }),
+            ))
+        }
+        _ => Err(Refusal::new(405, format!("{method} is not served here"))),
+    }
+}
+
+fn whole(code: u16, document: &Value) -> Response<Body> {
+    response(code, Full::from(document.to_string()).boxed_unsync())
+}
+
+fn response(code: u16, body: Body) -> Response<Body> {
+    Response::builder()
+        .status(code)
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .expect("the status is one of HTTP's")
+}

@@ -1,0 +1,312 @@
+//! The API server itself, driven by plain HTTP and by kubectl: what an agent is tested on has to be right without it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tests::api::ApiServer;
+use tests::runner::{self, row};
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn main() -> ExitCode {
+    let kubectl = Command::new("kubectl")
+        .args(["version", "--client"])
+        .output();
+    let no_kubectl =
+        (!kubectl.is_ok_and(|ran| ran.status.success())).then_some("kubectl is not installed");
+    runner::main(vec![
+        row("pages_are_of_one_snapshot", None, pages),
+        row("a_watch_shows_selector_transitions", None, transitions),
+        row("initial_events_end_with_a_bookmark", None, initial_events),
+        row("gone_is_a_status_and_an_event", None, gone),
+        row("faults_of_lists_and_watches", None, faults),
+        row("refused_requests_get_no_answer", None, refused),
+        row(
+            "kubectl_applies_exposes_and_deletes",
+            no_kubectl,
+            kubectl_drives_it,
+        ),
+    ])
+}
+
+fn start() -> Result<ApiServer> {
+    ApiServer::serve(TcpListener::bind("127.0.0.1:0")?)
+}
+
+/// Sends a request of HTTP/1.0, whose answer ends with its connection and is not in chunks.
+fn send(server: &ApiServer, method: &str, path: &str, body: &str) -> Result<BufReader<TcpStream>> {
+    let mut stream = TcpStream::connect(server.address())?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    Ok(BufReader::new(stream))
+}
+
+/// Reads the status line and the headers.
+fn head(answer: &mut BufReader<TcpStream>) -> Result<(u16, String)> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        ensure!(
+            answer.read_line(&mut head)? > 0,
+            "the answer ends in its head: {head:?}"
+        );
+    }
+    let code = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((code, head.to_lowercase()))
+}
+
+fn call(server: &ApiServer, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
+    let mut answer = send(server, method, path, &body.to_string())?;
+    let (code, _) = head(&mut answer)?;
+    let mut text = String::new();
+    answer.read_to_string(&mut text)?;
+    Ok((code, serde_json::from_str(&text)?))
+}
+
+fn get(server: &ApiServer, path: &str) -> Result<(u16, Value)> {
+    call(server, "GET", path, &json!({}))
+}
+
+fn create(server: &ApiServer, name: &str) -> Result<Value> {
+    let service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    let (code, made) = call(server, "POST", SERVICES, &service)?;
+    ensure!(code == 201, "{code}: {made}");
+    Ok(made)
+}
+
+fn watch(server: &ApiServer, query: &str) -> Result<BufReader<TcpStream>> {
+    let mut answer = send(
+        server,
+        "GET",
+        &format!("/api/v1/services?watch=true&{query}"),
+        "",
+    )?;
+    let (code, head) = head(&mut answer)?;
+    ensure!(code == 200, "{head}");
+    Ok(answer)
+}
+
+/// The next event's type and object; nothing at the end.
+fn event(events: &mut BufReader<TcpStream>) -> Result<Option<(String, Value)>> {
+    let mut line = String::new();
+    if events.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut event: Value = serde_json::from_str(&line)?;
+    let kind = event["type"].as_str().context("no type")?.to_owned();
+    Ok(Some((kind, event["object"].take())))
+}
+
+fn expect(events: &mut BufReader<TcpStream>, kind: &str, name: &str) -> Result<Value> {
+    let (seen, object) = event(events)?.context("the watch has ended")?;
+    ensure!(
+        seen == kind && object["metadata"]["name"] == name,
+        "{seen} {object}, not {kind} {name}"
+    );
+    Ok(object)
+}
+
+fn pages() -> Result<()> {
+    let server = start()?;
+    for name in ["a", "b", "c"] {
+        create(&server, name)?;
+    }
+    let (_, first) = get(&server, "/api/v1/services?limit=2")?;
+    ensure!(
+        first["items"].as_array().map(Vec::len) == Some(2),
+        "{first}"
+    );
+    ensure!(first["metadata"]["remainingItemCount"] == 1, "{first}");
+    let token = first["metadata"]["continue"]
+        .as_str()
+        .context("no token")?
+        .to_owned();
+    create(&server, "d")?;
+    call(&server, "DELETE", &format!("{SERVICES}/c"), &json!({}))?;
+    let next = format!("/api/v1/services?limit=2&continue={token}");
+    let (_, second) = get(&server, &next)?;
+    let names: Vec<_> = second["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| &one["metadata"]["name"])
+        .collect();
+    ensure!(names == ["c"], "{second}");
+    ensure!(second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]);
+    server.script("gone")?;
+    let (code, status) = get(&server, &next)?;
+    ensure!(code == 410 && status["reason"] == "Expired", "{status}");
+    Ok(())
+}
+
+fn transitions() -> Result<()> {
+    let server = start()?;
+    let made = create(&server, "a")?;
+    let version = made["metadata"]["resourceVersion"]
+        .as_str()
+        .context("no version")?
+        .to_owned();
+    let mut events = watch(
+        &server,
+        &format!("resourceVersion={version}&labelSelector=!skip"),
+    )?;
+    let patch = |labels: Value| {
+        call(
+            &server,
+            "PATCH",
+            &format!("{SERVICES}/a"),
+            &json!({"metadata": {"labels": labels}}),
+        )
+    };
+    patch(json!({"app": "x"}))?;
+    expect(&mut events, "MODIFIED", "a")?;
+    let (_, hidden) = patch(json!({"skip": "yes"}))?;
+    let last = expect(&mut events, "DELETED", "a")?;
+    ensure!(
+        last["metadata"]["resourceVersion"] == hidden["metadata"]["resourceVersion"],
+        "{last}"
+    );
+    patch(json!({"skip": null}))?;
+    expect(&mut events, "ADDED", "a")?;
+    call(&server, "DELETE", &format!("{SERVICES}/a"), &json!({}))?;
+    expect(&mut events, "DELETED", "a")?;
+    Ok(())
+}
+
+fn initial_events() -> Result<()> {
+    let server = start()?;
+    create(&server, "a")?;
+    let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=2";
+    let mut events = watch(&server, query)?;
+    expect(&mut events, "ADDED", "a")?;
+    let (kind, mark) = event(&mut events)?.context("no bookmark")?;
+    ensure!(
+        kind == "BOOKMARK"
+            && mark["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true",
+        "{mark}"
+    );
+    let (kind, mark) = event(&mut events)?.context("no second bookmark")?;
+    ensure!(
+        kind == "BOOKMARK" && mark["metadata"]["annotations"] == json!({}),
+        "{mark}"
+    );
+    while event(&mut events)?.is_some() {}
+    Ok(())
+}
+
+fn gone() -> Result<()> {
+    let server = start()?;
+    let made = create(&server, "a")?;
+    let version = made["metadata"]["resourceVersion"]
+        .as_str()
+        .context("no version")?
+        .to_owned();
+    let mut events = watch(&server, &format!("resourceVersion={version}"))?;
+    server.script("gone")?;
+    let (kind, status) = event(&mut events)?.context("no event")?;
+    ensure!(kind == "ERROR" && status["code"] == 410, "{kind} {status}");
+    ensure!(event(&mut events)?.is_none(), "the watch goes on");
+    let (code, _) = get(
+        &server,
+        &format!("/api/v1/services?watch=true&resourceVersion={version}"),
+    )?;
+    ensure!(code == 410);
+    Ok(())
+}
+
+fn faults() -> Result<()> {
+    let server = start()?;
+    server.script("fail list services 503 x1 retry-after 7\nduplicate services\ncut watch services after 2 events")?;
+    let mut answer = send(&server, "GET", "/api/v1/services", "")?;
+    let (code, head) = head(&mut answer)?;
+    ensure!(code == 503 && head.contains("retry-after: 7"), "{head}");
+    ensure!(get(&server, "/api/v1/services")?.0 == 200);
+    create(&server, "a")?;
+    server.script("malformed services/default/bad")?;
+    let mut events = watch(&server, "")?;
+    for name in ["a", "a", "bad", "bad"] {
+        expect(&mut events, "ADDED", name)?;
+    }
+    ensure!(event(&mut events)?.is_none(), "the watch was not cut");
+    server.script("heal\nreorder services")?;
+    let (_, list) = get(&server, "/api/v1/services")?;
+    ensure!(
+        list["items"][0]["metadata"]["name"] == "bad" && list["items"][0]["spec"] == "malformed",
+        "{list}"
+    );
+    Ok(())
+}
+
+fn refused() -> Result<()> {
+    let server = start()?;
+    server.script("refuse for 60s")?;
+    ensure!(get(&server, "/version").is_err(), "it answered");
+    server.script("heal")?;
+    ensure!(get(&server, "/version")?.0 == 200);
+    Ok(())
+}
+
+fn kubectl_drives_it() -> Result<()> {
+    let server = start()?;
+    let kubectl = |arguments: &[&str], input: &Value| -> Result<String> {
+        let mut child = Command::new("kubectl")
+            .args([
+                "--server",
+                &server.url(),
+                "--kubeconfig",
+                "/dev/null",
+                "--cache-dir",
+                "/dev/null/none",
+            ])
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("stdin is piped")?
+            .write_all(input.to_string().as_bytes())?;
+        let ran = child.wait_with_output()?;
+        let complaint = String::from_utf8_lossy(&ran.stderr);
+        ensure!(ran.status.success(), "kubectl {arguments:?}: {complaint}");
+        Ok(String::from_utf8(ran.stdout)?)
+    };
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    let apply = ["apply", "--validate=false", "-f", "-"];
+    kubectl(&apply, &service)?;
+    service["spec"]["ports"][0]["targetPort"] = 8080.into();
+    kubectl(&apply, &service)?;
+    kubectl(
+        &[
+            "expose",
+            "service",
+            "web",
+            "--name=out",
+            "--type=NodePort",
+            "--port=81",
+        ],
+        &json!({}),
+    )?;
+    let (_, web) = get(&server, &format!("{SERVICES}/web"))?;
+    ensure!(
+        web["spec"]["ports"] == json!([{"port": 80, "protocol": "TCP", "targetPort": 8080}]),
+        "{web}"
+    );
+    let (_, out) = get(&server, &format!("{SERVICES}/out"))?;
+    ensure!(out["spec"]["ports"][0]["nodePort"] == 30000, "{out}");
+    let listed = kubectl(&["get", "svc", "-o", "name"], &json!({}))?;
+    ensure!(listed == "service/out\nservice/web\n", "{listed}");
+    kubectl(&["delete", "service", "web"], &json!({}))?;
+    ensure!(get(&server, &format!("{SERVICES}/web"))?.0 == 404);
+    Ok(())
+}
