@@ -5,6 +5,7 @@
 
 mod build;
 mod cargo;
+mod image;
 mod lint;
 mod manifests;
 mod object_check;
@@ -48,6 +49,8 @@ enum Task {
     VmTest(vm::Options),
     /// Check formatting and clippy, as CI does
     Lint,
+    /// Make the container image of the agent, as one OCI archive
+    Image,
     /// Make the Helm chart from the kustomize base
     Manifests {
         /// Only say whether the chart is up to date
@@ -91,6 +94,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test(options) => test::run(&options),
         Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+        Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run("demo", &args, &setup::runtime::DEMO),
         Task::Bench { args } => programs::run("bench", &args, &setup::runtime::BENCH),

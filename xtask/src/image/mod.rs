@@ -1,0 +1,84 @@
+//! `image`: the container image of the agent, made without a container tool: an OCI image layout in one tar file.
+//!
+//! The same agent gives the same bytes: no time and no user of the machine goes in.
+
+mod layout;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::{env, fs};
+
+use anyhow::{Context as _, ensure};
+
+use self::layout::Image;
+use crate::{
+    build::{self, Profile},
+    shell::{self, say},
+};
+
+/// The most that a node may have to store for the agent, in bytes.
+const LIMIT: usize = 20_000_000;
+
+pub fn run() -> anyhow::Result<()> {
+    // First, because the build takes minutes.
+    let architecture = oci_architecture(env::consts::ARCH)?;
+    let agent = build::all(Profile::Release)?.agent;
+    let program = fs::read(&agent).with_context(|| format!("reading {}", agent.display()))?;
+    check(&program).with_context(|| agent.display().to_string())?;
+
+    let image = Image {
+        version: env!("CARGO_PKG_VERSION"),
+        architecture,
+        program: &program,
+    };
+    let archive = image.archive()?;
+    let dir = shell::target_dir().join("image");
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let path = dir.join(format!("portside-{}.tar", image.version));
+    fs::write(&path, &archive).with_context(|| format!("writing {}", path.display()))?;
+
+    let (file, name) = (path.display(), image.name());
+    say(
+        "Wrote",
+        format!(
+            "{name} for linux/{architecture}: {}, of which a node stores {} unpacked",
+            megabytes(archive.len()),
+            megabytes(program.len())
+        ),
+    );
+    for command in [
+        format!("skopeo copy oci-archive:{file} docker://REGISTRY/{name}"),
+        format!("ctr --namespace k8s.io images import {file}"),
+        format!("podman load --input {file}"),
+    ] {
+        say("Load with", command);
+    }
+    println!("{file}");
+    Ok(())
+}
+
+/// Whether the program is one for an image that holds nothing else.
+fn check(program: &[u8]) -> anyhow::Result<()> {
+    program::refuse_dynamic(program)?;
+    ensure!(
+        program.len() <= LIMIT,
+        "the agent has {}, and the image may have {}: look at what `cargo tree --package proxy-agent` added",
+        megabytes(program.len()),
+        megabytes(LIMIT)
+    );
+    Ok(())
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{}.{:02} MB", bytes / 1_000_000, bytes / 10_000 % 100)
+}
+
+/// What the image specification calls an architecture: Go's name (`GOARCH`), here from Rust's.
+fn oci_architecture(rust: &str) -> anyhow::Result<&'static str> {
+    match rust {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => anyhow::bail!("no image is made on {other}: only on x86_64 and aarch64"),
+    }
+}
