@@ -9,8 +9,11 @@ use clap::Parser;
 use proxy_agent::cli::Cli;
 use tracing_subscriber::EnvFilter;
 
+/// The client library says of each attempt what the source of Services says once.
+const FILTER: &str = "info,kube_client=off";
+
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -7,16 +7,19 @@ use crate::{
     datapath::{Options, Sizes, TcMode, XdpMode},
     node::{NodePortAddresses, Selection},
     serve,
+    source::kube,
 };
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Name of this node, as EndpointSlices call it
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: String,
-    /// Directory of Services and EndpointSlices, read again when it changes
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Directory of Services and EndpointSlices, read again when it changes; in place of an API server
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "api_servers"])]
+    pub manifests: Option<PathBuf>,
+    #[command(flatten)]
+    pub api: kube::Options,
     /// Devices that lead out of the node: `auto` (NICs, tunnels, the default route's device), or names, those of tunnels too
     #[arg(long, value_name = "auto|NAMES", default_value = "auto")]
     pub uplinks: Selection,

@@ -31,7 +31,7 @@ use crate::{
     datapath,
     node::Netlink,
     serve::{Listeners, Status},
-    source::{Files, Source},
+    source::{Files, Kube, Source, kube},
 };
 
 use self::agent::Agent;
@@ -51,8 +51,13 @@ pub async fn run(args: Args) -> Result<()> {
     let listeners = Listeners::open(&args.serve)?;
     let netlink = Netlink::open().await?;
     let (sender, mut batches) = mpsc::channel(BATCHES);
-    let source = Files::new(&args.manifests, &args.node_name);
-    let mut source = tokio::spawn(source.run(sender));
+    let mut source = match &args.manifests {
+        Some(dir) => tokio::spawn(Files::new(dir, &args.node_name).run(sender)),
+        None => {
+            let kube = Kube::new(&args.api, &args.node_name, had_own_service(&args)).await?;
+            tokio::spawn(kube.run(sender))
+        }
+    };
     let status = Arc::new(Status::default());
     listeners.serve(Arc::clone(&status), args.place.pins())?;
     let mut agent = Agent::start(&args, netlink, status).await?;
@@ -62,8 +67,8 @@ pub async fn run(args: Args) -> Result<()> {
             _ = end.recv() => break,
             _ = interrupt.recv() => break,
             ended = &mut source => {
-                ended.context("the manifests' reader panicked")??;
-                anyhow::bail!("the manifests' reader stopped");
+                ended.context("the source of Services panicked")??;
+                anyhow::bail!("the source of Services ended");
             }
             batch = batches.recv() => {
                 let Some(batch) = batch else { continue };
@@ -96,6 +101,16 @@ pub async fn run(args: Args) -> Result<()> {
 pub fn cleanup(place: &crate::cli::Place) -> Result<()> {
     datapath::cleanup(&place.bpffs)?;
     Names::remove(&place.names())
+}
+
+/// Does the datapath that runs have the service of the API servers?
+fn had_own_service(args: &Args) -> bool {
+    Names::read(&args.place.names()).is_ok_and(|names| {
+        names
+            .0
+            .values()
+            .any(|name| name.namespace == kube::OWN.namespace && name.service == kube::OWN.name)
+    })
 }
 
 async fn sleep_until(due: Option<Instant>) {

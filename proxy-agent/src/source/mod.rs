@@ -1,6 +1,6 @@
 //! Where the model's events come from.
 //!
-//! In: Kubernetes objects, from files. Out: [`Batch`]es of [`Event`]s on a channel, each the difference between two
+//! In: Kubernetes objects, from an API server or from files. Out: [`Batch`]es of [`Event`]s on a channel, each the difference between two
 //! consistent views; the first ends with [`Event::Synced`] for both kinds.
 //!
 //! The one rule: Kubernetes types do not leave this module, and an object that is not valid costs itself, never the others.
@@ -10,10 +10,12 @@
 //! | `access` | what an API server is asked for |
 //! | `convert` | Kubernetes objects into the model's, defaults and validation included; for every source |
 //! | `files` | a directory of manifests, read again when it changes |
+//! | `kube` | an API server, listed and watched |
 
 pub mod access;
 pub mod convert;
 mod files;
+pub mod kube;
 
 use std::future::Future;
 
@@ -21,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::model::Event;
 
-pub use files::Files;
+pub use self::{files::Files, kube::Kube};
 
 /// What changed from one consistent view to the next. Apply all of it before acting on any of it.
 pub type Batch = Vec<Event>;

@@ -1,0 +1,179 @@
+//! Where the API servers are, and which of them is asked.
+//!
+//! The agent must not need the service address that it implements itself: inside a cluster, `KUBERNETES_SERVICE_HOST` is
+//! that address until somebody says otherwise, so `--api-servers` names the servers themselves.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use http::{Request, Response, Uri};
+use kube::{
+    Client, Config,
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tracing::{info, warn};
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longer than a watch without an event lasts (290 s).
+const READ: Duration = Duration::from_secs(300);
+/// Where a pod finds its credentials.
+const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// How to reach the API server; with none of it, as a pod does.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// File with the API server's address and credentials; without it, those that a pod is given
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// API servers by their own addresses, the preferred one first: another one is asked while one does not answer
+    #[arg(long, value_name = "URL,URL", value_delimiter = ',', value_parser = server)]
+    pub api_servers: Vec<Uri>,
+}
+
+/// The URL of an API server.
+fn server(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
+        _ => Err("not the URL of a server, as https://192.0.2.1:6443 is one".to_owned()),
+    }
+}
+
+/// A client for all of the servers. None of them is asked yet.
+pub async fn client(options: &Options) -> Result<Client> {
+    let mut config = config(options).await?;
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(READ);
+    config.reset_reader_on_write = true;
+    // Who follows a kind of object tries again by itself, and here another server is next.
+    config.default_retry = false;
+    let servers = if options.api_servers.is_empty() {
+        vec![config.cluster_url.clone()]
+    } else {
+        options.api_servers.clone()
+    };
+    let clients = servers
+        .into_iter()
+        .map(|server| {
+            let mut config = config.clone();
+            config.cluster_url = server.clone();
+            let client = Client::try_from(config)
+                .with_context(|| format!("the credentials for API server {server}"))?;
+            Ok((server, client))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let names: Vec<_> = clients.iter().map(|(uri, _)| uri.to_string()).collect();
+    info!("API server: {}", names.join(", "));
+    Ok(Servers::of(clients).client(config.default_namespace))
+}
+
+async fn config(options: &Options) -> Result<Config> {
+    if let Some(path) = &options.kubeconfig {
+        let from = || format!("--kubeconfig {}", path.display());
+        let file = Kubeconfig::read_from(path).with_context(from)?;
+        return Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .with_context(from);
+    }
+    match (Config::incluster_env(), options.api_servers.first()) {
+        (Ok(config), _) => Ok(config),
+        (Err(_), Some(_)) if Path::new(TOKEN).exists() => {
+            Config::incluster_dns().context("the pod's credentials")
+        }
+        // A server that wants no credentials.
+        (Err(_), Some(first)) => Ok(Config::new(first.clone())),
+        (Err(error), None) => bail!(
+            "nothing to read Services from: give --manifests DIR, --kubeconfig FILE or --api-servers URLS, or run in a cluster's pod ({error})"
+        ),
+    }
+}
+
+/// The servers, and which of them answered last.
+#[derive(Clone)]
+struct Servers {
+    clients: Arc<[(Uri, Client)]>,
+    current: Arc<AtomicUsize>,
+}
+
+impl Servers {
+    fn of(clients: Vec<(Uri, Client)>) -> Self {
+        Self {
+            clients: clients.into(),
+            current: Arc::default(),
+        }
+    }
+
+    fn client(self, namespace: String) -> Client {
+        let service = tower::service_fn(move |request| {
+            let servers = self.clone();
+            async move { servers.ask(request).await }
+        });
+        Client::new(service, namespace)
+    }
+
+    /// Asks the servers in turn until one answers. All requests of this source are reads without a body.
+    async fn ask(self, request: Request<Body>) -> kube::Result<Response<Body>> {
+        let (parts, _) = request.into_parts();
+        let count = self.clients.len();
+        let first = self.current.load(Ordering::Relaxed);
+        let mut turn = 0;
+        loop {
+            let number = (first + turn) % count;
+            let (server, client) = &self.clients[number];
+            let request = Request::from_parts(parts.clone(), Body::empty());
+            let answer = client.send(request).await;
+            turn += 1;
+            let failed = match &answer {
+                Ok(response) => response.status().is_server_error(),
+                Err(_) => true,
+            };
+            if failed && turn < count {
+                continue;
+            }
+            if !failed && self.current.swap(number, Ordering::Relaxed) != number {
+                warn!("API server {server} answers now in place of another one");
+            }
+            return answer;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_url_with_a_host() {
+        for good in ["https://192.0.2.1:6443", "http://[2001:db8::1]:8080"] {
+            assert_eq!(
+                server(good).unwrap().to_string().trim_end_matches('/'),
+                good
+            );
+        }
+        for bad in ["192.0.2.1:6443", "ftp://a", "https://", "", "https:///a"] {
+            assert!(server(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_named() {
+        let options = Options {
+            kubeconfig: Some("/nonexistent/kubeconfig".into()),
+            ..Options::default()
+        };
+        let error = client(&options).await.err().unwrap();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("--kubeconfig /nonexistent/kubeconfig"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! The service of the API servers themselves never loses its last endpoint.
+//!
+//! An API server that answers exists, so an answer by which `default/kubernetes` has no endpoint is wrong, however it
+//! came about: a server that starts with an empty store, one that ends and takes its own endpoint out as the last of
+//! them, a list that somebody cut short. Believed, it would take the way to the API server from every pod of this node,
+//! that of the CNI and of what could repair it included.
+
+use std::{collections::BTreeMap, mem, sync::LazyLock};
+
+use tracing::warn;
+
+use crate::{
+    model::{EndpointSlice, Event, ObjectName},
+    source::Batch,
+};
+
+/// Namespace and name are fixed in the API server.
+pub static OWN: LazyLock<ObjectName> = LazyLock::new(|| ObjectName::new("default", "kubernetes"));
+
+/// Stands between the lists and the model.
+#[derive(Default, Debug)]
+pub struct Keeper {
+    /// The service's slices as the model has them, and as the API server does.
+    sent: BTreeMap<ObjectName, EndpointSlice>,
+    wanted: BTreeMap<ObjectName, EndpointSlice>,
+    has_service: bool,
+    /// Ends of lists are held back until the lists have the service.
+    must_have: bool,
+    held: Vec<Event>,
+    /// It was said that something is kept.
+    said: bool,
+}
+
+impl Keeper {
+    /// `must_have`: the service was there before, so a first list without it is not complete.
+    pub fn new(must_have: bool) -> Self {
+        Self {
+            must_have,
+            ..Self::default()
+        }
+    }
+
+    /// Gives what of the batch is to be believed now, and what was held back before and can be believed now.
+    pub fn pass(&mut self, batch: Batch) -> Batch {
+        let mut out = Batch::with_capacity(batch.len());
+        let mut ends = mem::take(&mut self.held);
+        for event in batch {
+            match event {
+                Event::Synced(_) => ends.push(event),
+                Event::ServiceUpserted(service) => {
+                    self.has_service |= service.name == *OWN;
+                    out.push(Event::ServiceUpserted(service));
+                }
+                Event::ServiceDeleted(name) if name == *OWN => {
+                    warn!(
+                        "Service {name} is gone, which cannot be while an API server answers: it stays as it was"
+                    );
+                }
+                Event::SliceUpserted(slice) if slice.service_name() == *OWN => {
+                    self.wanted.insert(slice.name.clone(), slice);
+                }
+                Event::SliceUpserted(slice) => {
+                    // The model moves it away from its old owner by itself.
+                    self.wanted.remove(&slice.name);
+                    self.sent.remove(&slice.name);
+                    out.push(Event::SliceUpserted(slice));
+                }
+                Event::SliceDeleted(name) if self.wanted.contains_key(&name) => {
+                    self.wanted.remove(&name);
+                }
+                other => out.push(other),
+            }
+        }
+        self.settle(&mut out);
+        if self.must_have && !(self.has_service && has_endpoint(&self.sent)) {
+            if !ends.is_empty() {
+                warn!(
+                    "the API server's lists lack Service {} or its endpoints, which were there before: waiting for them",
+                    *OWN
+                );
+            }
+            self.held = ends;
+        } else {
+            self.must_have = false;
+            out.extend(ends);
+        }
+        out
+    }
+
+    /// Brings the model's slices of the service in line with the API server's, unless that takes its last endpoint.
+    fn settle(&mut self, out: &mut Batch) {
+        if self.sent == self.wanted {
+            return;
+        }
+        if has_endpoint(&self.sent) && !has_endpoint(&self.wanted) {
+            if !mem::replace(&mut self.said, true) {
+                warn!(
+                    "Service {} has no endpoint any more, which cannot be while an API server answers: its endpoints stay as they were",
+                    *OWN
+                );
+            }
+            return;
+        }
+        self.said = false;
+        for (name, slice) in &self.wanted {
+            if self.sent.get(name) != Some(slice) {
+                out.push(Event::SliceUpserted(slice.clone()));
+            }
+        }
+        for name in self.sent.keys() {
+            if !self.wanted.contains_key(name) {
+                out.push(Event::SliceDeleted(name.clone()));
+            }
+        }
+        self.sent = self.wanted.clone();
+    }
+}
+
+fn has_endpoint(slices: &BTreeMap<ObjectName, EndpointSlice>) -> bool {
+    slices
+        .values()
+        .flat_map(|slice| &slice.endpoints)
+        .any(|endpoint| endpoint.conditions.ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        model::Kind,
+        source::convert::{self, Converted},
+    };
+
+    fn slice(service: &str, name: &str, endpoints: &[&str]) -> Event {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|address| json!({"addresses": [address]}))
+            .collect();
+        let object = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "default",
+                "name": name,
+                "labels": {"kubernetes.io/service-name": service},
+            },
+            "addressType": "IPv4",
+            "ports": [{"port": 6443}],
+            "endpoints": endpoints,
+        }))
+        .unwrap();
+        match convert::endpoint_slice(&object) {
+            Ok(Converted::Served(slice)) => Event::SliceUpserted(slice),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn service(name: &str) -> Event {
+        let object = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": name},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]},
+        }))
+        .unwrap();
+        match convert::service(&object) {
+            Ok(Converted::Served(service)) => Event::ServiceUpserted(service),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn gone(name: &str) -> Event {
+        Event::SliceDeleted(ObjectName::new("default", name))
+    }
+
+    const ENDS: [Event; 2] = [
+        Event::Synced(Kind::Service),
+        Event::Synced(Kind::EndpointSlice),
+    ];
+
+    #[test]
+    fn the_last_endpoint_stays_until_another_one_comes() {
+        let mut keeper = Keeper::default();
+        let first = slice("kubernetes", "kubernetes", &["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(keeper.pass(vec![first.clone()]), [first]);
+        let fewer = slice("kubernetes", "kubernetes", &["192.0.2.2"]);
+        assert_eq!(keeper.pass(vec![fewer.clone()]), [fewer]);
+        assert_eq!(
+            keeper.pass(vec![slice("kubernetes", "kubernetes", &[])]),
+            []
+        );
+        assert_eq!(keeper.pass(vec![gone("kubernetes")]), []);
+        let next = slice("kubernetes", "other", &["192.0.2.3"]);
+        assert_eq!(keeper.pass(vec![next.clone()]), [next, gone("kubernetes")]);
+    }
+
+    #[test]
+    fn other_services_lose_theirs() {
+        let mut keeper = Keeper::default();
+        let events = vec![slice("web", "web-1", &["192.0.2.1"]), gone("web-1")];
+        assert_eq!(keeper.pass(events.clone()), events);
+        let deleted = vec![Event::ServiceDeleted(ObjectName::new("default", "web"))];
+        assert_eq!(keeper.pass(deleted.clone()), deleted);
+    }
+
+    #[test]
+    fn the_service_itself_stays() {
+        let mut keeper = Keeper::default();
+        keeper.pass(vec![service("kubernetes")]);
+        assert_eq!(keeper.pass(vec![Event::ServiceDeleted(OWN.clone())]), []);
+    }
+
+    #[test]
+    fn a_first_list_without_it_is_not_believed_where_it_was_before() {
+        let mut keeper = Keeper::new(true);
+        assert_eq!(keeper.pass(ENDS.into()), []);
+        assert_eq!(
+            keeper.pass(vec![service("kubernetes")]),
+            [service("kubernetes")]
+        );
+        let endpoints = slice("kubernetes", "kubernetes", &["192.0.2.1"]);
+        let [services, slices] = ENDS;
+        assert_eq!(
+            keeper.pass(vec![endpoints.clone()]),
+            [endpoints, services, slices]
+        );
+    }
+
+    #[test]
+    fn on_a_new_node_a_list_is_what_it_is() {
+        let mut keeper = Keeper::new(false);
+        assert_eq!(keeper.pass(ENDS.into()), ENDS);
+    }
+}

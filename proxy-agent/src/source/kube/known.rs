@@ -1,0 +1,274 @@
+//! What an object, or the end of a list, changes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+};
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use kube::runtime::watcher;
+use tracing::{debug, error};
+
+use super::item::Item;
+use crate::{
+    model::{Event, Kind, ObjectName},
+    source::{
+        Batch,
+        convert::{self, Converted, FieldError},
+    },
+};
+
+/// A kind of object, and its events.
+pub trait Followed {
+    type Object;
+    /// As messages call it.
+    const NAME: &'static str;
+    /// The list whose end is told.
+    const LIST: Option<Kind>;
+
+    fn convert(object: &Self::Object) -> Result<Converted<Event>, FieldError>;
+
+    /// What it means that an object is gone, if anything.
+    fn gone(name: ObjectName) -> Option<Event>;
+}
+
+#[derive(Debug)]
+pub struct Services;
+
+impl Followed for Services {
+    type Object = core::Service;
+    const NAME: &'static str = "Service";
+    const LIST: Option<Kind> = Some(Kind::Service);
+
+    fn convert(object: &core::Service) -> Result<Converted<Event>, FieldError> {
+        Ok(match convert::service(object)? {
+            Converted::Served(service) => Converted::Served(Event::ServiceUpserted(service)),
+            Converted::Skipped(why) => Converted::Skipped(why),
+        })
+    }
+
+    fn gone(name: ObjectName) -> Option<Event> {
+        Some(Event::ServiceDeleted(name))
+    }
+}
+
+#[derive(Debug)]
+pub struct Slices;
+
+impl Followed for Slices {
+    type Object = discovery::EndpointSlice;
+    const NAME: &'static str = "EndpointSlice";
+    const LIST: Option<Kind> = Some(Kind::EndpointSlice);
+
+    fn convert(object: &discovery::EndpointSlice) -> Result<Converted<Event>, FieldError> {
+        Ok(match convert::endpoint_slice(object)? {
+            Converted::Served(slice) => Converted::Served(Event::SliceUpserted(slice)),
+            Converted::Skipped(why) => Converted::Skipped(why),
+        })
+    }
+
+    fn gone(name: ObjectName) -> Option<Event> {
+        Some(Event::SliceDeleted(name))
+    }
+}
+
+#[derive(Debug)]
+pub struct Nodes;
+
+impl Followed for Nodes {
+    type Object = core::Node;
+    const NAME: &'static str = "Node";
+    const LIST: Option<Kind> = None;
+
+    fn convert(object: &core::Node) -> Result<Converted<Event>, FieldError> {
+        convert::node(object).map(|node| Converted::Served(Event::NodeChanged(node)))
+    }
+
+    /// The agent runs on it still.
+    fn gone(_: ObjectName) -> Option<Event> {
+        None
+    }
+}
+
+/// The objects of one kind that the model has.
+#[derive(Debug)]
+pub struct Known<F> {
+    here: HashSet<ObjectName>,
+    /// Names in the list that is being read.
+    listed: HashSet<ObjectName>,
+    /// What is wrong with objects, as it was said.
+    problems: HashMap<ObjectName, String>,
+    was_complete: bool,
+    kind: std::marker::PhantomData<F>,
+}
+
+impl<F> Default for Known<F> {
+    fn default() -> Self {
+        Self {
+            here: HashSet::new(),
+            listed: HashSet::new(),
+            problems: HashMap::new(),
+            was_complete: false,
+            kind: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<F: Followed> Known<F> {
+    /// Appends what `event` changes.
+    pub fn take(&mut self, event: watcher::Event<Item<F::Object>>, batch: &mut Batch) {
+        match event {
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(item) => {
+                self.listed.insert(item.name());
+                self.apply(item, batch);
+            }
+            watcher::Event::InitDone => self.end_list(batch),
+            watcher::Event::Apply(item) => self.apply(item, batch),
+            watcher::Event::Delete(item) => self.delete(&item.name(), batch),
+        }
+    }
+
+    fn apply(&mut self, item: Item<F::Object>, batch: &mut Batch) {
+        let name = item.name();
+        match item.object.and_then(|object| F::convert(&object)) {
+            Ok(Converted::Served(event)) => {
+                self.problems.remove(&name);
+                self.here.insert(name);
+                batch.push(event);
+            }
+            Ok(Converted::Skipped(why)) => {
+                debug!("{} {name}: {why}", F::NAME);
+                self.delete(&name, batch);
+            }
+            Err(problem) => {
+                let problem = problem.to_string();
+                if self.problems.get(&name) != Some(&problem) {
+                    let instead = if self.here.contains(&name) {
+                        "it stays as it was"
+                    } else {
+                        "it is left out"
+                    };
+                    error!("{} {name}: {problem}; {instead}", F::NAME);
+                    self.problems.insert(name, problem);
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, name: &ObjectName, batch: &mut Batch) {
+        self.problems.remove(name);
+        if self.here.remove(name) {
+            batch.extend(F::gone(name.clone()));
+        }
+    }
+
+    /// Only now is it known what is not there any more.
+    fn end_list(&mut self, batch: &mut Batch) {
+        let listed = mem::take(&mut self.listed);
+        let mut gone: Vec<_> = self.here.difference(&listed).cloned().collect();
+        gone.sort();
+        for name in gone {
+            self.delete(&name, batch);
+        }
+        self.problems.retain(|name, _| listed.contains(name));
+        if !mem::replace(&mut self.was_complete, true) {
+            batch.extend(F::LIST.map(Event::Synced));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(name: &str, port: serde_json::Value) -> Item<core::Service> {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": name},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": port}]},
+        }))
+        .unwrap()
+    }
+
+    fn good(name: &str) -> Item<core::Service> {
+        service(name, json!(80))
+    }
+
+    /// A word for each event that comes out.
+    fn take(
+        known: &mut Known<Services>,
+        events: impl IntoIterator<Item = watcher::Event<Item<core::Service>>>,
+    ) -> Vec<String> {
+        let mut batch = Batch::new();
+        for event in events {
+            known.take(event, &mut batch);
+        }
+        batch
+            .into_iter()
+            .map(|event| match event {
+                Event::ServiceUpserted(service) => format!("+{}", service.name.name),
+                Event::ServiceDeleted(name) => format!("-{}", name.name),
+                Event::Synced(Kind::Service) => "complete".to_owned(),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_list_is_complete_at_its_end_and_once() {
+        let mut known = Known::default();
+        let out = take(&mut known, [Init, InitApply(good("a")), InitDone]);
+        assert_eq!(out, ["+a", "complete"]);
+        let out = take(&mut known, [Init, InitApply(good("a")), InitDone]);
+        assert_eq!(out, ["+a"]);
+    }
+
+    #[test]
+    fn only_a_complete_list_takes_objects_away() {
+        let mut known = Known::default();
+        take(
+            &mut known,
+            [Init, InitApply(good("a")), InitApply(good("b")), InitDone],
+        );
+        // A list that breaks off, and begins again.
+        let out = take(&mut known, [Init, InitApply(good("c")), Init]);
+        assert_eq!(out, ["+c"]);
+        let out = take(&mut known, [InitApply(good("a")), InitDone]);
+        assert_eq!(out, ["+a", "-b", "-c"]);
+    }
+
+    #[test]
+    fn an_object_that_is_not_valid_stays_as_it_was() {
+        let mut known = Known::default();
+        take(&mut known, [Init, InitApply(good("a")), InitDone]);
+        let bad = || service("a", json!("eighty"));
+        assert_eq!(take(&mut known, [Apply(bad())]), [""; 0]);
+        let out = take(
+            &mut known,
+            [Init, InitApply(bad()), InitApply(good("b")), InitDone],
+        );
+        assert_eq!(out, ["+b"], "others go on");
+        assert_eq!(take(&mut known, [Delete(bad())]), ["-a"]);
+    }
+
+    #[test]
+    fn what_is_no_longer_for_this_proxy_is_gone() {
+        let mut known = Known::default();
+        take(&mut known, [Init, InitApply(good("a")), InitDone]);
+        let headless: Item<core::Service> = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "a"},
+            "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
+        }))
+        .unwrap();
+        assert_eq!(take(&mut known, [Apply(headless)]), ["-a"]);
+    }
+
+    #[test]
+    fn a_deletion_of_what_was_never_there_is_nothing() {
+        let mut known = Known::default();
+        assert_eq!(take(&mut known, [Delete(good("a"))]), [""; 0]);
+    }
+}

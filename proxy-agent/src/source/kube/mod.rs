@@ -1,0 +1,153 @@
+//! An API server: Services, EndpointSlices and the own Node, listed and then watched.
+//!
+//! ```text
+//! API servers -> connect (which one) -> follow (list, watch, list anew) -> item (one object, valid or not)
+//! -> known (what differs from before) -> keep (never the API server's own endpoints away) -> batch
+//! ```
+//!
+//! The one rule: what cannot be learnt now stays as it was learnt last. That holds for API servers that are away, a list that is
+//! not complete yet, and an object that is not valid. Only a complete list takes objects away.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `connect` | where the API servers are, and which of them is asked |
+//! | `follow` | one kind of object, listed and watched for as long as the agent runs |
+//! | `item` | one object as it came, valid or not |
+//! | `known` | what an object, or the end of a list, changes |
+//! | `keep` | the service of the API servers themselves never loses its last endpoint |
+
+mod connect;
+mod follow;
+mod item;
+mod keep;
+mod known;
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use kube::{Api, Client, runtime::watcher};
+use tokio::{sync::mpsc, task::JoinSet};
+use tracing::info;
+
+pub use self::{connect::Options, keep::OWN};
+use self::{
+    follow::{Seen, follow},
+    keep::Keeper,
+    known::{Known, Nodes, Services, Slices},
+};
+use super::{Batch, Source};
+use crate::model::Event;
+
+/// Events that may wait; a server that is ahead is held up by its connection.
+const WAITING: usize = 1024;
+
+/// The source behind `--kubeconfig` and `--api-servers`.
+pub struct Kube {
+    client: Client,
+    node_name: String,
+    keeper: Keeper,
+}
+
+impl Kube {
+    /// Reads the configuration; no server is asked yet, and none need be there. `had_own_service` says that what is in
+    /// force now has the service of the API servers: a first list without it is not believed.
+    pub async fn new(
+        options: &Options,
+        node_name: impl Into<String>,
+        had_own_service: bool,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: connect::client(options).await?,
+            node_name: node_name.into(),
+            keeper: Keeper::new(had_own_service),
+        })
+    }
+}
+
+impl Source for Kube {
+    async fn run(mut self, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
+        let (sender, mut seen) = mpsc::channel(WAITING);
+        let mut followers = JoinSet::new();
+        followers.spawn(follow(
+            "Services",
+            Api::<item::Item<core::Service>>::all(self.client.clone()),
+            // Headless services have no addresses; the label gives a service to another proxy.
+            watcher::Config::default()
+                .labels("!service.kubernetes.io/service-proxy-name")
+                .fields("spec.clusterIP!=None"),
+            Seen::Service,
+            sender.clone(),
+        ));
+        followers.spawn(follow(
+            "EndpointSlices",
+            Api::<item::Item<discovery::EndpointSlice>>::all(self.client.clone()),
+            watcher::Config::default().labels("!service.kubernetes.io/headless"),
+            Seen::Slice,
+            sender.clone(),
+        ));
+        followers.spawn(follow(
+            "this node",
+            Api::<item::Item<core::Node>>::all(self.client.clone()),
+            watcher::Config::default().fields(&format!("metadata.name={}", self.node_name)),
+            Seen::Node,
+            sender,
+        ));
+        let mut lists = Lists::default();
+        loop {
+            let first = tokio::select! {
+                first = seen.recv() => first,
+                () = batches.closed() => return Ok(()),
+            };
+            let Some(first) = first else {
+                anyhow::bail!("the followers of the API server ended");
+            };
+            let mut batch = Batch::new();
+            lists.take(first, &mut batch);
+            while batch.len() < WAITING
+                && let Ok(more) = seen.try_recv()
+            {
+                lists.take(more, &mut batch);
+            }
+            let batch = self.keeper.pass(batch);
+            if !batch.is_empty() && batches.send(batch).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// All kinds together.
+#[derive(Default)]
+struct Lists {
+    services: Known<Services>,
+    slices: Known<Slices>,
+    nodes: Known<Nodes>,
+    /// The node was looked for, found or not: it says which endpoints are near.
+    node_asked: bool,
+    /// Ends of lists that came before.
+    waiting: Vec<Event>,
+}
+
+impl Lists {
+    fn take(&mut self, seen: Seen, batch: &mut Batch) {
+        let from = batch.len();
+        match seen {
+            Seen::Service(event) => self.services.take(event, batch),
+            Seen::Slice(event) => self.slices.take(event, batch),
+            Seen::Node(event) => {
+                self.node_asked |= matches!(event, watcher::Event::InitDone);
+                self.nodes.take(event, batch);
+            }
+            // Without the right to see it, or with the server gone in between: the zone is not known, the rest is.
+            Seen::Failed("this node") => self.node_asked = true,
+            Seen::Failed(_) => {}
+        }
+        if !self.node_asked {
+            let ends = batch
+                .extract_if(from.., |event| matches!(event, Event::Synced(_)))
+                .collect::<Vec<_>>();
+            self.waiting.extend(ends);
+        } else if !self.waiting.is_empty() {
+            info!("the API server's lists are complete");
+            batch.append(&mut self.waiting);
+        }
+    }
+}
