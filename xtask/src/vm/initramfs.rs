@@ -12,9 +12,10 @@ use super::{cpio::Archive, kernels::Kernel, modules};
 use crate::shell;
 
 pub struct Payload {
-    /// Static, as is the suite.
+    /// Static, as are the suites.
     pub init: PathBuf,
-    pub suite: PathBuf,
+    /// In the order in which they are run.
+    pub suites: Vec<PathBuf>,
     pub object: PathBuf,
     /// Programs that the suite calls.
     pub tools: Vec<PathBuf>,
@@ -24,14 +25,16 @@ pub struct Payload {
 /// Writes the archive next to the kernel, and says where.
 pub fn pack(kernel: &Kernel, payload: &Payload) -> anyhow::Result<PathBuf> {
     let mut archive = Archive::default();
-    let suite = "/vm/l1_tables";
-    for (name, file) in [
-        ("/init", &payload.init),
-        (suite, &payload.suite),
-        ("/vm/portside", &payload.object),
-    ] {
+    for (name, file) in [("/init", &payload.init), ("/vm/portside", &payload.object)] {
         archive.file(Path::new(name), &read(file)?);
     }
+    let mut suites = String::new();
+    for (index, file) in payload.suites.iter().enumerate() {
+        let path = format!("/vm/suite{index}");
+        archive.file(Path::new(&path), &read(file)?);
+        suites += &format!("{path}\n");
+    }
+    archive.file(Path::new("/vm/suites"), suites.as_bytes());
     for tool in &payload.tools {
         let name = tool.file_name().context("a tool without a name")?;
         archive.file(&Path::new("/bin").join(name), &read(tool)?);
@@ -46,7 +49,6 @@ pub fn pack(kernel: &Kernel, payload: &Payload) -> anyhow::Result<PathBuf> {
         order += &format!("{path}\n");
     }
     archive.file(Path::new("/vm/modules"), order.as_bytes());
-    archive.file(Path::new("/vm/suites"), suite.as_bytes());
     let filter = payload.filter.as_deref().unwrap_or_default();
     let arguments = format!("--color=never\n{filter}");
     archive.file(Path::new("/vm/arguments"), arguments.as_bytes());

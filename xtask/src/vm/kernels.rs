@@ -187,7 +187,7 @@ fn newest<'a>(names: impl Iterator<Item = &'a str>, series: &str) -> Option<Stri
 }
 
 /// The version before `-cloud-amd64` as numbers, for comparison.
-fn numbers(version: &str) -> Vec<u64> {
+pub fn numbers(version: &str) -> Vec<u64> {
     version
         .trim_end_matches("-cloud-amd64")
         .split(|character: char| !character.is_ascii_digit())

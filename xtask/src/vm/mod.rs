@@ -1,13 +1,15 @@
-//! `vm-test`: boots real kernels and runs the packet tables (L1) in each.
+//! `vm-test`: boots real kernels, holds what their verifiers say against a budget, runs the packet tables (L1).
 //!
-//! A kernel comes from the machine's package sources ([`kernels`]); the suite, an init and what they need are packed
-//! into an [`initramfs`]; [`console`] runs QEMU and judges what the machine says. Only x86-64 is dealt with.
+//! A kernel comes from the machine's package sources ([`kernels`]); the suites, an init and what they need are packed
+//! into an [`initramfs`]; [`console`] runs QEMU and judges what the machine says; [`verifier`] has the figures of each
+//! program. Only x86-64 is dealt with.
 
 mod console;
 mod cpio;
 mod initramfs;
 mod kernels;
 mod modules;
+mod verifier;
 
 use std::{
     path::PathBuf,
@@ -21,6 +23,7 @@ use clap::Args;
 use self::{
     console::{Ending, Limits},
     kernels::Kernel,
+    verifier::{Budget, Report},
 };
 use crate::{
     build::{self, Profile},
@@ -40,6 +43,9 @@ pub struct Options {
     /// Run only the tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Take the verifier's figures as the new budget, and write the table of docs/kernels.md
+    #[arg(long)]
+    write_docs: bool,
 }
 
 /// How QEMU runs the guest's code.
@@ -63,6 +69,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         options.kernels.clone()
     };
 
+    let mut budget = Budget::open()?;
     let mut total = Summary::default();
     let mut accelerator = None;
     for series in &chosen {
@@ -70,23 +77,40 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let image = initramfs::pack(&kernel, &payload)
             .with_context(|| format!("packing the initramfs for {}", kernel.version))?;
         let accelerator = *accelerator.get_or_insert_with(|| probe(&kernel, &image));
-        say("Booting", format!("{}, L1", kernel.version));
+        say("Booting", format!("{}: verifier, L1", kernel.version));
         let start = Instant::now();
         let mut summary = Summary::default();
+        let mut report = Report::default();
         let ending = console::watch(
             &mut qemu(accelerator, &kernel, &image),
             &Limits::default(),
             |line| {
                 println!("{line}");
                 summary.read(line);
+                report.read(line);
             },
         )?;
         let took = start.elapsed().as_secs();
-        let complaint = complaint(&ending, &summary);
+        let complaint = complaint(&ending, &summary, &report);
         if let Some(complaint) = &complaint {
             say("Failed", format!("{}: {complaint}", kernel.version));
             if summary.failed() == 0 {
                 summary.fail();
+            }
+        } else if options.write_docs {
+            budget.set(series, &kernel.version, report);
+        } else {
+            match budget.check(series, &kernel.version, &report) {
+                None => say(
+                    "Unjudged",
+                    format!("the verifier budget has no figures for {series}"),
+                ),
+                Some(complaints) => {
+                    for complaint in complaints {
+                        say("Failed", complaint);
+                        summary.fail();
+                    }
+                }
             }
         }
         say(
@@ -98,6 +122,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for reason in total.skip_reasons() {
         println!("skipped: {reason}");
     }
+    if options.write_docs && total.failed() == 0 {
+        verifier::write(&budget)?;
+    }
     println!("{total}");
     Ok(if total.failed() == 0 && total.ran() > 0 {
         ExitCode::SUCCESS
@@ -107,8 +134,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 /// What is wrong with a run, if anything.
-fn complaint(ending: &Ending, summary: &Summary) -> Option<String> {
+fn complaint(ending: &Ending, summary: &Summary, report: &Report) -> Option<String> {
     match ending {
+        Ending::Closed { ok: true } if report.0.is_empty() => {
+            Some("the verifier's figures are missing".into())
+        }
         Ending::Closed { ok: true } if summary.ran() + summary.skipped() == 0 => {
             Some("no test was run".into())
         }
@@ -122,31 +152,34 @@ fn complaint(ending: &Ending, summary: &Summary) -> Option<String> {
 fn payload(object: PathBuf, filter: Option<String>) -> anyhow::Result<initramfs::Payload> {
     say("Building", "the suite for virtual machines (static)");
     let target = toolchain::host_compiler()?.version.host;
-    let programs = cargo::executables(
+    let tests = cargo::executables(
         cargo::command("test")
             .args(["--quiet", "--package", "tests", "--no-run"])
-            .args(["--test", "l1_tables", "--bin", "vm_init"])
+            .args(["--test", "l1_tables"])
             .args(["--target", &target])
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env_remove("CARGO_ENCODED_RUSTFLAGS"),
     )?;
-    let init = cargo::executable(
+    let programs = cargo::executables(
         cargo::command("build")
-            .args(["--quiet", "--package", "tests", "--bin", "vm_init"])
+            .args(["--quiet", "--package", "tests"])
+            .args(["--bin", "vm_init", "--bin", "vm_verifier"])
             .args(["--target", &target])
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env_remove("CARGO_ENCODED_RUSTFLAGS"),
-        "vm_init",
     )?;
-    let suite = programs
-        .into_iter()
-        .find(|program| program.is_test && program.name == "l1_tables")
-        .context("cargo built no suite l1_tables")?
-        .path;
+    let program = |name: &str| {
+        programs
+            .iter()
+            .chain(tests.iter().filter(|test| test.is_test))
+            .find(|program| program.name == name)
+            .map(|program| program.path.clone())
+            .with_context(|| format!("cargo built no program {name}"))
+    };
     let ip = shell::find("ip").context("`ip` is not installed")?;
     Ok(initramfs::Payload {
-        init,
-        suite,
+        init: program("vm_init")?,
+        suites: vec![program("vm_verifier")?, program("l1_tables")?],
         object,
         tools: vec![ip],
         filter,
