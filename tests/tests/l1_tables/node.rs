@@ -16,6 +16,8 @@ use tests::runner::CannotRun;
 
 pub const OBJECT_VARIABLE: &str = "PORTSIDE_EBPF_OBJECT";
 
+const NO_XDP: &str = "this kernel's BPF_PROG_TEST_RUN takes no device for an XDP program";
+
 pub const CLIENT: Pair = Pair::new([192, 0, 2, 11], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 11]);
 
 /// Largest packet on the way to the pods of `narrow`.
@@ -101,7 +103,7 @@ pub struct Node {
     netns: Netns,
     indices: HashMap<&'static str, u32>,
     /// Whether the kernel runs XDP programs on a packet of a given device (since 5.15).
-    xdp_runs: bool,
+    pub xdp_runs: bool,
     _run: Run,
 }
 
@@ -145,6 +147,11 @@ impl Node {
             Err(error) if is_invalid_argument(&error) => false,
             Err(error) => return Err(error),
         };
+        if !xdp_runs {
+            println!(
+                "note: {NO_XDP}: rows of XDP are skipped, and rows of both hooks run TC alone"
+            );
+        }
         Ok(Self {
             datapath,
             netns,
@@ -194,10 +201,7 @@ impl Node {
     /// Runs a packet, and says which reasons were counted at the hook meanwhile.
     pub fn run(&self, hook: &Hook, device: Device, packet: &[u8]) -> Result<(Ran, Vec<Reason>)> {
         if hook.xdp && !self.xdp_runs {
-            return Err(CannotRun(
-                "this kernel's BPF_PROG_TEST_RUN takes no device for an XDP program",
-            )
-            .into());
+            return Err(CannotRun(NO_XDP).into());
         }
         let before = self.counts(hook)?;
         let one = OnePacket::new(packet).on(self.indices[device.name()]);

@@ -277,6 +277,28 @@ impl<'a> World<'a> {
         self.expect(hook, device, frame, Verdict::Pass, Some(frame), reasons)
     }
 
+    /// Those of the hooks whose programs this kernel runs on a packet: where XDP's do not run, TC's still do.
+    pub fn that_run<const N: usize>(
+        &self,
+        hooks: [Hook; N],
+    ) -> impl Iterator<Item = Hook> + use<N> {
+        let xdp_runs = self.node.xdp_runs;
+        hooks.into_iter().filter(move |hook| xdp_runs || !hook.xdp)
+    }
+
+    /// The hooks of an uplink's ingress.
+    pub fn ingress(&self) -> impl Iterator<Item = Hook> + use<> {
+        self.that_run([Hook::XDP_UPLINK, Hook::TC_UPLINK_IN])
+    }
+
+    /// A packet with which XDP has nothing to do but count that it is TC's.
+    pub fn left_to_tc(&mut self, frame: &[u8]) -> Result<()> {
+        for hook in self.that_run([Hook::XDP_UPLINK]) {
+            self.untouched(hook, Device::Uplink, frame, &[Reason::LeftToTc])?;
+        }
+        Ok(())
+    }
+
     /// A packet that becomes another one.
     pub fn becomes(
         &mut self,

@@ -11,7 +11,6 @@ use crate::frame::{Error, Frame, Tcp, icmp_error};
 use crate::node::{Device, NARROW_MTU, OTHER_NODE_MAC};
 use crate::world::{CLIENT_PORT, Verdict, World};
 
-const XDP: Hook = Hook::XDP_UPLINK;
 const TC: Hook = Hook::TC_UPLINK_IN;
 
 pub const CASES: &[(&str, Case)] = &[
@@ -26,7 +25,7 @@ pub const CASES: &[(&str, Case)] = &[
 /// XDP leaves the answer to TC.
 fn refused(w: &mut World, ask: &Frame) -> Result<()> {
     let bytes = ask.bytes();
-    w.untouched(XDP, Device::Uplink, &bytes, &[Reason::LeftToTc])?;
+    w.left_to_tc(&bytes)?;
     let answer = match w.protocol {
         Protocol::Tcp => Frame {
             link: to_gateway(),
@@ -79,7 +78,7 @@ fn unused_port(w: &mut World) -> Result<()> {
 
 fn hop_limit(w: &mut World) -> Result<()> {
     w.serve(&[w.at.remote])?;
-    for hook in [XDP, TC] {
+    for hook in w.ingress() {
         let ask = Frame {
             ttl: 1,
             ..w.opening(w.inbound(), w.client(), w.node_port())
@@ -105,7 +104,7 @@ fn too_big(w: &mut World) -> Result<()> {
         ..small.clone()
     };
     let bytes = ask.bytes();
-    w.untouched(XDP, Device::Uplink, &bytes, &[Reason::LeftToTc])?;
+    w.left_to_tc(&bytes)?;
     let answer = icmp_error(
         to_gateway(),
         ask.destination.ip(),
@@ -158,7 +157,7 @@ fn error_from_backend(w: &mut World) -> Result<()> {
     let (router, error) = (w.at.tunnelled.of(w.family), Error::TooBig(1300));
     let inbound = [OTHER_NODE_MAC, Device::Uplink.mac()];
     let came = icmp_error(inbound, router, frontend.ip(), error, &sent.quotation(8));
-    w.untouched(XDP, Device::Uplink, &came, &[Reason::LeftToTc])?;
+    w.left_to_tc(&came)?;
     // As the rest of the flow, the error seems to come from the node.
     let shown = restored(&ask, &sent);
     let goes = icmp_error(to_gateway(), frontend.ip(), client.ip(), error, &shown);

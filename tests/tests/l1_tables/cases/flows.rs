@@ -14,38 +14,54 @@ use crate::node::{Device, OTHER_NODE_MAC};
 use crate::world::{BACKEND_PORT, CLIENT_PORT, OTHER_NODE_PORT, SERVICE_PORT, Verdict, World};
 
 const XDP: Hook = Hook::XDP_UPLINK;
+const TC: Hook = Hook::TC_UPLINK_IN;
 
 pub const CASES: &[(&str, Case)] = &[
-    ("mid_flow_tcp_passes", mid_flow),
-    ("one_client_port_to_two_services", collision),
-    ("a_flow_keeps_its_backend_until_it_ends", reselect),
-    ("a_backend_that_is_gone", gone),
-    ("source_ranges_drop", source_ranges),
-    ("the_local_policy_drops", local_policy),
-    ("affinity_sticks", affinity),
+    ("mid_flow_tcp_passes_by_xdp", |w| mid_flow(w, XDP)),
+    ("mid_flow_tcp_passes_by_tc", |w| mid_flow(w, TC)),
+    ("one_client_port_to_two_services_by_xdp", |w| {
+        collision(w, XDP)
+    }),
+    ("one_client_port_to_two_services_by_tc", |w| {
+        collision(w, TC)
+    }),
+    ("a_flow_keeps_its_backend_until_it_ends_by_xdp", |w| {
+        reselect(w, XDP)
+    }),
+    ("a_flow_keeps_its_backend_until_it_ends_by_tc", |w| {
+        reselect(w, TC)
+    }),
+    ("a_backend_that_is_gone_by_xdp", |w| gone(w, XDP)),
+    ("a_backend_that_is_gone_by_tc", |w| gone(w, TC)),
+    ("source_ranges_drop_by_xdp", |w| source_ranges(w, XDP)),
+    ("source_ranges_drop_by_tc", |w| source_ranges(w, TC)),
+    ("the_local_policy_drops_by_xdp", |w| local_policy(w, XDP)),
+    ("the_local_policy_drops_by_tc", |w| local_policy(w, TC)),
+    ("affinity_sticks_by_xdp", |w| affinity(w, XDP)),
+    ("affinity_sticks_by_tc", |w| affinity(w, TC)),
 ];
 
 /// Datagrams have no middle: they open a flow.
-fn mid_flow(w: &mut World) -> Result<()> {
+fn mid_flow(w: &mut World, hook: Hook) -> Result<()> {
     w.serve(&[w.at.pod_a])?;
     let ask = w.middle(w.inbound(), w.client(), w.node_port());
     match w.protocol {
-        Protocol::Tcp => w.untouched(XDP, Device::Uplink, &ask.bytes(), &[Reason::MidFlow]),
+        Protocol::Tcp => w.untouched(hook, Device::Uplink, &ask.bytes(), &[Reason::MidFlow]),
         Protocol::Udp => {
             let sent = ask.clone().to(w.backend(w.at.pod_a));
-            w.becomes(XDP, Device::Uplink, &ask, Verdict::Pass, &sent)
+            w.becomes(hook, Device::Uplink, &ask, Verdict::Pass, &sent)
         }
     }
 }
 
 /// Behind the rewrite the two flows would look alike: the second one gets another source port, and each its own reply.
-fn collision(w: &mut World) -> Result<()> {
+fn collision(w: &mut World, hook: Hook) -> Result<()> {
     w.serve(&[w.at.remote])?;
     let (client, backend) = (w.client(), w.backend(w.at.remote));
     let mut ports = Vec::new();
     for frontend in [w.node_port(), w.socket(w.at.node, OTHER_NODE_PORT)] {
         let ask = w.opening(w.inbound(), client, frontend);
-        let (ran, _) = w.node.run(&XDP, Device::Uplink, &ask.bytes())?;
+        let (ran, _) = w.node.run(&hook, Device::Uplink, &ask.bytes())?;
         let at = ask.transport();
         let port = u16::from_be_bytes([ran.packet[at], ran.packet[at + 1]]);
         let proxy = w.socket(w.at.node, port);
@@ -55,14 +71,14 @@ fn collision(w: &mut World) -> Result<()> {
             .forwarded(to_other_node())
             .from(proxy)
             .to(backend);
-        w.becomes(XDP, Device::Uplink, &ask, Verdict::Send, &sent)?;
+        w.becomes(hook, Device::Uplink, &ask, Verdict::Send, &sent)?;
         let reply = w.middle([OTHER_NODE_MAC, Device::Uplink.mac()], backend, proxy);
         let restored = reply
             .clone()
             .forwarded(to_gateway())
             .from(frontend)
             .to(client);
-        w.becomes(XDP, Device::Uplink, &reply, Verdict::Send, &restored)?;
+        w.becomes(hook, Device::Uplink, &reply, Verdict::Send, &restored)?;
         ports.push(port);
     }
     ensure!(
@@ -72,42 +88,42 @@ fn collision(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-fn from_uplink(w: &mut World, ask: &Frame, backend: Pair) -> Result<()> {
+fn from_uplink(w: &mut World, hook: Hook, ask: &Frame, backend: Pair) -> Result<()> {
     let sent = ask.clone().to(w.backend(backend));
-    w.becomes(XDP, Device::Uplink, ask, Verdict::Pass, &sent)
+    w.becomes(hook, Device::Uplink, ask, Verdict::Pass, &sent)
 }
 
-fn reselect(w: &mut World) -> Result<()> {
+fn reselect(w: &mut World, hook: Hook) -> Result<()> {
     let [first, second] = [w.at.pod_a, w.at.pod_b];
     w.serve(&[first, second])?;
     w.choose_only(1, 2)?;
     let ask = w.opening(w.inbound(), w.client(), w.node_port());
-    from_uplink(w, &ask, first)?;
+    from_uplink(w, hook, &ask, first)?;
     w.choose_only(2, 2)?;
-    from_uplink(w, &ask, first)?;
+    from_uplink(w, hook, &ask, first)?;
     let tcp = Tcp {
         fin: true,
         syn: false,
         ack: true,
         ..ask.tcp
     };
-    from_uplink(w, &Frame { tcp, ..ask.clone() }, first)?;
+    from_uplink(w, hook, &Frame { tcp, ..ask.clone() }, first)?;
     // A datagram cannot say that it is the last one.
     let then = if w.protocol == Protocol::Tcp {
         second
     } else {
         first
     };
-    from_uplink(w, &ask, then)
+    from_uplink(w, hook, &ask, then)
 }
 
 /// UDP leaves it at once; a TCP connection goes on to its end.
-fn gone(w: &mut World) -> Result<()> {
+fn gone(w: &mut World, hook: Hook) -> Result<()> {
     let [first, second] = [w.at.pod_a, w.at.pod_b];
     w.serve(&[first, second])?;
     w.choose_only(1, 2)?;
     let ask = w.opening(w.inbound(), w.client(), w.node_port());
-    from_uplink(w, &ask, first)?;
+    from_uplink(w, hook, &ask, first)?;
     w.choose_only(2, 2)?;
     w.retire(1, first)?;
     let next = w.middle(w.inbound(), w.client(), w.node_port());
@@ -116,10 +132,10 @@ fn gone(w: &mut World) -> Result<()> {
     } else {
         second
     };
-    from_uplink(w, &next, then)
+    from_uplink(w, hook, &next, then)
 }
 
-fn source_ranges(w: &mut World) -> Result<()> {
+fn source_ranges(w: &mut World, hook: Hook) -> Result<()> {
     let flags = service_flags::SOURCE_RANGES;
     w.serve_as(
         &[w.at.pod_a],
@@ -131,7 +147,7 @@ fn source_ranges(w: &mut World) -> Result<()> {
     let balancer = w.socket(w.at.balancer, SERVICE_PORT);
     let ask = w.opening(w.inbound(), w.client(), balancer);
     w.expect(
-        XDP,
+        hook,
         Device::Uplink,
         &ask.bytes(),
         Verdict::Drop,
@@ -141,12 +157,12 @@ fn source_ranges(w: &mut World) -> Result<()> {
     // Ranges are the load balancer's alone.
     let other_client = w.socket(w.at.client, CLIENT_PORT + 1);
     let node_port = w.opening(w.inbound(), other_client, w.node_port());
-    from_uplink(w, &node_port, w.at.pod_a)?;
+    from_uplink(w, hook, &node_port, w.at.pod_a)?;
     w.allow(w.at.client, [24, 64])?;
-    from_uplink(w, &ask, w.at.pod_a)
+    from_uplink(w, hook, &ask, w.at.pod_a)
 }
 
-fn local_policy(w: &mut World) -> Result<()> {
+fn local_policy(w: &mut World, hook: Hook) -> Result<()> {
     let flags = service_flags::EXTERNAL_DROP;
     w.serve_as(
         &[],
@@ -157,7 +173,7 @@ fn local_policy(w: &mut World) -> Result<()> {
     )?;
     let ask = w.opening(w.inbound(), w.client(), w.node_port()).bytes();
     w.expect(
-        XDP,
+        hook,
         Device::Uplink,
         &ask,
         Verdict::Drop,
@@ -166,7 +182,7 @@ fn local_policy(w: &mut World) -> Result<()> {
     )
 }
 
-fn affinity(w: &mut World) -> Result<()> {
+fn affinity(w: &mut World, hook: Hook) -> Result<()> {
     let [first, second] = [w.at.pod_a, w.at.pod_b];
     w.serve_as(
         &[first, second],
@@ -177,13 +193,13 @@ fn affinity(w: &mut World) -> Result<()> {
     )?;
     w.choose_only(1, 2)?;
     let ask = w.opening(w.inbound(), w.client(), w.node_port());
-    from_uplink(w, &ask, first)?;
+    from_uplink(w, hook, &ask, first)?;
     w.choose_only(2, 2)?;
     for port in CLIENT_PORT + 1..CLIENT_PORT + 9 {
         let again = ask.clone().from(w.socket(w.at.client, port));
-        from_uplink(w, &again, first)?;
+        from_uplink(w, hook, &again, first)?;
     }
     // Another client is free.
     let other = ask.from(w.socket(w.at.tunnelled, BACKEND_PORT));
-    from_uplink(w, &other, second)
+    from_uplink(w, hook, &other, second)
 }

@@ -10,11 +10,7 @@ use crate::frame::{ETHERNET, Frame};
 use crate::node::Device;
 use crate::world::{Verdict, World};
 
-const XDP: Hook = Hook::XDP_UPLINK;
 const TC: Hook = Hook::TC_UPLINK_IN;
-
-/// Both hooks of an uplink's ingress.
-const BOTH: [Hook; 2] = [XDP, TC];
 
 pub const CASES: &[(&str, Case)] = &[
     ("options_and_extension_headers", options),
@@ -38,7 +34,7 @@ fn options(w: &mut World) -> Result<()> {
         ..opening(w)
     };
     let sent = ask.clone().to(w.backend(w.at.pod_a));
-    for hook in BOTH {
+    for hook in w.ingress() {
         w.becomes(hook, Device::Uplink, &ask, Verdict::Pass, &sent)?;
     }
     Ok(())
@@ -50,7 +46,7 @@ fn vlan(w: &mut World) -> Result<()> {
         vlan: true,
         ..opening(w)
     };
-    for hook in BOTH {
+    for hook in w.ingress() {
         w.untouched(hook, Device::Uplink, &ask.bytes(), &[])?;
     }
     Ok(())
@@ -61,7 +57,7 @@ fn fragments(w: &mut World) -> Result<()> {
     let ask = opening(w);
     let sent = ask.clone().to(w.backend(w.at.pod_a));
     for (part, expected) in ask.fragments().iter().zip(sent.fragments()) {
-        w.untouched(XDP, Device::Uplink, part, &[Reason::LeftToTc])?;
+        w.left_to_tc(part)?;
         w.expect(
             TC,
             Device::Uplink,
@@ -109,7 +105,7 @@ fn no_checksum(w: &mut World) -> Result<()> {
         ..opening(w)
     };
     let sent = ask.clone().to(w.backend(w.at.pod_a));
-    for hook in BOTH {
+    for hook in w.ingress() {
         w.becomes(hook, Device::Uplink, &ask, Verdict::Pass, &sent)?;
     }
     Ok(())
@@ -124,7 +120,7 @@ fn stranger(w: &mut World) -> Result<()> {
         (w.backend(w.at.pod_a), client),
     ] {
         let frame = w.opening(w.inbound(), from, to).bytes();
-        for hook in Hook::ALL {
+        for hook in w.that_run(Hook::ALL) {
             w.untouched(hook, Device::Uplink, &frame, &[])?;
         }
     }
@@ -145,7 +141,7 @@ fn cut_off(w: &mut World) -> Result<()> {
         let frame = &whole[..len];
         // The kernel's test run gives TC no packet without a whole IP header.
         let has_ip_header = len >= ask.transport();
-        for hook in BOTH.into_iter().filter(|hook| hook.xdp || has_ip_header) {
+        for hook in w.ingress().filter(|hook| hook.xdp || has_ip_header) {
             let (ran, reasons) = w.node.run(&hook, Device::Uplink, frame)?;
             let passed = ran.packet == frame && reasons != [Reason::EditFailed];
             let dropped = reasons == [Reason::EditFailed];
@@ -169,7 +165,7 @@ fn malformed(w: &mut World) -> Result<()> {
     for first in [0x00, 0x75, 0x44] {
         let mut frame = opening(w).bytes();
         frame[ETHERNET] = first;
-        for hook in BOTH {
+        for hook in w.ingress() {
             let (ran, _) = w.node.run(&hook, Device::Uplink, &frame)?;
             ensure!(ran.packet == frame, "{} changed it", hook.name);
         }
