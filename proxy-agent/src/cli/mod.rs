@@ -10,8 +10,10 @@
 //! | `flows` | connections |
 //! | `drops` | why packets were dropped or left alone |
 //! | `maps` | how full the maps are |
+//! | `cleanup` | taking things down: our datapath, or what kube-proxy left |
 //! | `table` | columns of text |
 
+mod cleanup;
 mod drops;
 mod flows;
 mod get;
@@ -46,8 +48,8 @@ enum Command {
     Drops(drops::Args),
     /// Show how full the maps are
     Maps(Place),
-    /// Detach the programs of this network namespace and forget everything
-    Cleanup(Place),
+    /// Detach the programs of this network namespace and forget everything, or remove what kube-proxy left in it
+    Cleanup(cleanup::Args),
 }
 
 impl Cli {
@@ -62,7 +64,7 @@ impl Cli {
             Command::Flows(place) => flows::flows(&place),
             Command::Drops(args) => drops::drops(&args),
             Command::Maps(place) => maps::maps(&place),
-            Command::Cleanup(place) => run::cleanup(&place),
+            Command::Cleanup(args) => cleanup::cleanup(&args),
         }
     }
 }

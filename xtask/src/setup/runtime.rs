@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use crate::{packages, shell};
 
-/// A program and the package that brings it; the name is the same on Debian, Ubuntu and Fedora but for iproute.
+/// A program and the package that brings it; the name is the same on Debian, Ubuntu and Fedora but for iproute and iptables.
 #[derive(Clone, Copy)]
 pub struct Tool {
     program: &'static str,
@@ -24,6 +24,10 @@ const NFT: Tool = Tool {
     package: "nftables",
 };
 
+const IPTABLES: Tool = Tool {
+    program: "iptables-nft-save",
+    package: "iptables",
+};
 const QEMU: Tool = Tool {
     program: "qemu-system-x86_64",
     package: "qemu-system-x86",
@@ -34,7 +38,7 @@ const XZ: Tool = Tool {
 };
 
 pub const VM: [Tool; 3] = [IP, QEMU, XZ];
-pub const TESTS: [Tool; 2] = [IP, NFT];
+pub const TESTS: [Tool; 3] = [IP, NFT, IPTABLES];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];
 
