@@ -17,7 +17,7 @@ use crate::{
     shell::{self, say},
 };
 
-/// The most that a node may have to store for the agent, in bytes.
+/// The most that a node may have to fetch for the agent, in bytes.
 const LIMIT: usize = 20_000_000;
 
 pub fn run() -> anyhow::Result<()> {
@@ -25,7 +25,8 @@ pub fn run() -> anyhow::Result<()> {
     let architecture = oci_architecture(env::consts::ARCH)?;
     let agent = build::all(Profile::Release)?.agent;
     let program = fs::read(&agent).with_context(|| format!("reading {}", agent.display()))?;
-    check(&program).with_context(|| agent.display().to_string())?;
+    // The image holds nothing that it could be linked with.
+    program::refuse_dynamic(&program).with_context(|| agent.display().to_string())?;
 
     let image = Image {
         version: env!("CARGO_PKG_VERSION"),
@@ -33,6 +34,7 @@ pub fn run() -> anyhow::Result<()> {
         program: &program,
     };
     let archive = image.archive()?;
+    check_size(archive.len())?;
     let dir = shell::target_dir().join("image");
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let path = dir.join(format!("portside-{}.tar", image.version));
@@ -58,13 +60,11 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether the program is one for an image that holds nothing else.
-fn check(program: &[u8]) -> anyhow::Result<()> {
-    program::refuse_dynamic(program)?;
+fn check_size(archive: usize) -> anyhow::Result<()> {
     ensure!(
-        program.len() <= LIMIT,
-        "the agent has {}, and the image may have {}: look at what `cargo tree --package proxy-agent` added",
-        megabytes(program.len()),
+        archive <= LIMIT,
+        "the image has {}, and may have {}: look at what `cargo tree --package proxy-agent` added",
+        megabytes(archive),
         megabytes(LIMIT)
     );
     Ok(())
