@@ -13,6 +13,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::deployment;
 use crate::topology::Node;
 
 /// The variable that names the agent's static binary.
@@ -71,7 +72,8 @@ struct Log {
 }
 
 impl Agent {
-    /// Starts an agent on `node` and waits until it says that its first sync is programmed.
+    /// Starts an agent on `node` with the rights that its container has in a cluster, and waits until it says that its
+    /// first sync is programmed.
     pub fn start(node: &Node, manifests: &Path, uplink: Uplink) -> Result<Self> {
         let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
@@ -102,6 +104,7 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        deployment::confine(&mut command)?;
         let agent = Self::keep(command, node.name().to_owned())?;
         agent.wait_until_ready()?;
         Ok(agent)

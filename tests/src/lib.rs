@@ -15,6 +15,7 @@ pub mod api;
 pub mod bench;
 pub mod cluster;
 pub mod demo;
+pub mod deployment;
 mod ethtool;
 pub mod manifests;
 pub mod masquerade;

@@ -71,12 +71,38 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+    use serde_json::Value;
 
-    use super::Cli;
+    use super::{Cli, Command};
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_daemon_set_gives_arguments_that_are_taken() {
+        let manifest = include_str!("../../../deploy/base/daemonset.yaml");
+        let object: Value = serde_saphyr::from_str(manifest).unwrap();
+        let container = &object["spec"]["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().unwrap().iter();
+        // The kubelet puts the variable's value in.
+        let arguments = arguments.map(|text| text.as_str().unwrap().replace("$(NODE_NAME)", "n1"));
+        let cli = Cli::try_parse_from(std::iter::once("proxy-agent".to_owned()).chain(arguments));
+        let Command::Run(args) = cli.unwrap().command else {
+            panic!("the container runs something else");
+        };
+        assert_eq!(args.node_name, "n1");
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        let mounts: Vec<_> = mounts
+            .map(|mount| mount["mountPath"].as_str().unwrap())
+            .collect();
+        for needed in [&args.place.bpffs, &args.place.state_dir, &args.proc_sys] {
+            let is_there = |mount: &&str| {
+                needed.starts_with(mount) || std::path::Path::new(mount).starts_with(needed)
+            };
+            assert!(mounts.iter().any(is_there), "{}", needed.display());
+        }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::manifest;
 use crate::address::{self, Pair};
 use crate::agent::{self, Agent, Uplink};
+use crate::deployment;
 use crate::manifests::{Endpoints, Manifests};
 use crate::patience::eventually;
 use crate::sockets::Protocol;
@@ -124,6 +125,7 @@ impl Scene {
             .arg(&node.bpffs)
             .arg("--state-dir")
             .arg(&node.state);
+        deployment::confine(&mut agent)?;
         output(agent)
     }
 

@@ -8,8 +8,10 @@
 //! | `xdp` | XDP links |
 //! | `tcx` | TC links of kernel 6.6 and later |
 //! | `clsact` | TC filters of older kernels |
+//! | `link` | the device that a pinned link is at |
 
 mod clsact;
+mod link;
 mod tcx;
 mod xdp;
 

@@ -13,7 +13,7 @@ use aya::{
 use nix::libc;
 use proxy_common::hook::Hook;
 
-use super::{Target, direction, remove_pin};
+use super::{Target, direction, link, remove_pin};
 use crate::datapath::program;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub fn attach(
 ) -> Result<FdLink, Error> {
     let program = program::classifier(ebpf, hook.name)?;
     if let Some(pin) = pin.filter(|pin| pin.exists()) {
-        match adopt(program, hook, target, pin) {
+        match adopt(program, target.ifindex, pin) {
             Ok(link) => return Ok(link),
             // A link of a device that is gone, or of another one that had this index.
             Err(error) => {
@@ -57,23 +57,11 @@ pub fn attach(
     }
 }
 
-fn adopt(
-    program: &mut SchedClassifier,
-    hook: &Hook,
-    target: &Target,
-    pin: &Path,
-) -> anyhow::Result<FdLink> {
+fn adopt(program: &mut SchedClassifier, ifindex: u32, pin: &Path) -> anyhow::Result<FdLink> {
+    link::is_at(pin, ifindex)?;
     let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
     let id = program.attach_to_link(link)?;
-    let link = program.take_link(id)?.try_into()?;
-    let (_, running) = SchedClassifier::query_tcx(&target.name, direction(hook))?;
-    let own = program.info()?.id();
-    anyhow::ensure!(
-        running.iter().any(|program| program.id() == own),
-        "it is not at {}",
-        target.name
-    );
-    Ok(link)
+    Ok(program.take_link(id)?.try_into()?)
 }
 
 impl From<anyhow::Error> for Error {

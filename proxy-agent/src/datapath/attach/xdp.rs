@@ -6,13 +6,14 @@ use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
     programs::{
+        Xdp,
         links::{FdLink, PinnedLink},
         xdp::{XdpLink, XdpMode as Kernel},
     },
 };
 use proxy_common::hook::Hook;
 
-use super::{Target, XdpMode, remove_pin};
+use super::{Target, XdpMode, link, remove_pin};
 use crate::datapath::program;
 
 /// Attaches by the link that is pinned at `pin`, or by a new one.
@@ -25,13 +26,9 @@ pub fn attach(
 ) -> Result<FdLink> {
     let program = program::xdp(ebpf, hook.name)?;
     if let Some(pin) = pin.filter(|pin| pin.exists()) {
-        let adopted = PinnedLink::from_pin(pin)
-            .and_then(|link| XdpLink::try_from(FdLink::from(link)))
-            .map_err(anyhow::Error::from)
-            .and_then(|link| Ok(program.attach_to_link(link)?));
-        match adopted {
-            Ok(id) => return Ok(program.take_link(id)?.try_into()?),
-            // A link of a device that is gone.
+        match adopt(program, target.ifindex, pin) {
+            Ok(link) => return Ok(link),
+            // A link of a device that is gone, or of another one that had this index.
             Err(error) => {
                 tracing::debug!("not adopting {}: {error:#}", pin.display());
                 remove_pin(pin)?;
@@ -48,4 +45,11 @@ pub fn attach(
         .take_link(id)?
         .try_into()
         .context("the kernel has no XDP links")
+}
+
+fn adopt(program: &mut Xdp, ifindex: u32, pin: &Path) -> Result<FdLink> {
+    link::is_at(pin, ifindex)?;
+    let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
+    let id = program.attach_to_link(link)?;
+    Ok(program.take_link(id)?.try_into()?)
 }
