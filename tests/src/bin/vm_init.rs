@@ -12,11 +12,14 @@ use anyhow::{Context, Result};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::utsname::uname;
 
 /// On the kernel's command line, so that nothing but a machine made for it is ever taken over.
 const TOKEN: &str = "portside.vm_test";
 /// Also in the host's half, `xtask/src/vm/console.rs`.
 const CLOSING: &str = "vm-test closing:";
+/// Also in the host's half, `xtask/src/vm/outcome.rs`.
+const RELEASE: &str = "vm-test kernel:";
 
 const MOUNTS: [(&str, &str); 6] = [
     ("devtmpfs", "/dev"),
@@ -72,6 +75,8 @@ fn run() -> Result<bool> {
     for module in lines("/vm/modules")? {
         insert(&module)?;
     }
+    let system = uname().context("uname")?;
+    println!("{RELEASE} {}", system.release().display());
     let arguments = lines("/vm/arguments")?;
     let mut ok = true;
     for suite in lines("/vm/suites")? {

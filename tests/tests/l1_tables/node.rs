@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
 use proxy_agent::datapath::{Datapath, Facts, Options, Ran, Run as OnePacket, Sizes};
 use proxy_common::abi::{Config, Device as DeviceEntry, NODEPORT_ADDR, device_flags};
 use proxy_common::hook::Hook;
@@ -17,6 +19,8 @@ use tests::runner::CannotRun;
 pub const OBJECT_VARIABLE: &str = "PORTSIDE_EBPF_OBJECT";
 
 const NO_XDP: &str = "this kernel's BPF_PROG_TEST_RUN takes no device for an XDP program";
+
+const NO_ROUTE_MTU: &str = "this kernel's bpf_fib_lookup tells no route's MTU: the device's holds";
 
 pub const CLIENT: Pair = Pair::new([192, 0, 2, 11], [0x2001, 0xdb8, 1, 0, 0, 0, 0, 11]);
 
@@ -220,6 +224,16 @@ impl Node {
         let count = |reason: &Reason| self.datapath.maps().reason_count(hook, *reason);
         Reason::ALL.iter().map(count).collect()
     }
+}
+
+/// An error that says why, unless `bpf_fib_lookup` gives a route's MTU back. That shows in no probe of its own; the
+/// helper `bpf_check_mtu` came to the kernel with it (5.12).
+pub fn need_mtu_of_routes() -> Result<()> {
+    let tc = ProgramType::SchedClassifier;
+    if is_helper_supported(tc, BpfHelper::BPF_FUNC_check_mtu)? {
+        return Ok(());
+    }
+    Err(CannotRun(NO_ROUTE_MTU).into())
 }
 
 /// As old kernels answer an XDP test run with a context.

@@ -36,18 +36,25 @@ const XZ: Tool = Tool {
     program: "xz",
     package: "xz-utils",
 };
+const STRIP: Tool = Tool {
+    program: "strip",
+    package: "binutils",
+};
 
-pub const VM: [Tool; 3] = [IP, QEMU, XZ];
+pub const VM: [Tool; 4] = [IP, QEMU, XZ, STRIP];
 pub const TESTS: [Tool; 3] = [IP, NFT, IPTABLES];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];
 
+/// Why a program that is missing cannot be installed here, if so.
+pub fn unobtainable(tools: &[Tool]) -> Option<String> {
+    let missing = missing(tools);
+    let reason = packages::available().err()?;
+    (!missing.is_empty()).then(|| format!("{} is not installed, and {reason}", missing.join(", ")))
+}
+
 pub fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
-    let missing: Vec<_> = tools
-        .iter()
-        .filter(|tool| shell::find(tool.program).is_none())
-        .map(|tool| tool.package)
-        .collect();
+    let missing = missing(tools);
     if missing.is_empty() {
         return Ok(());
     }
@@ -57,4 +64,13 @@ pub fn ensure(tools: &[Tool]) -> anyhow::Result<()> {
             missing.join(" and ")
         )
     })
+}
+
+/// The packages of those that are not here.
+fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    tools
+        .iter()
+        .filter(|tool| shell::find(tool.program).is_none())
+        .map(|tool| tool.package)
+        .collect()
 }

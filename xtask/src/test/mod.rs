@@ -2,6 +2,7 @@
 //!
 //! L0 runs as the caller with the host's toolchain. L1 to L3 are the test targets of the `tests` package, told apart
 //! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built.
+//! Kernels in virtual machines come last, where they are asked for.
 
 pub mod summary;
 
@@ -20,6 +21,7 @@ use crate::{
     privilege::Root,
     setup::runtime,
     shell::say,
+    vm,
 };
 
 #[derive(Args)]
@@ -27,6 +29,9 @@ pub struct Options {
     /// Run this level only
     #[arg(long)]
     level: Option<Level>,
+    /// Then run the packet tables on these kernels in virtual machines (see `vm-test`), too
+    #[arg(long, value_name = "VERSIONS", value_delimiter = ',')]
+    kernels: Vec<String>,
     /// Run only the tests whose name contains this
     filter: Option<String>,
 }
@@ -101,6 +106,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             complete &= ran_something(level, &summary, options);
             total.add(summary);
         }
+    }
+
+    if !options.kernels.is_empty() {
+        total.add(vm::run_as_part(
+            &options.kernels,
+            options.filter.as_deref(),
+        )?);
     }
 
     for reason in total.skip_reasons() {

@@ -45,6 +45,21 @@ impl Summary {
         self.failed += 1;
     }
 
+    /// Counts something that could not be run, with its name and the reason.
+    pub fn skip(&mut self, reason: String) {
+        self.skipped += 1;
+        self.skip_reasons.push(reason);
+    }
+
+    /// The same with the place named in each reason.
+    #[must_use]
+    pub fn on(mut self, place: &str) -> Self {
+        for reason in &mut self.skip_reasons {
+            *reason = format!("{place}: {reason}");
+        }
+        self
+    }
+
     pub fn failed(&self) -> u64 {
         self.failed
     }
@@ -101,6 +116,15 @@ mod tests {
         assert_eq!(summary.to_string(), "13 passed, 2 failed, 1 skipped");
         assert_eq!(summary.skip_reasons(), ["b: needs root"]);
         assert_eq!(summary.ran(), 15);
+    }
+
+    #[test]
+    fn a_place_is_named_with_the_reasons() {
+        let mut summary = Summary::default();
+        summary.skip("a: needs root".into());
+        let summary = summary.on("6.1");
+        assert_eq!(summary.skip_reasons(), ["6.1: a: needs root"]);
+        assert_eq!(summary.to_string(), "0 passed, 0 failed, 1 skipped");
     }
 
     #[test]

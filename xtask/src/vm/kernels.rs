@@ -26,9 +26,24 @@ pub struct Kernel {
     pub directory: PathBuf,
 }
 
+/// Why the kernel of a series cannot be had here, if so.
+pub fn unobtainable(series: &str) -> Option<String> {
+    let has_apt = ["apt-get", "dpkg-deb"]
+        .map(shell::find)
+        .iter()
+        .all(Option::is_some);
+    (!has_apt && !directory(series).join("complete").exists()).then(|| {
+        "kernel packages are fetched by apt-get and dpkg-deb, which it does not have".into()
+    })
+}
+
+fn directory(series: &str) -> PathBuf {
+    shell::target_dir().join("vm").join(series)
+}
+
 /// The kernel of a series, fetched if it is not here yet.
 pub fn get(series: &str) -> anyhow::Result<Kernel> {
-    let directory = shell::target_dir().join("vm").join(series);
+    let directory = directory(series);
     if !directory.join("complete").exists() {
         fetch(series, &directory).with_context(|| {
             format!(

@@ -1,37 +1,28 @@
 //! `vm-test`: boots real kernels, holds what their verifiers say against a budget, runs the packet tables (L1).
 //!
-//! A kernel comes from the machine's package sources ([`kernels`]); the suites, an init and what they need are packed
-//! into an [`initramfs`]; [`console`] runs QEMU and judges what the machine says; [`verifier`] has the figures of each
-//! program. Only x86-64 is dealt with.
+//! A kernel comes from the machine's package sources ([`kernels`]); the suites ([`payload`]), an init and what they
+//! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known;
+//! [`outcome`] judges what was said; [`verifier`] has the figures of each program. Only x86-64 is dealt with.
 
 mod console;
 mod cpio;
 mod initramfs;
 mod kernels;
+mod machine;
 mod modules;
+mod outcome;
+mod payload;
 mod verifier;
 
-use std::{
-    path::PathBuf,
-    process::{Command, ExitCode, Stdio},
-    time::{Duration, Instant},
-};
+use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use self::{
-    console::{Ending, Limits},
-    kernels::Kernel,
-    verifier::{Budget, Report},
+    console::Limits, initramfs::Payload, machine::Accelerator, outcome::Said, verifier::Budget,
 };
-use crate::{
-    build::{self, Profile},
-    cargo,
-    setup::{runtime, toolchain},
-    shell::{self, say},
-    test::summary::Summary,
-};
+use crate::{setup::runtime, shell::say, test::summary::Summary};
 
 const DEFAULT_KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", kernels::NEWEST];
 
@@ -48,77 +39,25 @@ pub struct Options {
     write_docs: bool,
 }
 
-/// How QEMU runs the guest's code.
-#[derive(Clone, Copy)]
-enum Accelerator {
-    Kvm,
-    Tcg,
-}
-
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    ensure!(
-        cfg!(target_arch = "x86_64"),
-        "vm-test knows the kernel packages and the machine of x86-64 only"
-    );
-    runtime::ensure(&runtime::VM)?;
-    let object = build::all(Profile::Dev)?.object;
-    let payload = payload(object, options.filter.clone())?;
     let chosen: Vec<_> = if options.kernels.is_empty() {
         DEFAULT_KERNELS.map(String::from).to_vec()
     } else {
         options.kernels.clone()
     };
-
-    let mut budget = Budget::open()?;
-    let mut total = Summary::default();
-    let mut accelerator = None;
-    for series in &chosen {
-        let kernel = kernels::get(series).with_context(|| format!("the kernel {series}"))?;
-        let image = initramfs::pack(&kernel, &payload)
-            .with_context(|| format!("packing the initramfs for {}", kernel.version))?;
-        let accelerator = *accelerator.get_or_insert_with(|| probe(&kernel, &image));
-        say("Booting", format!("{}: verifier, L1", kernel.version));
-        let start = Instant::now();
-        let mut summary = Summary::default();
-        let mut report = Report::default();
-        let ending = console::watch(
-            &mut qemu(accelerator, &kernel, &image),
-            &Limits::default(),
-            |line| {
-                println!("{line}");
-                summary.read(line);
-                report.read(line);
-            },
-        )?;
-        let took = start.elapsed().as_secs();
-        let complaint = complaint(&ending, &summary, &report);
-        if let Some(complaint) = &complaint {
-            say("Failed", format!("{}: {complaint}", kernel.version));
-            if summary.failed() == 0 {
-                summary.fail();
-            }
-        } else if options.write_docs {
-            budget.set(series, &kernel.version, report);
-        } else {
-            match budget.check(series, &kernel.version, &report) {
-                None => say(
-                    "Unjudged",
-                    format!("the verifier budget has no figures for {series}"),
-                ),
-                Some(complaints) => {
-                    for complaint in complaints {
-                        say("Failed", complaint);
-                        summary.fail();
-                    }
-                }
-            }
-        }
-        say(
-            "Finished",
-            format!("{}: {summary} in {took} s", kernel.version),
-        );
-        total.add(summary);
+    if let Some(reason) = missing(&chosen) {
+        bail!("no virtual machines can be run here: {reason}");
     }
+    let mut matrix = Matrix::prepare(options.filter.as_deref())?;
+    let mut budget = Budget::open()?;
+    let total = matrix.run(&chosen, |series, kernel, said| {
+        if options.write_docs {
+            budget.set(series, kernel, std::mem::take(&mut said.report));
+            Vec::new()
+        } else {
+            held_against(&budget, series, kernel, said)
+        }
+    })?;
     for reason in total.skip_reasons() {
         println!("skipped: {reason}");
     }
@@ -133,110 +72,117 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What is wrong with a run, if anything.
-fn complaint(ending: &Ending, summary: &Summary, report: &Report) -> Option<String> {
-    match ending {
-        Ending::Closed { ok: true } if report.0.is_empty() => {
-            Some("the verifier's figures are missing".into())
+/// Runs the suites on these kernels as a part of a longer run; skipped, with the reason, on a machine that cannot.
+pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Summary> {
+    if let Some(reason) = missing(series) {
+        let mut summary = Summary::default();
+        for series in series {
+            say("Skipped", format!("the kernel {series}: {reason}"));
+            summary.skip(format!("the kernel {series}: {reason}"));
         }
-        Ending::Closed { ok: true } if summary.ran() + summary.skipped() == 0 => {
-            Some("no test was run".into())
-        }
-        Ending::Closed { ok: true } if summary.failed() == 0 => None,
-        Ending::Closed { .. } => Some("tests failed".into()),
-        other => Some(other.to_string()),
+        return Ok(summary);
     }
-}
-
-/// Static programs, so that the initramfs needs no libraries for them.
-fn payload(object: PathBuf, filter: Option<String>) -> anyhow::Result<initramfs::Payload> {
-    say("Building", "the suite for virtual machines (static)");
-    let target = toolchain::host_compiler()?.version.host;
-    let tests = cargo::executables(
-        cargo::command("test")
-            .args(["--quiet", "--package", "tests", "--no-run"])
-            .args(["--test", "l1_tables"])
-            .args(["--target", &target])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
-    )?;
-    let programs = cargo::executables(
-        cargo::command("build")
-            .args(["--quiet", "--package", "tests"])
-            .args(["--bin", "vm_init", "--bin", "vm_verifier"])
-            .args(["--target", &target])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS"),
-    )?;
-    let program = |name: &str| {
-        programs
-            .iter()
-            .chain(tests.iter().filter(|test| test.is_test))
-            .find(|program| program.name == name)
-            .map(|program| program.path.clone())
-            .with_context(|| format!("cargo built no program {name}"))
-    };
-    let ip = shell::find("ip").context("`ip` is not installed")?;
-    Ok(initramfs::Payload {
-        init: program("vm_init")?,
-        suites: vec![program("vm_verifier")?, program("l1_tables")?],
-        object,
-        tools: vec![ip],
-        filter,
+    let budget = Budget::open()?;
+    Matrix::prepare(filter)?.run(series, |series, kernel, said| {
+        held_against(&budget, series, kernel, said)
     })
 }
 
-/// KVM only where a guest gets as far as our init with it: on some machines it opens, and the guest hangs.
-fn probe(kernel: &Kernel, image: &std::path::Path) -> Accelerator {
-    let opens = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
-    if !opens {
-        say("Using", "TCG: /dev/kvm cannot be opened");
-        return Accelerator::Tcg;
+/// Why this machine cannot run these kernels, whatever is done, if so.
+fn missing(series: &[String]) -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("only the kernel packages and the machine of x86-64 are known".into());
     }
-    let limits = Limits {
-        stall: Duration::from_secs(15),
-        total: Duration::from_secs(20),
-    };
-    let mut speaks = false;
-    let mut command = qemu(Accelerator::Kvm, kernel, image);
-    command.stderr(Stdio::null());
-    let ending = console::watch(&mut command, &limits, |line| {
-        speaks |= line.starts_with("running ");
-    });
-    if speaks {
-        say("Using", "KVM");
-        return Accelerator::Kvm;
-    }
-    let reason = ending.map_or_else(|error| error.to_string(), |ending| ending.to_string());
-    say(
-        "Using",
-        format!("TCG: a guest under KVM did not come up ({reason})"),
-    );
-    Accelerator::Tcg
+    runtime::unobtainable(&runtime::VM).or_else(|| {
+        series
+            .iter()
+            .find_map(|series| kernels::unobtainable(series))
+    })
 }
 
-fn qemu(accelerator: Accelerator, kernel: &Kernel, image: &std::path::Path) -> Command {
-    let (machine, cpu) = match accelerator {
-        Accelerator::Kvm => ("q35,accel=kvm", "host"),
-        Accelerator::Tcg => ("q35,accel=tcg", "max"),
-    };
-    let mut command = Command::new("qemu-system-x86_64");
-    command
-        .args(["-machine", machine, "-cpu", cpu])
-        .args(["-smp", "2", "-m", "2G"])
-        .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-no-reboot", "-serial", "stdio"])
-        .arg("-kernel")
-        .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(image)
-        .args([
-            "-append",
-            "console=ttyS0 quiet panic=-1 rdinit=/init portside.vm_test",
-        ]);
-    command
+fn held_against(budget: &Budget, series: &str, kernel: &str, said: &Said) -> Vec<String> {
+    budget
+        .check(series, kernel, &said.report)
+        .unwrap_or_else(|| {
+            say(
+                "Unjudged",
+                format!("the verifier budget has no figures for {series}"),
+            );
+            Vec::new()
+        })
+}
+
+/// What all kernels are given.
+struct Matrix {
+    payload: Payload,
+    accelerator: Option<Accelerator>,
+}
+
+impl Matrix {
+    fn prepare(filter: Option<&str>) -> anyhow::Result<Self> {
+        runtime::ensure(&runtime::VM)?;
+        Ok(Self {
+            payload: payload::build(filter)?,
+            accelerator: None,
+        })
+    }
+
+    /// Boots one kernel after the other; `judge` says what is wrong with a run that ended well by itself.
+    fn run(
+        &mut self,
+        chosen: &[String],
+        mut judge: impl FnMut(&str, &str, &mut Said) -> Vec<String>,
+    ) -> anyhow::Result<Summary> {
+        let mut total = Summary::default();
+        for series in chosen {
+            let summary = self
+                .run_one(series, &mut judge)
+                .with_context(|| format!("the kernel {series}"))?;
+            total.add(summary);
+        }
+        Ok(total)
+    }
+
+    fn run_one(
+        &mut self,
+        series: &str,
+        judge: &mut impl FnMut(&str, &str, &mut Said) -> Vec<String>,
+    ) -> anyhow::Result<Summary> {
+        let kernel = kernels::get(series)?;
+        let version = &kernel.version;
+        let image = initramfs::pack(&kernel, &self.payload)
+            .with_context(|| format!("packing the initramfs for {version}"))?;
+        let accelerator = *self
+            .accelerator
+            .get_or_insert_with(|| machine::probe(&kernel, &image));
+        say("Booting", format!("{version}: verifier, L1"));
+        let start = Instant::now();
+        let mut said = Said::default();
+        let ending = console::watch(
+            &mut machine::qemu(accelerator, &kernel, &image),
+            &Limits::default(),
+            |line| {
+                println!("{line}");
+                said.read(line);
+            },
+        )?;
+        let took = start.elapsed().as_secs();
+        if let Some(complaint) = said.complaint(&ending, version) {
+            say("Failed", format!("{version}: {complaint}"));
+            if said.summary.failed() == 0 {
+                said.summary.fail();
+            }
+        } else {
+            for complaint in judge(series, version, &mut said) {
+                say("Failed", complaint);
+                said.summary.fail();
+            }
+        }
+        let release = said.release.as_deref().unwrap_or("an unknown kernel");
+        say(
+            "Finished",
+            format!("{release} (its own uname): {} in {took} s", said.summary),
+        );
+        Ok(said.summary.on(version))
+    }
 }

@@ -8,7 +8,7 @@ use tests::sockets::Protocol;
 use super::Case;
 use super::forward::{to_gateway, to_other_node};
 use crate::frame::{Error, Frame, Tcp, icmp_error};
-use crate::node::{Device, NARROW_MTU, OTHER_NODE_MAC};
+use crate::node::{Device, NARROW_MTU, OTHER_NODE_MAC, need_mtu_of_routes};
 use crate::world::{CLIENT_PORT, Verdict, World};
 
 const TC: Hook = Hook::TC_UPLINK_IN;
@@ -96,6 +96,7 @@ fn hop_limit(w: &mut World) -> Result<()> {
 }
 
 fn too_big(w: &mut World) -> Result<()> {
+    need_mtu_of_routes()?;
     w.serve(&[w.at.narrow])?;
     let small = w.opening(w.inbound(), w.client(), w.node_port());
     let payload = vec![5; usize::from(NARROW_MTU)];
