@@ -1,6 +1,6 @@
 //! One mechanism after the other, and the report.
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
@@ -114,7 +114,10 @@ impl Run<'_> {
             Ok(false) => {}
             Ok(true) => {
                 self.say(&format!("removed device {}", owned::IPVS_DEVICE))?;
-                if self.run("ipvsadm", &["--clear"], "").is_some() {
+                // A kernel whose module is not loaded has none, and ipvsadm would fail.
+                if Path::new("/proc/net/ip_vs").exists()
+                    && self.run("ipvsadm", &["--clear"], "").is_some()
+                {
                     self.say("ipvsadm: removed all virtual servers")?;
                 }
             }

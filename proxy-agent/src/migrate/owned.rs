@@ -15,7 +15,7 @@ pub const IPVS_DEVICE: &str = "kube-ipvs0";
 pub const MARKING: &str = "KUBE-MARK-MASQ";
 pub const MASQUERADING: &str = "KUBE-POSTROUTING";
 
-const CHAINS: [&str; 15] = [
+const CHAINS: [&str; 19] = [
     "KUBE-EXTERNAL-SERVICES",
     "KUBE-FORWARD",
     "KUBE-IPVS-FILTER",
@@ -29,9 +29,14 @@ const CHAINS: [&str; 15] = [
     "KUBE-PROXY-FIREWALL",
     "KUBE-SERVICES",
     "KUBE-SOURCE-RANGES-FIREWALL",
+    // The ipvs mode before 1.26.
+    "KUBE-FIRE-WALL",
     // The userspace mode, gone since 1.26.
     "KUBE-NODEPORT-CONTAINER",
     "KUBE-NODEPORT-HOST",
+    "KUBE-NODEPORT-NON-LOCAL",
+    "KUBE-PORTALS-CONTAINER",
+    "KUBE-PORTALS-HOST",
 ];
 
 /// Chains per service and per endpoint; a hash follows.

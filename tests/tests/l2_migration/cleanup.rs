@@ -35,12 +35,22 @@ pub fn rows() -> Vec<Trial> {
             no_agent(),
             device,
         ),
+        row(
+            "sets of the ipvs mode go, others stay",
+            no_agent().or_else(|| {
+                cannot("ipset", &["list"]).then_some("the kernel or the machine lacks ipset")
+            }),
+            sets,
+        ),
         row("what was cleaned up is found no more", no_agent(), nothing),
     ];
     for variant in ["legacy", "nft"] {
         for (program, dump) in [("iptables", DUMP), ("ip6tables", DUMP6)] {
             let tool = format!("{program}-{variant}");
-            let missing = no_agent().or_else(|| cannot(&tool));
+            let missing = no_agent().or_else(|| {
+                cannot(&tool, &["-t", "nat", "-S"])
+                    .then_some("the kernel or the machine lacks this variant of iptables")
+            });
             rows.push(row(
                 format!("{tool}: chains of kube-proxy go, every rule of others stays"),
                 missing,
@@ -51,20 +61,15 @@ pub fn rows() -> Vec<Trial> {
     rows
 }
 
-/// Why a tool's rules cannot be tested here, if so.
-fn cannot(tool: &str) -> Option<&'static str> {
+/// Whether a tool does not work here.
+fn cannot(tool: &str, arguments: &[&str]) -> bool {
     let works = || -> Result<bool> {
         let run = Run::start()?;
         let netns = Netns::create(run.netns_name("probe"))?;
-        Ok(netns
-            .command(tool)?
-            .args(["-t", "nat", "-S"])
-            .output()?
-            .status
-            .success())
+        let tried = netns.command(tool)?.args(arguments).output()?;
+        Ok(tried.status.success())
     };
-    (!works().unwrap_or(false))
-        .then_some("the kernel or the machine lacks this variant of iptables")
+    !works().unwrap_or(false)
 }
 
 fn nftables() -> Result<()> {
@@ -96,6 +101,26 @@ fn device() -> Result<()> {
         let left = output(netns, "ip", &["-brief", "link"])?;
         ensure!(!left.contains("kube-ipvs0"), "{left}");
         ensure!(left.contains("kube-ipvs1"), "{left}");
+        Ok(())
+    })
+}
+
+fn sets() -> Result<()> {
+    in_namespace(|netns| {
+        netns.batch(
+            "ipset",
+            &["restore"],
+            "create KUBE-CLUSTER-IP hash:ip,port\n\
+             create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6\n\
+             create KUBE-SRC-MINE hash:net\n\
+             add KUBE-CLUSTER-IP 10.96.0.1,tcp:443\n",
+        )?;
+        let said = cleanup(netns)?;
+        for gone in ["KUBE-CLUSTER-IP", "KUBE-6-LOOP-BACK"] {
+            ensure!(said.contains(&format!("removed set {gone}")), "{said}");
+        }
+        let left = output(netns, "ipset", &["list", "-name"])?;
+        ensure!(left == "KUBE-SRC-MINE\n", "left: {left}");
         Ok(())
     })
 }

@@ -28,6 +28,10 @@ const IPTABLES: Tool = Tool {
     program: "iptables-nft-save",
     package: "iptables",
 };
+const IPSET: Tool = Tool {
+    program: "ipset",
+    package: "ipset",
+};
 const QEMU: Tool = Tool {
     program: "qemu-system-x86_64",
     package: "qemu-system-x86",
@@ -42,7 +46,7 @@ const STRIP: Tool = Tool {
 };
 
 pub const VM: [Tool; 4] = [IP, QEMU, XZ, STRIP];
-pub const TESTS: [Tool; 3] = [IP, NFT, IPTABLES];
+pub const TESTS: [Tool; 4] = [IP, NFT, IPTABLES, IPSET];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];
 
