@@ -69,10 +69,9 @@ impl Source for Kube {
         followers.spawn(follow(
             "Services",
             Api::<item::Item<core::Service>>::all(self.client.clone()),
-            // Headless services have no addresses; the label gives a service to another proxy.
-            watcher::Config::default()
-                .labels("!service.kubernetes.io/service-proxy-name")
-                .fields("spec.clusterIP!=None"),
+            // The label gives a service to another proxy. Headless services come, too, and are left out here: API servers
+            // select by clusterIP only from Kubernetes 1.31 on (kubernetes #123905), and older ones refuse the whole request.
+            watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name"),
             Seen::Service,
             sender.clone(),
         ));
