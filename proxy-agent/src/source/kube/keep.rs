@@ -1,16 +1,20 @@
-//! The service of the API servers themselves never loses its last endpoint.
+//! The service of the API servers themselves never loses its last endpoint of a family.
 //!
 //! An API server that answers exists, so an answer by which `default/kubernetes` has no endpoint is wrong, however it
 //! came about: a server that starts with an empty store, one that ends and takes its own endpoint out as the last of
 //! them, a list that somebody cut short. Believed, it would take the way to the API server from every pod of this node,
 //! that of the CNI and of what could repair it included.
 
-use std::{collections::BTreeMap, mem, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::LazyLock,
+};
 
 use tracing::warn;
 
 use crate::{
-    model::{EndpointSlice, Event, ObjectName},
+    model::{EndpointSlice, Event, Family, ObjectName},
     source::Batch,
 };
 
@@ -27,8 +31,8 @@ pub struct Keeper {
     /// Ends of lists are held back until the lists have the service.
     must_have: bool,
     held: Vec<Event>,
-    /// It was said that something is kept.
-    said: bool,
+    /// The families whose endpoints are kept against what the API server says; it was said so.
+    said: BTreeSet<Family>,
 }
 
 impl Keeper {
@@ -87,38 +91,65 @@ impl Keeper {
         out
     }
 
-    /// Brings the model's slices of the service in line with the API server's, unless that takes its last endpoint.
+    /// Brings the model's slices of the service in line with the API server's, but for a family that would lose its last
+    /// endpoint by that.
     fn settle(&mut self, out: &mut Batch) {
         if self.sent == self.wanted {
             return;
         }
-        if has_endpoint(&self.sent) && !has_endpoint(&self.wanted) {
-            if !mem::replace(&mut self.said, true) {
+        let kept = FAMILIES.map(|family| {
+            has_endpoint_of(&self.sent, family) && !has_endpoint_of(&self.wanted, family)
+        });
+        for (family, is_kept) in FAMILIES.into_iter().zip(kept) {
+            if is_kept && !self.said.contains(&family) {
                 warn!(
-                    "Service {} has no endpoint any more, which cannot be while an API server answers: its endpoints stay as they were",
+                    "Service {} has no {family} endpoint any more, which cannot be while an API server answers: its endpoints stay as they were",
                     *OWN
                 );
             }
-            return;
         }
-        self.said = false;
+        self.said = FAMILIES
+            .into_iter()
+            .zip(kept)
+            .filter_map(|(family, is_kept)| is_kept.then_some(family))
+            .collect();
+        let stays = |slice: &EndpointSlice| self.said.contains(&slice.family);
+        let mut next: BTreeMap<_, _> = self
+            .sent
+            .iter()
+            .filter(|(_, slice)| stays(slice))
+            .map(|(name, slice)| (name.clone(), slice.clone()))
+            .collect();
         for (name, slice) in &self.wanted {
+            if stays(slice) || next.contains_key(name) {
+                continue;
+            }
             if self.sent.get(name) != Some(slice) {
                 out.push(Event::SliceUpserted(slice.clone()));
             }
+            next.insert(name.clone(), slice.clone());
         }
         for name in self.sent.keys() {
-            if !self.wanted.contains_key(name) {
+            if !next.contains_key(name) {
                 out.push(Event::SliceDeleted(name.clone()));
             }
         }
-        self.sent = self.wanted.clone();
+        self.sent = next;
     }
 }
 
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
 fn has_endpoint(slices: &BTreeMap<ObjectName, EndpointSlice>) -> bool {
+    FAMILIES
+        .into_iter()
+        .any(|family| has_endpoint_of(slices, family))
+}
+
+fn has_endpoint_of(slices: &BTreeMap<ObjectName, EndpointSlice>, family: Family) -> bool {
     slices
         .values()
+        .filter(|slice| slice.family == family)
         .flat_map(|slice| &slice.endpoints)
         .any(|endpoint| endpoint.conditions.ready)
 }
@@ -144,7 +175,7 @@ mod tests {
                 "name": name,
                 "labels": {"kubernetes.io/service-name": service},
             },
-            "addressType": "IPv4",
+            "addressType": if name.ends_with("-v6") { "IPv6" } else { "IPv4" },
             "ports": [{"port": 6443}],
             "endpoints": endpoints,
         }))
@@ -190,6 +221,21 @@ mod tests {
         assert_eq!(keeper.pass(vec![gone("kubernetes")]), []);
         let next = slice("kubernetes", "other", &["192.0.2.3"]);
         assert_eq!(keeper.pass(vec![next.clone()]), [next, gone("kubernetes")]);
+    }
+
+    #[test]
+    fn each_family_keeps_its_own() {
+        let mut keeper = Keeper::default();
+        keeper.pass(vec![
+            slice("kubernetes", "k-v4", &["192.0.2.1"]),
+            slice("kubernetes", "k-v6", &["2001:db8::1"]),
+        ]);
+        assert_eq!(keeper.pass(vec![slice("kubernetes", "k-v4", &[])]), []);
+        let next = slice("kubernetes", "k-v6", &["2001:db8::2"]);
+        assert_eq!(keeper.pass(vec![next.clone()]), [next]);
+        assert_eq!(keeper.pass(vec![gone("k-v6")]), []);
+        let back = slice("kubernetes", "k-v4", &["192.0.2.2"]);
+        assert_eq!(keeper.pass(vec![back.clone()]), [back]);
     }
 
     #[test]
