@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,6 +50,101 @@ pub fn binary() -> Option<PathBuf> {
     std::env::var_os(BINARY_VARIABLE).map(PathBuf::from)
 }
 
+/// What one of the agent's commands prints about the datapath of `node`.
+pub fn ask(node: &Node, arguments: &[&str]) -> Result<String> {
+    let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
+    let output = Command::new(binary)
+        .args(arguments)
+        .arg("--bpffs")
+        .arg(&node.bpffs)
+        .arg("--state-dir")
+        .arg(&node.state)
+        .output()
+        .context("starting the agent's command")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{arguments:?}: {complaint}");
+    String::from_utf8(output.stdout).context("the output is text")
+}
+
+/// Where an agent learns of Services.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// The API server that this file names.
+    Kubeconfig(PathBuf),
+}
+
+/// An agent that is to be started on a node.
+pub struct Launch<'a> {
+    node: &'a Node,
+    source: &'a Source,
+    uplink: Uplink,
+    name: &'a str,
+    tables: [String; 6],
+}
+
+impl<'a> Launch<'a> {
+    pub fn new(node: &'a Node, source: &'a Source, uplink: Uplink) -> Self {
+        Self {
+            node,
+            source,
+            uplink,
+            name: node.name(),
+            tables: SMALL_TABLES.map(str::to_owned),
+        }
+    }
+
+    /// It takes itself for the agent of the node of this name.
+    pub fn named(self, name: &'a str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Room for so many endpoints and service ports.
+    pub fn with_room_for(mut self, backends: u32, services: u32) -> Self {
+        self.tables[3] = backends.to_string();
+        self.tables[5] = services.to_string();
+        self
+    }
+
+    fn command(&self) -> Result<Command> {
+        let Self {
+            node,
+            source,
+            uplink,
+            name,
+            tables,
+        } = self;
+        let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
+        let mut command = node.netns().command(binary)?;
+        let xdp = match uplink {
+            Uplink::Xdp => "native",
+            Uplink::Tc => "off",
+        };
+        command
+            .arg("run")
+            .args(["--node-name", name, "--workloads", "auto", "--xdp", xdp])
+            .args(["--uplinks", &node.uplinks().join(",")])
+            .arg("--bpffs")
+            .arg(&node.bpffs)
+            .arg("--cgroup")
+            .arg(&node.cgroup)
+            .arg("--state-dir")
+            .arg(&node.state)
+            .args(tables);
+        match source {
+            Source::Manifests(dir) => command.arg("--manifests").arg(dir),
+            Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        deployment::confine(&mut command)?;
+        Ok(command)
+    }
+}
+
 pub struct Agent {
     pid: Pid,
     state: Arc<State>,
@@ -74,40 +169,30 @@ struct Log {
 impl Agent {
     /// Starts an agent on `node` with the rights that its container has in a cluster, and waits until it says that its
     /// first sync is programmed.
-    pub fn start(node: &Node, manifests: &Path, uplink: Uplink) -> Result<Self> {
-        let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
-        let mut command = node.netns().command(binary)?;
-        let xdp = match uplink {
-            Uplink::Xdp => "native",
-            Uplink::Tc => "off",
-        };
-        command
-            .arg("run")
-            .args([
-                "--node-name",
-                node.name(),
-                "--workloads",
-                "auto",
-                "--xdp",
-                xdp,
-            ])
-            .args(["--uplinks", &node.uplinks().join(",")])
-            .arg("--manifests")
-            .arg(manifests)
-            .arg("--bpffs")
-            .arg(&node.bpffs)
-            .arg("--cgroup")
-            .arg(&node.cgroup)
-            .arg("--state-dir")
-            .arg(&node.state)
-            .args(SMALL_TABLES)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        deployment::confine(&mut command)?;
-        let agent = Self::keep(command, node.name().to_owned())?;
+    pub fn start(node: &Node, source: &Source, uplink: Uplink) -> Result<Self> {
+        let agent = Self::begin(&Launch::new(node, source, uplink))?;
         agent.wait_until_ready()?;
         Ok(agent)
+    }
+
+    /// Starts an agent, which may have to wait for its source.
+    pub fn begin(launch: &Launch) -> Result<Self> {
+        Self::keep(launch.command()?, launch.node.name().to_owned())
+    }
+
+    /// Ends it without a chance to do anything about it, and waits until it is gone.
+    pub fn kill(self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        drop(self);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.state.log().ready
+    }
+
+    /// Every line of its log so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.state.log().lines.clone()
     }
 
     /// The end of the agent's log.
@@ -156,7 +241,8 @@ impl Agent {
         })
     }
 
-    fn wait_until_ready(&self) -> Result<()> {
+    /// Waits until its first sync is programmed.
+    pub fn wait_until_ready(&self) -> Result<()> {
         self.state.wait(READY_WITHIN, |log| log.ready || log.ended);
         if self.state.log().ready {
             return Ok(());

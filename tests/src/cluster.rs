@@ -4,13 +4,13 @@
 //! host-network backends. Everything serves [`PORT`] and [`OTHER_PORT`] over TCP and UDP, in both families.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use anyhow::Result;
 
 use crate::address::{self, Family, Pair};
-use crate::agent::{Agent, Uplink};
+use crate::agent::{Agent, Launch, Source, Uplink};
 use crate::manifests::{Endpoints, Manifests, Service};
 use crate::sockets::Protocol;
 use crate::sockets::echo::EchoServer;
@@ -40,6 +40,7 @@ pub struct Cluster {
     pods: Vec<Pod>,
     pub manifests: Manifests,
     pub topology: Topology,
+    source: Source,
     uplink: Uplink,
     next_service: AtomicU16,
 }
@@ -76,11 +77,13 @@ impl Cluster {
             .map(|pod| -> &Host { pod })
             .chain(topology.nodes.iter().map(|node| &node.host));
         let servers = hosts.map(serve_both_ports).collect::<Result<Vec<_>>>()?;
+        let manifests = Manifests::create(&topology.run)?;
         Ok(Self {
             agents: Mutex::default(),
             _servers: servers.into_iter().flatten().collect(),
             pods,
-            manifests: Manifests::create(&topology.run)?,
+            source: Source::Manifests(manifests.dir().to_owned()),
+            manifests,
             topology,
             uplink,
             next_service: AtomicU16::new(1),
@@ -94,39 +97,54 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts an agent on each node, all at once, and waits until each has programmed what the manifests say.
+    /// From now on agents are started with this source.
+    pub fn follow(&mut self, source: Source) {
+        self.source = source;
+    }
+
+    /// Starts an agent on each node and does not wait for any.
+    pub fn begin_agents(&self) -> Result<()> {
+        let begin = |node| Agent::begin(&Launch::new(node, &self.source, self.uplink));
+        let agents = self.topology.nodes.iter().map(begin);
+        let agents = agents.collect::<Result<Vec<_>>>()?;
+        self.agents().extend(agents);
+        Ok(())
+    }
+
+    /// Starts an agent on each node, all at once, and waits until each has programmed what its source says.
     pub fn start_agents(&self) -> Result<()> {
         let agents = std::thread::scope(|scope| {
-            let start =
-                |node| scope.spawn(move || Agent::start(node, self.manifests.dir(), self.uplink));
+            let start = |node| scope.spawn(move || Agent::start(node, &self.source, self.uplink));
             let starting: Vec<_> = self.topology.nodes.iter().map(start).collect();
             let join = |start: std::thread::ScopedJoinHandle<_>| {
                 start.join().expect("starting an agent does not panic")
             };
             starting.into_iter().map(join).collect::<Result<Vec<_>>>()
         })?;
+        self.agents().extend(agents);
+        Ok(())
+    }
+
+    /// The agents that run, in the order of their nodes.
+    pub fn agents(&self) -> MutexGuard<'_, Vec<Agent>> {
         self.agents
             .lock()
             .expect("nobody panics while holding the agents")
-            .extend(agents);
-        Ok(())
     }
 
     /// Stops all agents and waits until they have ended.
     pub fn stop_agents(&self) {
-        self.agents
-            .lock()
-            .expect("nobody panics while holding the agents")
-            .clear();
+        self.agents().clear();
+    }
+
+    /// Kills all agents and waits until they are gone.
+    pub fn kill_agents(&self) {
+        self.agents().drain(..).for_each(Agent::kill);
     }
 
     /// The ends of all agents' logs.
     pub fn logs(&self) -> String {
-        let agents = self
-            .agents
-            .lock()
-            .expect("nobody panics while holding the agents");
-        agents.iter().map(Agent::log).collect()
+        self.agents().iter().map(Agent::log).collect()
     }
 
     /// A pod of the cast.

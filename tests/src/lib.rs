@@ -12,6 +12,7 @@ pub mod address;
 pub mod agent;
 pub mod answer;
 pub mod api;
+pub mod ask;
 pub mod bench;
 pub mod cluster;
 pub mod demo;

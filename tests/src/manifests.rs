@@ -36,7 +36,7 @@ impl Manifests {
 
     /// Creates or replaces a Service.
     pub fn apply(&self, service: &Service) -> Result<()> {
-        self.write(&format!("service-{}", service.name), &service.to_json())
+        self.write(&format!("service-{}", service.name), &service.object())
     }
 
     /// Creates or replaces the EndpointSlices of a service, one for each family.
@@ -45,7 +45,7 @@ impl Manifests {
             let slice = format!("{}-{family}", endpoints.service);
             self.write(
                 &format!("endpoints-{slice}"),
-                &endpoints.to_json(&slice, family),
+                &endpoints.slice(&slice, family),
             )?;
         }
         Ok(())
@@ -129,7 +129,8 @@ impl Service {
         self
     }
 
-    fn to_json(&self) -> Value {
+    /// The object of the Kubernetes API.
+    pub fn object(&self) -> Value {
         let Pair { v4, v6 } = self.cluster_ip;
         let mut spec = json!({
             "type": if self.has_node_port { "NodePort" } else { "ClusterIP" },
@@ -208,7 +209,8 @@ impl Endpoints {
         self
     }
 
-    fn to_json(&self, slice: &str, family: Family) -> Value {
+    /// The EndpointSlice of this name with the endpoints' addresses in one family.
+    pub fn slice(&self, slice: &str, family: Family) -> Value {
         let endpoints: Vec<_> = self
             .endpoints
             .iter()

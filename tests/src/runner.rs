@@ -99,6 +99,13 @@ pub fn main(rows: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), rows).exit_code()
 }
 
+/// The same for rows that wait for most of their time: so many run side by side, unless the arguments say another number.
+pub fn main_of_waiting(rows: Vec<Trial>, threads: usize) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(threads);
+    libtest_mimic::run(&arguments, rows).exit_code()
+}
+
 /// Any test that can run only if nothing is `missing`.
 pub fn row(
     name: impl Into<String>,

@@ -1,13 +1,13 @@
 //! The API server itself, driven by plain HTTP and by kubectl: what an agent is tested on has to be right without it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tests::api::ApiServer;
+use tests::api::client::Client;
 use tests::runner::{self, row};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -26,6 +26,12 @@ fn main() -> ExitCode {
         row("faults_of_lists_and_watches", None, faults),
         row("refused_requests_get_no_answer", None, refused),
         row(
+            "a_killed_server_comes_back_with_what_it_stored",
+            None,
+            killed,
+        ),
+        row("a_page_fails_behind_a_good_one", None, bad_page),
+        row(
             "kubectl_applies_exposes_and_deletes",
             no_kubectl,
             kubectl_drives_it,
@@ -37,37 +43,8 @@ fn start() -> Result<ApiServer> {
     ApiServer::serve(TcpListener::bind("127.0.0.1:0")?)
 }
 
-/// Sends a request of HTTP/1.0, whose answer ends with its connection and is not in chunks.
-fn send(server: &ApiServer, method: &str, path: &str, body: &str) -> Result<BufReader<TcpStream>> {
-    let mut stream = TcpStream::connect(server.address())?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
-    Ok(BufReader::new(stream))
-}
-
-/// Reads the status line and the headers.
-fn head(answer: &mut BufReader<TcpStream>) -> Result<(u16, String)> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        ensure!(
-            answer.read_line(&mut head)? > 0,
-            "the answer ends in its head: {head:?}"
-        );
-    }
-    let code = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((code, head.to_lowercase()))
-}
-
 fn call(server: &ApiServer, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
-    let mut answer = send(server, method, path, &body.to_string())?;
-    let (code, _) = head(&mut answer)?;
-    let mut text = String::new();
-    answer.read_to_string(&mut text)?;
-    Ok((code, serde_json::from_str(&text)?))
+    Client::here(server.address()).call(method, path, body)
 }
 
 fn get(server: &ApiServer, path: &str) -> Result<(u16, Value)> {
@@ -82,15 +59,10 @@ fn create(server: &ApiServer, name: &str) -> Result<Value> {
 }
 
 fn watch(server: &ApiServer, query: &str) -> Result<BufReader<TcpStream>> {
-    let mut answer = send(
-        server,
-        "GET",
-        &format!("/api/v1/services?watch=true&{query}"),
-        "",
-    )?;
-    let (code, head) = head(&mut answer)?;
-    ensure!(code == 200, "{head}");
-    Ok(answer)
+    let path = format!("/api/v1/services?watch=true&{query}");
+    let answer = Client::here(server.address()).send("GET", &path, "")?;
+    ensure!(answer.code == 200, "{}", answer.head);
+    Ok(answer.body)
 }
 
 /// The next event's type and object; nothing at the end.
@@ -224,8 +196,8 @@ fn gone() -> Result<()> {
 fn faults() -> Result<()> {
     let server = start()?;
     server.script("fail list services 503 x1 retry-after 7\nduplicate services\ncut watch services after 2 events")?;
-    let mut answer = send(&server, "GET", "/api/v1/services", "")?;
-    let (code, head) = head(&mut answer)?;
+    let answer = Client::here(server.address()).send("GET", "/api/v1/services", "")?;
+    let (code, head) = (answer.code, answer.head);
     ensure!(code == 503 && head.contains("retry-after: 7"), "{head}");
     ensure!(get(&server, "/api/v1/services")?.0 == 200);
     create(&server, "a")?;
@@ -250,6 +222,47 @@ fn refused() -> Result<()> {
     ensure!(get(&server, "/version").is_err(), "it answered");
     server.script("heal")?;
     ensure!(get(&server, "/version")?.0 == 200);
+    Ok(())
+}
+
+fn killed() -> Result<()> {
+    let server = start()?;
+    let made = create(&server, "a")?;
+    let mut events = watch(&server, "")?;
+    expect(&mut events, "ADDED", "a")?;
+    server.stop();
+    ensure!(
+        !matches!(event(&mut events), Ok(Some(_))),
+        "the watch goes on"
+    );
+    ensure!(get(&server, "/version").is_err(), "it answered");
+    server.resume(TcpListener::bind(server.address())?)?;
+    let (code, same) = get(&server, &format!("{SERVICES}/a"))?;
+    ensure!(code == 200 && same == made, "{same}");
+    let version = |object: &Value| -> Option<u64> {
+        let version = object["metadata"]["resourceVersion"].as_str()?;
+        version.parse().ok()
+    };
+    let next = create(&server, "b")?;
+    ensure!(version(&next) > version(&made), "{next}");
+    Ok(())
+}
+
+fn bad_page() -> Result<()> {
+    let server = start()?;
+    for name in ["a", "b"] {
+        create(&server, name)?;
+    }
+    server.script("fail page services 503 x1")?;
+    let (code, first) = get(&server, "/api/v1/services?limit=1")?;
+    ensure!(code == 200, "{first}");
+    let token = first["metadata"]["continue"].as_str();
+    let next = format!(
+        "/api/v1/services?limit=1&continue={}",
+        token.context("no token")?
+    );
+    ensure!(get(&server, &next)?.0 == 503);
+    ensure!(get(&server, &next)?.0 == 200);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! cut watch KIND after N events       ends each watch of that kind after N events
 //! delay watch KIND DURATION           before each event
-//! fail list|watch KIND STATUS xN [retry-after SECONDS]
+//! fail list|page|watch KIND STATUS xN [retry-after SECONDS]   a page is what comes behind a list's first one
 //! slow list KIND DURATION per page
 //! reorder KIND                        lists backwards
 //! duplicate KIND                      every watch event twice
@@ -45,7 +45,10 @@ pub enum Fault {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verb {
+    /// The first page of a list.
     List,
+    /// Every other one.
+    Page,
     Watch,
 }
 
@@ -73,8 +76,9 @@ fn parse_line(words: &[&str]) -> Result<Fault> {
         ["fail", verb, kind, code, times, ref rest @ ..] => Fault::Fail {
             verb: match verb {
                 "list" => Verb::List,
+                "page" => Verb::Page,
                 "watch" => Verb::Watch,
-                _ => bail!("{verb:?} is neither list nor watch"),
+                _ => bail!("{verb:?} is none of list, page and watch"),
             },
             resource: resource(kind)?,
             code: code

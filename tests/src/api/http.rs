@@ -103,7 +103,11 @@ async fn read(
         let key = (target.namespace.clone().unwrap_or_default(), name.clone());
         return Ok(whole(200, &*shared.store.get(resource, &key)?));
     }
-    let verb = if query.watch { Verb::Watch } else { Verb::List };
+    let verb = match (query.watch, query.continue_token()) {
+        (true, _) => Verb::Watch,
+        (false, None) => Verb::List,
+        (false, Some(_)) => Verb::Page,
+    };
     let failure = shared.faults().take_failure(verb, resource);
     if let Some(failure) = failure {
         return Err(failure);

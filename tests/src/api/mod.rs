@@ -3,6 +3,7 @@
 //! It serves Services, EndpointSlices, Nodes and Namespaces over plain HTTP, well enough for clients such as kubectl.
 //! There is no authentication, no admission and no OpenAPI document: `kubectl apply` needs `--validate=false`.
 
+pub mod client;
 mod defaults;
 mod discovery;
 pub mod faults;
@@ -20,8 +21,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use self::faults::{Active, Fault};
@@ -40,10 +41,15 @@ impl Shared {
     }
 }
 
-/// A running server. Dropping it ends every connection.
+/// A server with its store. Dropping it ends every connection.
 pub struct ApiServer {
     address: SocketAddr,
     shared: Arc<Shared>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What serves. Dropping it closes the listener and every connection, as the end of a process does.
+struct Running {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,37 +58,41 @@ impl ApiServer {
     /// Serves on a listener, which keeps the network namespace that it was made in.
     pub fn serve(listener: TcpListener) -> Result<Self> {
         let address = listener.local_addr()?;
-        listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("a runtime for the API server")?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
         let shared = Arc::new(Shared {
             store: Store::new(),
             faults: Mutex::default(),
         });
-        let (stop, stopped) = oneshot::channel();
-        let serving = http::serve(listener, Arc::clone(&shared));
-        let thread = thread::Builder::new()
-            .name("api-server".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = serving => {}
-                        _ = stopped => {}
-                    }
-                });
-            })?;
+        let running = Running::start(listener, Arc::clone(&shared))?;
         Ok(Self {
             address,
             shared,
-            stop: Some(stop),
-            thread: Some(thread),
+            running: Mutex::new(Some(running)),
         })
+    }
+
+    /// Ends as a killed server does: nobody listens, and every connection is cut. What it stores stays, and so do its faults.
+    pub fn stop(&self) {
+        drop(self.running().take());
+    }
+
+    /// Serves again what it has stored, its versions going on. The listener has to be at the address of the first.
+    pub fn resume(&self, listener: TcpListener) -> Result<()> {
+        let address = listener.local_addr()?;
+        ensure!(
+            address == self.address,
+            "the API server was at {}, not at {address}",
+            self.address
+        );
+        let mut running = self.running();
+        ensure!(running.is_none(), "the API server runs already");
+        *running = Some(Running::start(listener, Arc::clone(&self.shared))?);
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running
+            .lock()
+            .expect("nobody panics while starting or stopping the server")
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -91,6 +101,16 @@ impl ApiServer {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A kubeconfig by which clients find it; it wants no credentials.
+    pub fn kubeconfig(&self) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
+            "clusters": [{"name": "testbed", "cluster": {"server": self.url()}}],
+            "users": [{"name": "nobody", "user": {}}],
+            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "nobody"}}],
+        })
     }
 
     /// Runs a script of faults; nothing of it if a line cannot be read.
@@ -112,7 +132,37 @@ impl ApiServer {
     }
 }
 
-impl Drop for ApiServer {
+impl Running {
+    fn start(listener: TcpListener, shared: Arc<Shared>) -> Result<Self> {
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("a runtime for the API server")?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        let (stop, stopped) = oneshot::channel();
+        let serving = http::serve(listener, shared);
+        let thread = thread::Builder::new()
+            .name("api-server".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = serving => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -47,6 +47,23 @@ impl Resource {
         matches!(self, Self::Services | Self::EndpointSlices)
     }
 
+    pub fn from_kind(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.kind() == kind)
+    }
+
+    /// The path of all objects of this kind, or of those in a namespace where it has some.
+    pub fn path(self, namespace: &str) -> String {
+        let group = match self.group_version() {
+            "v1" => "api/v1",
+            _ => "apis/discovery.k8s.io/v1",
+        };
+        if self.namespaced() {
+            format!("/{group}/namespaces/{namespace}/{}", self.plural())
+        } else {
+            format!("/{group}/{}", self.plural())
+        }
+    }
+
     pub fn from_plural(plural: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.plural() == plural)
     }

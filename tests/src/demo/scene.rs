@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::manifest;
 use crate::address::{self, Pair};
-use crate::agent::{self, Agent, Uplink};
+use crate::agent::{self, Agent, Source, Uplink};
 use crate::deployment;
 use crate::manifests::{Endpoints, Manifests};
 use crate::patience::eventually;
@@ -62,11 +62,12 @@ impl Scene {
             topology,
         };
         scene.scale(AT_FIRST)?;
+        let source = Source::Manifests(scene.manifests.dir().to_owned());
         scene._agents = scene
             .topology
             .nodes
             .iter()
-            .map(|node| Agent::start(node, scene.manifests.dir(), Uplink::Xdp))
+            .map(|node| Agent::start(node, &source, Uplink::Xdp))
             .collect::<Result<_>>()?;
         eventually("the service answers", || {
             let target = SocketAddr::new(cluster_ip.v4.into(), manifest::PORT);

@@ -44,7 +44,7 @@ enum Level {
     L1,
     /// Topologies of network namespaces with real sockets
     L2,
-    /// The API server that the agent's watches are tested on
+    /// The agent behind an API server, and that server itself
     L3,
 }
 

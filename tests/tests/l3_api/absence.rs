@@ -1,0 +1,93 @@
+//! No API server at the agent's start: what is pinned goes on, and what is new waits.
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Trial;
+use tests::address::Family;
+use tests::answer::Answer;
+use tests::ask::{dial, open, who};
+use tests::patience::eventually;
+use tests::sockets::{Protocol, http};
+use tests::topology::Node;
+
+use crate::world::{World, lone_row};
+
+pub fn rows() -> Vec<Trial> {
+    vec![
+        lone_row("an agent comes up before its API server", 1, comes_up),
+        lone_row(
+            "an agent that starts without its API server keeps what is pinned",
+            1,
+            adopts,
+        ),
+    ]
+}
+
+fn probe(node: &Node, path: &str) -> Result<(u16, String)> {
+    let at = (node.host.ip.v4, 10256).into();
+    let answer = http::fetch(node.netns(), at, path)?;
+    Ok((answer.status, answer.body))
+}
+
+/// Alive and eligible, as a restart would not help; not ready.
+fn waits(node: &Node) -> Result<()> {
+    for path in ["/livez", "/healthz"] {
+        let (status, body) = probe(node, path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+    }
+    let (status, body) = probe(node, "/readyz")?;
+    ensure!(status == 503, "/readyz: {status} {body}");
+    Ok(())
+}
+
+fn comes_up(world: &World) -> Result<()> {
+    let node = world.cluster.node(1);
+    let vip = world.publish("awaited", &[world.cluster.pod("p1")])?;
+    world.server.stop();
+    world.cluster.begin_agents()?;
+    world.await_said(&["cannot follow Services"])?;
+    eventually("the agent answers probes", || waits(node))?;
+    world.await_on_nodes(&vip, |answer| *answer == Answer::Refused)?;
+    world.resume_server()?;
+    world.await_on_nodes(&vip, |answer| answer.who() == Some("p1:8080"))?;
+    eventually("the agent is ready", || {
+        let (status, body) = probe(node, "/readyz")?;
+        ensure!(status == 200, "{status} {body}");
+        Ok(())
+    })
+}
+
+fn adopts(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    cluster.start_agents()?;
+    let vip = world.serve("pinned", &[cluster.pod("p1")])?;
+    let ask = |family| {
+        let node_port = vip.on_node(cluster.node(1), family);
+        dial(cluster.topology.client(), Protocol::Tcp, node_port)
+    };
+    let mut connections = Vec::new();
+    for family in Family::BOTH {
+        connections.push(open(ask(family))?);
+        let inside = dial(cluster.pod("c1"), Protocol::Tcp, vip.on_cluster_ip(family));
+        connections.push(open(inside)?);
+    }
+    cluster.kill_agents();
+    world.server.stop();
+    cluster.begin_agents()?;
+    world.await_said(&["taking over the maps"])?;
+    world.await_said(&["cannot follow Services"])?;
+    eventually("the agent answers probes", || waits(cluster.node(1)))?;
+    for connection in &mut connections {
+        who(connection.ask()).context("a connection from before")?;
+    }
+    for family in Family::BOTH {
+        who(ask(family).ask()).context("a new connection")?;
+    }
+    world.resume_server()?;
+    world.apply_endpoints(&vip, &vip.endpoints(&[cluster.pod("p1b")]))?;
+    world.await_on_nodes(&vip, |answer| answer.who() == Some("p1b:8080"))?;
+    for connection in &mut connections {
+        let who = who(connection.ask()).context("a connection from before")?;
+        ensure!(who == "p1", "it moved to {who}");
+    }
+    Ok(())
+}
