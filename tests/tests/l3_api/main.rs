@@ -2,9 +2,12 @@
 //! is scripted.
 
 mod absence;
+mod death;
 mod faults;
 mod objects;
+mod outage;
 mod own_service;
+mod traffic;
 mod world;
 
 use std::process::ExitCode;
@@ -15,7 +18,10 @@ use tests::runner;
 const SIDE_BY_SIDE: usize = 6;
 
 fn main() -> ExitCode {
-    let mut rows = objects::rows();
+    // The longest first.
+    let mut rows = outage::rows();
+    rows.extend(death::rows());
+    rows.extend(objects::rows());
     rows.extend(absence::rows());
     rows.extend(faults::rows());
     rows.extend(own_service::rows());

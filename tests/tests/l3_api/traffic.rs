@@ -1,0 +1,169 @@
+//! Requests that go on while something happens, and connections that stay open meanwhile: none may fail.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tests::address::Family;
+use tests::answer::Answer;
+use tests::ask::{dial, open};
+use tests::cluster::{Cluster, Vip};
+use tests::manifests::Endpoints;
+use tests::sockets::Protocol;
+use tests::sockets::client::Conversation;
+use tests::sockets::http::{self, HttpServer};
+use tests::topology::{Host, Pod};
+
+use crate::world::World;
+
+const HTTP_PORT: u16 = 8000;
+
+/// From one request of a client to its next: many, and yet processors to spare.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A service with web servers as its endpoints, and one with echo servers for connections that stay.
+pub struct Served {
+    pub web: Vip,
+    pub echo: Vip,
+    _servers: Vec<HttpServer>,
+}
+
+impl Served {
+    /// The pods in `first` are endpoints; all of `pods` can become some.
+    pub fn start(world: &World, pods: &[&Pod], first: &[&Pod]) -> Result<Self> {
+        let servers = pods
+            .iter()
+            .map(|pod| HttpServer::start(pod, &pod.name, HTTP_PORT))
+            .collect::<Result<_>>()?;
+        let web = world.cluster.vip("web");
+        world.apply_endpoints(&web, &web_endpoints(&web, first))?;
+        world.apply(&web.service())?;
+        Ok(Self {
+            web,
+            // Waited for, and so is what came before it.
+            echo: world.serve("echo", first)?,
+            _servers: servers,
+        })
+    }
+
+    /// Moves both services to other endpoints.
+    pub fn move_to(&self, world: &World, pods: &[&Pod]) -> Result<()> {
+        world.apply_endpoints(&self.web, &web_endpoints(&self.web, pods))?;
+        world.apply_endpoints(&self.echo, &self.echo.endpoints(pods))
+    }
+}
+
+fn web_endpoints(web: &Vip, pods: &[&Pod]) -> Endpoints {
+    web.endpoints_at(pods, HTTP_PORT)
+}
+
+/// What went through.
+#[derive(Default)]
+pub struct Count {
+    pub requests: usize,
+    pub slowest: Duration,
+}
+
+impl Count {
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+/// Clients outside, in a pod and on a node, each with a target of the service.
+fn clients<'a>(cluster: &'a Cluster, vip: &Vip) -> Vec<(&'a Host, SocketAddr)> {
+    let [first, last] = [1, cluster.topology.nodes.len()].map(|number| cluster.node(number));
+    vec![
+        (cluster.topology.client(), vip.on_node(first, Family::V4)),
+        (cluster.topology.client(), vip.on_node(last, Family::V6)),
+        (cluster.pod("c1"), vip.on_cluster_ip(Family::V4)),
+        (cluster.pod("c1"), vip.on_cluster_ip(Family::V6)),
+        (&first.host, vip.on_cluster_ip(Family::V4)),
+    ]
+}
+
+/// Runs `work` while every client sends requests of HTTP. The first that fails is the error, and so is that of `work`.
+pub fn during<T>(
+    cluster: &Cluster,
+    served: &Served,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<(Count, T)> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking: Vec<_> = clients(cluster, &served.web)
+            .into_iter()
+            .map(|(client, target)| {
+                let done = &done;
+                let name = format!("HTTP from {} to {target}", client.name);
+                let asking = scope.spawn(move || client.netns.run(|| ask_until(done, target)));
+                (name, asking)
+            })
+            .collect();
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        let mut total = Count::default();
+        for (name, asking) in asking {
+            let count = asking.join().expect("asking does not panic");
+            let count = count.with_context(|| name.clone())?;
+            ensure!(count.requests > 0, "{name}: not asked once");
+            total.add(&count);
+        }
+        Ok((total, worked?))
+    })
+}
+
+fn ask_until(done: &AtomicBool, target: SocketAddr) -> Result<Count> {
+    let mut count = Count::default();
+    while !done.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        let asked = http::get_here(target);
+        asked.with_context(|| format!("after {} good requests", count.requests))?;
+        count.requests += 1;
+        count.slowest = count.slowest.max(began.elapsed());
+        thread::sleep(PAUSE);
+    }
+    Ok(count)
+}
+
+/// Connections through the echo service, over TCP and UDP, from every client.
+pub struct Kept(Vec<(Conversation, Protocol, String, String)>);
+
+impl Kept {
+    pub fn open(cluster: &Cluster, served: &Served) -> Result<Self> {
+        let mut kept = Vec::new();
+        for (client, target) in clients(cluster, &served.echo) {
+            for protocol in Protocol::BOTH {
+                let name = format!("{protocol} from {} to {target}", client.name);
+                let opened = open(dial(client, protocol, target));
+                let mut connection = opened.with_context(|| name.clone())?;
+                let at = who(&name, connection.ask())?;
+                kept.push((connection, protocol, name, at));
+            }
+        }
+        Ok(Self(kept))
+    }
+
+    /// All answer, and each from where it did at first.
+    pub fn stay(&mut self) -> Result<()> {
+        for (connection, _, name, at) in &mut self.0 {
+            let now = who(name, connection.ask())?;
+            ensure!(now == *at, "{name}: moved from {at} to {now}");
+        }
+        Ok(())
+    }
+
+    /// Those over TCP stay although their endpoint may be gone; a UDP flow may have to leave it.
+    pub fn stay_over_tcp(mut self) -> Result<()> {
+        self.0
+            .retain(|(_, protocol, ..)| *protocol == Protocol::Tcp);
+        self.stay()
+    }
+}
+
+fn who(name: &str, answer: Answer) -> Result<String> {
+    let who = answer.who().with_context(|| format!("{name}: {answer}"))?;
+    Ok(who.to_owned())
+}
