@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod datapath;
+pub mod doctor;
 pub mod migrate;
 pub mod model;
 pub mod node;

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     match Cli::parse().execute() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

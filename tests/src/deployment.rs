@@ -35,7 +35,12 @@ fn capabilities() -> Result<HashSet<Capability>> {
 /// Starts `command` as a container runtime starts the agent's container: user 0 with the added capabilities alone, and no
 /// way to gain others. What entered a namespace before did it with the rights of the caller.
 pub fn confine(command: &mut Command) -> Result<()> {
-    let kept = capabilities()?;
+    confine_to(command, capabilities()?)
+}
+
+/// The same with other capabilities.
+pub fn confine_to(command: &mut Command, kept: impl IntoIterator<Item = Capability>) -> Result<()> {
+    let kept = kept.into_iter().collect();
     let dropped: Vec<_> = caps::runtime::thread_all_supported()
         .difference(&kept)
         .copied()

@@ -10,16 +10,20 @@
 //! | `flows` | connections |
 //! | `drops` | why packets were dropped or left alone |
 //! | `maps` | how full the maps are |
+//! | `doctor` | what runs here, how and why |
 //! | `cleanup` | taking things down: our datapath, or what kube-proxy left |
 //! | `table` | columns of text |
 
 mod cleanup;
+mod doctor;
 mod drops;
 mod flows;
 mod get;
 mod maps;
 mod place;
 mod table;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -48,13 +52,15 @@ enum Command {
     Drops(drops::Args),
     /// Show how full the maps are
     Maps(Place),
+    /// Say what runs on this node, how and why; exits with 1 where the agent cannot run
+    Doctor(doctor::Args),
     /// Detach the programs of this network namespace and forget everything, or remove what kube-proxy left in it
     Cleanup(cleanup::Args),
 }
 
 impl Cli {
-    /// Does what was asked for.
-    pub fn execute(self) -> Result<()> {
+    /// Does what was asked for. Only `doctor` ends without success and without an error.
+    pub fn execute(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -64,8 +70,10 @@ impl Cli {
             Command::Flows(place) => flows::flows(&place),
             Command::Drops(args) => drops::drops(&args),
             Command::Maps(place) => maps::maps(&place),
+            Command::Doctor(args) => return doctor::doctor(&args),
             Command::Cleanup(args) => cleanup::cleanup(&args),
         }
+        .map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `facts` | configuration, devices, local addresses -> maps |
 //! | `counters` | sums over CPUs |
 //! | `attach` | programs at devices |
+//! | `probe` | what the kernel can do |
 
 mod apply;
 mod attach;
@@ -30,6 +31,7 @@ mod inspect;
 mod maps;
 mod options;
 mod pin;
+pub mod probe;
 mod program;
 mod shape;
 

@@ -12,9 +12,11 @@
 //! | `iptables` | a dump of the rules -> the edit that takes kube-proxy's out; a pure function |
 //! | `nftables` | the list of tables -> the edit; a pure function |
 //! | `tool` | running the node's programs |
+//! | `found` | what is there, only looked at |
 //! | `cleanup` | one mechanism after the other, and the report |
 
 mod cleanup;
+mod found;
 mod iptables;
 mod nftables;
 mod owned;
@@ -22,4 +24,4 @@ mod owned;
 mod tests;
 mod tool;
 
-pub use self::cleanup::remove_kube_proxy;
+pub use self::{cleanup::remove_kube_proxy, found::left_by_kube_proxy};

@@ -14,19 +14,25 @@
 //! | `role` | which device is an uplink, a tunnel, a pod's interface |
 //! | `facts` | a view -> what the programs and the plan know of the node |
 //! | `sysctl` | the switches that the kernel must have set |
+//! | `xdp` | XDP at a device: what is attached, what the driver can do |
+//! | `scratch` | a network namespace to try things in |
 
 mod facts;
 mod role;
+mod scratch;
 mod sysctl;
 #[cfg(test)]
 mod tests;
 mod view;
 mod watch;
+mod xdp;
 
 pub use self::{
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     role::{Pattern, Role, Roles, Selection, roles},
-    sysctl::prepare_loopback,
+    scratch::Scratch,
+    sysctl::{LOOPBACK_SWITCHES, prepare_loopback},
     view::{Kind, Link, View},
     watch::{Change, Netlink},
+    xdp::{XdpAt, driver_has_xdp, xdp_programs},
 };

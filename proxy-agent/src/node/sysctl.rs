@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 
 use tracing::warn;
 
-const SWITCHES: [&str; 2] = [
+/// Below `/proc/sys`; each should be 1.
+pub const LOOPBACK_SWITCHES: [&str; 2] = [
     "net/ipv4/conf/lo/accept_local",
     "net/ipv4/conf/lo/route_localnet",
 ];
@@ -15,7 +16,7 @@ const SWITCHES: [&str; 2] = [
 /// Sets them in the network namespace of the caller, or says what does not work without. `proc_sys` is where the
 /// switches are files.
 pub fn prepare_loopback(proc_sys: &Path) {
-    for path in SWITCHES.map(|switch| proc_sys.join(switch)) {
+    for path in LOOPBACK_SWITCHES.map(|switch| proc_sys.join(switch)) {
         let is_set = fs::read_to_string(&path).is_ok_and(|value| value.trim() == "1");
         if is_set {
             continue;

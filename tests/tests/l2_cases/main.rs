@@ -1,6 +1,7 @@
 //! What a service proxy must also do, one behaviour to a test: on a routed cluster of two nodes with ten outside
 //! clients, once with native XDP on the uplinks and once with TC.
 
+mod doctor;
 mod lifecycle;
 mod mtu;
 mod no_endpoints;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         rows.extend(untouched::rows(&world));
         rows.extend(odd_packets::rows(&world));
         rows.extend(serving::rows(&world));
+        rows.extend(doctor::rows(&world, uplink));
         rows.extend(lifecycle::rows(&world));
         drop(world);
         rows.extend(mtu::rows(uplink));

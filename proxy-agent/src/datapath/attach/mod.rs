@@ -182,6 +182,11 @@ impl Datapath {
     }
 }
 
+/// Is the error that this kernel has no TC links?
+pub fn lacks_tcx(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(tcx::Error::Unsupported))
+}
+
 /// Takes every program of a pinned datapath off its device.
 pub fn detach_all(pin: &PinDir, devices: &[String]) -> Result<()> {
     for path in pin.pinned_links()? {

@@ -1,0 +1,294 @@
+//! What this kernel can do, tried rather than told from its version.
+//!
+//! Nothing here stays: maps and programs that are made for a probe end with it, and what is attached is attached to the
+//! device that the caller gives for it.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
+
+use anyhow::Result;
+use aya::{
+    maps::{IterableMap, MapType},
+    programs::{ProgramType, SchedClassifier},
+    sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
+};
+use nix::libc;
+use proxy_common::hook::Hook;
+
+use super::{Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, attach};
+
+/// What a probe found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    Yes,
+    /// With what the kernel said, where that tells more.
+    No(String),
+    /// Why it could not be tried.
+    Unknown(String),
+}
+
+/// Something that the kernel has or lacks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Feature {
+    pub name: String,
+    pub found: Found,
+    /// Nothing runs without it.
+    pub needed: bool,
+}
+
+const PROGRAMS: [(&str, ProgramType); 2] = [
+    ("XDP programs", ProgramType::Xdp),
+    ("TC programs", ProgramType::SchedClassifier),
+];
+
+const MAPS: [(&str, MapType); 6] = [
+    ("array maps", MapType::Array),
+    ("per-CPU array maps", MapType::PerCpuArray),
+    ("hash maps", MapType::Hash),
+    ("LRU hash maps", MapType::LruHash),
+    ("prefix maps (LPM trie)", MapType::LpmTrie),
+    ("program arrays (tail calls)", MapType::ProgramArray),
+];
+
+/// What the programs call; `bpf_redirect_peer` they do not, yet.
+const HELPERS: [(&str, ProgramType, BpfHelper, bool); 9] = {
+    use ProgramType::{SchedClassifier as Tc, Xdp};
+    [
+        (
+            "bpf_fib_lookup in XDP",
+            Xdp,
+            BpfHelper::BPF_FUNC_fib_lookup,
+            true,
+        ),
+        (
+            "bpf_jiffies64 in XDP",
+            Xdp,
+            BpfHelper::BPF_FUNC_jiffies64,
+            true,
+        ),
+        (
+            "bpf_fib_lookup in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_fib_lookup,
+            true,
+        ),
+        (
+            "bpf_jiffies64 in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_jiffies64,
+            true,
+        ),
+        ("bpf_redirect in TC", Tc, BpfHelper::BPF_FUNC_redirect, true),
+        (
+            "bpf_redirect_neigh in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_redirect_neigh,
+            true,
+        ),
+        (
+            "bpf_redirect_peer in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_redirect_peer,
+            false,
+        ),
+        (
+            "bpf_l4_csum_replace in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_l4_csum_replace,
+            true,
+        ),
+        (
+            "bpf_skb_change_head in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_skb_change_head,
+            true,
+        ),
+    ]
+};
+
+/// Program types, map types and helpers that the datapath uses or could use.
+pub fn features() -> Vec<Feature> {
+    let mut all = Vec::new();
+    let mut add = |name: &str, needed, supported: Result<bool, String>| {
+        let found = match supported {
+            Ok(true) => Found::Yes,
+            Ok(false) => Found::No(String::new()),
+            Err(reason) => Found::Unknown(reason),
+        };
+        all.push(Feature {
+            name: name.to_owned(),
+            found,
+            needed,
+        });
+    };
+    for (name, kind) in PROGRAMS {
+        add(name, true, is_program_supported(kind).map_err(text));
+    }
+    for (name, kind) in MAPS {
+        add(name, true, is_map_supported(kind).map_err(text));
+    }
+    for (name, program, helper, needed) in HELPERS {
+        add(
+            name,
+            needed,
+            is_helper_supported(program, helper).map_err(text),
+        );
+    }
+    all
+}
+
+fn text(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+/// What became of the datapath's own programs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tried {
+    pub xdp_native: Found,
+    pub xdp_generic: Found,
+    pub tcx: Found,
+    pub clsact: Found,
+    pub batch: Found,
+}
+
+/// Loads the object, with small tables that are pinned nowhere.
+///
+/// # Errors
+/// Where it does not load, with what the verifier said.
+pub fn load(object: &[u8]) -> Result<Datapath> {
+    let sizes = Sizes {
+        connections: 1024,
+        backends: 64,
+        services: 64,
+    };
+    Datapath::load(
+        object,
+        &Options {
+            sizes,
+            ..Options::default()
+        },
+    )
+}
+
+impl Tried {
+    /// Attaches the datapath to `device` in each of the ways that there are. The device should be in a network namespace
+    /// that is made for this.
+    pub fn at(mut datapath: Datapath, device: &Target) -> Self {
+        let mut xdp = |mode| {
+            datapath.xdp = mode;
+            attempt(&mut datapath, &Hook::XDP_UPLINK, device)
+        };
+        let (xdp_native, xdp_generic) = (xdp(XdpMode::Native), xdp(XdpMode::Generic));
+        let mut tc = |mode| {
+            datapath.tc = mode;
+            attempt(&mut datapath, &Hook::TC_UPLINK_IN, device)
+        };
+        let (tcx, clsact) = (tc(TcMode::Tcx), tc(TcMode::Clsact));
+        Self {
+            xdp_native,
+            xdp_generic,
+            tcx,
+            clsact,
+            batch: batch(&datapath),
+        }
+    }
+
+    /// The same where there is no device to attach it to, for this reason.
+    pub fn nowhere(datapath: &Datapath, reason: &str) -> Self {
+        let unknown = || Found::Unknown(reason.to_owned());
+        Self {
+            xdp_native: unknown(),
+            xdp_generic: unknown(),
+            tcx: unknown(),
+            clsact: unknown(),
+            batch: batch(datapath),
+        }
+    }
+}
+
+fn attempt(datapath: &mut Datapath, hook: &'static Hook, device: &Target) -> Found {
+    let outcome = datapath.attach(hook, device);
+    let detached = datapath.detach(hook, device.ifindex);
+    match outcome {
+        Ok(Outcome::Attached) => match detached {
+            Ok(()) => Found::Yes,
+            Err(error) => Found::Unknown(format!("{error:#}")),
+        },
+        Ok(Outcome::NotTaken(reason)) => Found::No(reason),
+        Err(error) if attach::lacks_tcx(&error) => Found::No(String::new()),
+        Err(error) => Found::No(format!("{error:#}")),
+    }
+}
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// The part of `union bpf_attr` for batch operations.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+/// Reads the empty table of services in one go: a kernel that can do it says that nothing is there.
+fn batch(datapath: &Datapath) -> Found {
+    let maps = datapath.maps();
+    let (mut place, mut keys) = ([0_u8; 64], [0_u8; 64]);
+    let mut values = [0_u8; 512];
+    let attr = Batch {
+        out_batch: place.as_mut_ptr() as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: 1,
+        map: maps.services.map().fd().as_fd().as_raw_fd() as u32,
+        ..Batch::default()
+    };
+    // SAFETY: the attribute is laid out as the command's part of `union bpf_attr`; its buffers outlive the call and
+    // have room for one element.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_LOOKUP_BATCH,
+            &raw const attr,
+            size_of::<Batch>(),
+        )
+    };
+    match io::Error::last_os_error().raw_os_error() {
+        _ if done == 0 => Found::Yes,
+        Some(libc::ENOENT) => Found::Yes,
+        _ => Found::No(String::new()),
+    }
+}
+
+/// The names of the TC programs that run at a device by links, ours and others'. Empty where the kernel has no such links.
+pub fn at_device(device: &str) -> Vec<String> {
+    use aya::programs::TcAttachType::{Egress, Ingress};
+    [Ingress, Egress]
+        .into_iter()
+        .filter_map(|direction| SchedClassifier::query_tcx(device, direction).ok())
+        .flat_map(|(_, programs)| programs)
+        .map(|program| program.name_as_str().unwrap_or("?").to_owned())
+        .collect()
+}
+
+/// Is this the name of a program of ours? The kernel keeps 15 characters.
+pub fn is_ours(name: &str) -> bool {
+    Hook::ALL
+        .iter()
+        .any(|hook| hook.name.chars().take(15).eq(name.chars()))
+}
+
+/// The name of a loaded program; `None` where it is gone, or may not be asked for.
+pub fn name_of(program: u32) -> Option<String> {
+    let mut loaded = aya::programs::loaded_programs().filter_map(Result::ok);
+    let info = loaded.find(|info| info.id() == program)?;
+    info.name_as_str().map(str::to_owned)
+}
