@@ -14,6 +14,7 @@ pub mod answer;
 pub mod api;
 pub mod ask;
 pub mod bench;
+pub mod cli;
 pub mod cluster;
 pub mod demo;
 pub mod deployment;

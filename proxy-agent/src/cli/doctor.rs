@@ -4,23 +4,19 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::table::Table;
+use super::{
+    output::{Format, print},
+    table::Table,
+};
 use crate::doctor::{self, Report, Verdict};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How it is printed
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    /// Every field as a document
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
     #[command(flatten)]
     examined: doctor::Choices,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
-enum Output {
-    #[default]
-    Table,
-    Json,
 }
 
 /// Success means that the agent can run here.
@@ -29,10 +25,11 @@ pub fn doctor(args: &Args) -> Result<ExitCode> {
         .enable_all()
         .build()?
         .block_on(doctor::examine(&args.examined))?;
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Table => print(&report)?,
-    }
+    print(&match args.output {
+        None | Some(Format::Wide) => text(&report),
+        Some(Format::Json) => serde_json::to_string_pretty(&report)? + "\n",
+        Some(Format::Yaml) => serde_saphyr::to_string(&report)?,
+    })?;
     Ok(if report.ok {
         ExitCode::SUCCESS
     } else {
@@ -40,7 +37,7 @@ pub fn doctor(args: &Args) -> Result<ExitCode> {
     })
 }
 
-fn print(report: &Report) -> Result<()> {
+fn text(report: &Report) -> String {
     let mut table = Table::new(&["AREA", "CHECK", "FOUND", "RESULT", "WHAT FOLLOWS"]);
     for check in &report.checks {
         let result = match check.verdict {
@@ -57,16 +54,15 @@ fn print(report: &Report) -> Result<()> {
             check.follows.clone(),
         ]);
     }
-    table.print()?;
     let problems = report
         .checks
         .iter()
         .filter(|check| check.verdict == Verdict::Problem)
         .count();
+    let table = table.text();
     match problems {
-        0 => println!("\nPortside can run on this node."),
-        1 => println!("\nPortside cannot run on this node: 1 problem."),
-        many => println!("\nPortside cannot run on this node: {many} problems."),
+        0 => format!("{table}\nPortside can run on this node.\n"),
+        1 => format!("{table}\nPortside cannot run on this node: 1 problem.\n"),
+        many => format!("{table}\nPortside cannot run on this node: {many} problems.\n"),
     }
-    Ok(())
 }

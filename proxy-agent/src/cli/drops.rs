@@ -2,32 +2,59 @@
 
 use anyhow::Result;
 use proxy_common::{hook::Hook, reason::Reason};
+use serde::Serialize;
 
-use super::{Place, table::Table};
+use super::{
+    Place,
+    output::{Format, Output, Row, print},
+};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Show reasons that were never met, too
     #[arg(long)]
     all: bool,
+    /// Every field as a document
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
     #[command(flatten)]
     place: Place,
 }
 
+#[derive(Debug, Serialize)]
+struct ReasonRow {
+    reason: &'static str,
+    hook: &'static str,
+    packets: u64,
+}
+
 pub fn drops(args: &Args) -> Result<()> {
     let maps = args.place.pins().open_maps()?;
-    let mut table = Table::new(&["REASON", "HOOK", "PACKETS"]);
+    let mut rows = Vec::new();
     for &reason in Reason::ALL {
         for hook in &Hook::ALL {
-            let count = maps.reason_count(hook, reason)?;
-            if count > 0 || args.all {
-                table.row(vec![
-                    reason.text().to_owned(),
-                    hook.name.to_owned(),
-                    count.to_string(),
-                ]);
+            let packets = maps.reason_count(hook, reason)?;
+            if packets > 0 || args.all {
+                rows.push(ReasonRow {
+                    reason: reason.text(),
+                    hook: hook.name,
+                    packets,
+                });
             }
         }
     }
-    Ok(table.print()?)
+    print(&Output::of(args.output).text(&rows)?)?;
+    Ok(())
+}
+
+impl Row for ReasonRow {
+    const COLUMNS: &'static [&'static str] = &["REASON", "HOOK", "PACKETS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.reason.to_owned(),
+            self.hook.to_owned(),
+            self.packets.to_string(),
+        ]
+    }
 }

@@ -1,33 +1,76 @@
 //! `proxy-agent flows`: connections through services, as their clients see them.
 
-use anyhow::Result;
+use std::net::SocketAddr;
 
-use super::{Place, table::Table};
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{
+    Place,
+    output::{Format, Output, Row, print},
+};
 use crate::{datapath::ConnectionState, run::Names};
 
-pub fn flows(place: &Place) -> Result<()> {
-    let names = Names::read(&place.names())?;
-    let mut table = Table::new(&[
-        "PROTOCOL", "CLIENT", "TO", "BACKEND", "SEEN-AS", "STATE", "SERVICE",
-    ]);
-    for flow in place.pins().open_maps()?.connections()? {
-        let protocol = flow
-            .protocol
-            .map_or_else(|| "?".to_owned(), |p| p.to_string());
-        table.row(vec![
-            protocol,
-            flow.client.to_string(),
-            flow.frontend.to_string(),
-            flow.backend.to_string(),
-            flow.source.to_string(),
-            match flow.state {
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Every field as a document
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FlowRow {
+    protocol: String,
+    client: SocketAddr,
+    to: SocketAddr,
+    backend: SocketAddr,
+    seen_as: SocketAddr,
+    state: &'static str,
+    service: String,
+}
+
+pub fn flows(args: &Args) -> Result<()> {
+    let names = Names::read(&args.place.names())?;
+    let connections = args.place.pins().open_maps()?.connections()?;
+    let rows: Vec<_> = connections
+        .into_iter()
+        .map(|flow| FlowRow {
+            protocol: flow
+                .protocol
+                .map_or_else(|| "?".to_owned(), |protocol| protocol.to_string()),
+            client: flow.client,
+            to: flow.frontend,
+            backend: flow.backend,
+            seen_as: flow.source,
+            state: match flow.state {
                 ConnectionState::New => "new",
                 ConnectionState::Established => "established",
                 ConnectionState::Closing => "closing",
-            }
-            .to_owned(),
-            names.text(flow.service),
-        ]);
+            },
+            service: names.text(flow.service),
+        })
+        .collect();
+    print(&Output::of(args.output).text(&rows)?)?;
+    Ok(())
+}
+
+impl Row for FlowRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "PROTOCOL", "CLIENT", "TO", "BACKEND", "SEEN-AS", "STATE", "SERVICE",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.protocol.clone(),
+            self.client.to_string(),
+            self.to.to_string(),
+            self.backend.to_string(),
+            self.seen_as.to_string(),
+            self.state.to_owned(),
+            self.service.clone(),
+        ]
     }
-    Ok(table.print()?)
 }

@@ -1,19 +1,53 @@
 //! `proxy-agent maps`: how full the maps are.
 
 use anyhow::Result;
+use serde::Serialize;
 
-use super::{Place, table::Table};
+use super::{
+    Place,
+    output::{Format, Output, Row, print},
+};
 
-pub fn maps(place: &Place) -> Result<()> {
-    let pins = place.pins();
-    let mut table = Table::new(&["MAP", "USED", "SIZE"]);
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Every field as a document
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Serialize)]
+struct MapRow {
+    map: &'static str,
+    used: usize,
+    size: u32,
+}
+
+pub fn maps(args: &Args) -> Result<()> {
+    let pins = args.place.pins();
     let maps = pins.open_maps()?;
-    for map in maps.occupancy(&maps.image()?, &pins)? {
-        table.row(vec![
-            map.map.to_owned(),
-            map.used.to_string(),
-            map.size.to_string(),
-        ]);
+    let rows: Vec<_> = maps
+        .occupancy(&maps.image()?, &pins)?
+        .into_iter()
+        .map(|map| MapRow {
+            map: map.map,
+            used: map.used,
+            size: map.size,
+        })
+        .collect();
+    print(&Output::of(args.output).text(&rows)?)?;
+    Ok(())
+}
+
+impl Row for MapRow {
+    const COLUMNS: &'static [&'static str] = &["MAP", "USED", "SIZE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.map.to_owned(),
+            self.used.to_string(),
+            self.size.to_string(),
+        ]
     }
-    Ok(table.print()?)
 }

@@ -12,7 +12,7 @@
 //! | `maps` | how full the maps are |
 //! | `doctor` | what runs here, how and why |
 //! | `cleanup` | taking things down: our datapath, or what kube-proxy left |
-//! | `table` | columns of text |
+//! | `output`, `table` | rows as a table or a document |
 
 mod cleanup;
 mod doctor;
@@ -20,6 +20,7 @@ mod drops;
 mod flows;
 mod get;
 mod maps;
+mod output;
 mod place;
 mod table;
 
@@ -47,11 +48,11 @@ enum Command {
     /// Show services, backends or node ports
     Get(get::Args),
     /// Show connections through services
-    Flows(Place),
+    Flows(flows::Args),
     /// Show why packets were dropped or left alone
     Drops(drops::Args),
     /// Show how full the maps are
-    Maps(Place),
+    Maps(maps::Args),
     /// Say what runs on this node, how and why; exits with 1 where the agent cannot run
     Doctor(doctor::Args),
     /// Detach the programs of this network namespace and forget everything, or remove what kube-proxy left in it
@@ -67,10 +68,10 @@ impl Cli {
                 .build()?
                 .block_on(run::run(*args)),
             Command::Get(args) => get::get(&args),
-            Command::Flows(place) => flows::flows(&place),
+            Command::Flows(args) => flows::flows(&args),
             Command::Drops(args) => drops::drops(&args),
-            Command::Maps(place) => maps::maps(&place),
             Command::Doctor(args) => return doctor::doctor(&args),
+            Command::Maps(args) => maps::maps(&args),
             Command::Cleanup(args) => cleanup::cleanup(&args),
         }
         .map(|()| ExitCode::SUCCESS)

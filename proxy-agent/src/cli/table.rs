@@ -1,7 +1,5 @@
 //! Columns of text, as kubectl sets them: a header in capitals, three spaces between columns.
 
-use std::io::{self, Write};
-
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -18,15 +16,8 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Writes it to the standard output. A reader that has gone (`| head`) is no error.
-    pub fn print(&self) -> io::Result<()> {
-        match io::stdout().lock().write_all(self.text().as_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            done => done,
-        }
-    }
-
-    fn text(&self) -> String {
+    /// A line for the header and each row.
+    pub fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns)
             .map(|column| {

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::manifest;
 use crate::address::{self, Pair};
 use crate::agent::{self, Agent, Source, Uplink};
-use crate::deployment;
+use crate::cli::{self, output};
 use crate::manifests::{Endpoints, Manifests};
 use crate::patience::eventually;
 use crate::sockets::Protocol;
@@ -116,18 +115,7 @@ impl Scene {
 
     /// What a command of node1's agent prints.
     pub fn ask_agent(&self, command: &[&str]) -> Result<String> {
-        let node = &self.topology.nodes[0];
-        let mut agent = node
-            .netns()
-            .command(agent::binary().context("the agent's path is not set")?)?;
-        agent
-            .args(command)
-            .arg("--bpffs")
-            .arg(&node.bpffs)
-            .arg("--state-dir")
-            .arg(&node.state);
-        deployment::confine(&mut agent)?;
-        output(agent)
+        cli::ask(&self.topology.nodes[0], command)
     }
 
     /// The same command as a line for a shell.
@@ -141,15 +129,4 @@ impl Scene {
             node.state.display()
         )
     }
-}
-
-fn output(mut command: Command) -> Result<String> {
-    let output = command.output()?;
-    ensure!(
-        output.status.success(),
-        "{}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
 }

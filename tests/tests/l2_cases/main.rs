@@ -1,6 +1,7 @@
 //! What a service proxy must also do, one behaviour to a test: on a routed cluster of two nodes with ten outside
 //! clients, once with native XDP on the uplinks and once with TC.
 
+mod commands;
 mod doctor;
 mod lifecycle;
 mod mtu;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         drop(world);
         rows.extend(mtu::rows(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
+        rows.extend(commands::rows(uplink));
     }
     runner::main(rows)
 }

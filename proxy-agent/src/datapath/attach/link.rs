@@ -1,4 +1,4 @@
-//! The device that a pinned link is at.
+//! Pinned links: the device that one is at, and its end.
 
 use std::{
     ffi::CString,
@@ -10,11 +10,13 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::libc;
 
-/// `BPF_OBJ_GET` of `enum bpf_cmd` (include/uapi/linux/bpf.h).
+/// Of `enum bpf_cmd` (include/uapi/linux/bpf.h).
 const OBJ_GET: libc::c_long = 7;
+/// Since Linux 5.9.
+const LINK_DETACH: libc::c_long = 34;
 
 /// What `BPF_OBJ_*` takes of `union bpf_attr`.
 #[repr(C)]
@@ -24,13 +26,42 @@ struct Object {
     file_flags: u32,
 }
 
+/// What `BPF_LINK_DETACH` takes of it.
+#[repr(C)]
+struct Detached {
+    link_fd: u32,
+}
+
+/// Takes the program of a pinned link off its device and removes the pin. Nothing where there is no such pin.
+///
+/// Of a link that only loses its pin, the kernel takes the program off some time later: a program that is attached next would find
+/// the place taken.
+pub fn remove(pin: &Path) -> Result<()> {
+    match open(pin) {
+        Ok(link) => {
+            let detached = Detached {
+                link_fd: link.as_raw_fd() as u32,
+            };
+            // Where it fails the link is not of a device or its device is gone: then it ends with its pin.
+            let _ = bpf(LINK_DETACH, &detached);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // No link: a pin of something else, or of none.
+        Err(_) => {}
+    }
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("removing {}", pin.display())),
+    }
+}
+
 /// An error where the link of `pin` is not at the device with this index: that one is gone, and another may have been
 /// given its index since.
 ///
 /// The kernel tells the device of a link in the fdinfo of its handle. To ask the device for its programs would take
 /// CAP_SYS_ADMIN, as every look-up of a BPF object by its number does, and the agent runs without it.
 pub fn is_at(pin: &Path, ifindex: u32) -> Result<()> {
-    let link = open(pin)?;
+    let link = open(pin).with_context(|| format!("opening {}", pin.display()))?;
     let path = format!("/proc/self/fdinfo/{}", link.as_raw_fd());
     let info = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let found = field(&info, "ifindex").context("the kernel does not tell the link's device")?;
@@ -45,27 +76,28 @@ fn field(info: &str, name: &str) -> Option<u32> {
     value.trim().parse().ok()
 }
 
-fn open(pin: &Path) -> Result<OwnedFd> {
+fn open(pin: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
-    let object = Object {
-        pathname: pathname.as_ptr() as u64,
-        bpf_fd: 0,
-        file_flags: 0,
-    };
-    // SAFETY: bpf(2) reads `object` and the path in it, both of which live until it returns, and writes neither.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            OBJ_GET,
-            &raw const object,
-            size_of::<Object>(),
-        )
-    };
-    if fd < 0 {
-        bail!("opening {}: {}", pin.display(), io::Error::last_os_error());
-    }
+    let fd = bpf(
+        OBJ_GET,
+        &Object {
+            pathname: pathname.as_ptr() as u64,
+            bpf_fd: 0,
+            file_flags: 0,
+        },
+    )?;
     // SAFETY: the kernel has just given this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Calls bpf(2) with the part of `union bpf_attr` that `command` reads; the kernel takes the rest for zeroes.
+fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
+    // SAFETY: the command reads `attr`, and what it points to, until the call returns, and writes neither.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(done)
 }
 
 #[cfg(test)]

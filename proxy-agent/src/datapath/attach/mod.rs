@@ -8,7 +8,7 @@
 //! | `xdp` | XDP links |
 //! | `tcx` | TC links of kernel 6.6 and later |
 //! | `clsact` | TC filters of older kernels |
-//! | `link` | the device that a pinned link is at |
+//! | `link` | pinned links: the device that one is at, and its end |
 
 mod clsact;
 mod link;
@@ -17,7 +17,6 @@ mod xdp;
 
 use std::{
     collections::HashMap,
-    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -112,7 +111,7 @@ impl Datapath {
         match self.attachments.held.remove(&(ifindex, hook.name)) {
             None | Some((_, Held::Link(_))) => Ok(()),
             Some((_, Held::Pinned)) => match &self.pin {
-                Some(pin) => remove_pin(&pin.link(hook.name, ifindex)),
+                Some(pin) => link::remove(&pin.link(hook.name, ifindex)),
                 None => Ok(()),
             },
             Some((target, Held::Filter)) => clsact::detach(hook, &target.name),
@@ -133,7 +132,7 @@ impl Datapath {
             .collect();
         for path in pin.pinned_links()? {
             if !kept.contains(&path) {
-                remove_pin(&path)?;
+                link::remove(&path)?;
             }
         }
         for device in devices {
@@ -190,7 +189,7 @@ pub fn lacks_tcx(error: &anyhow::Error) -> bool {
 /// Takes every program of a pinned datapath off its device.
 pub fn detach_all(pin: &PinDir, devices: &[String]) -> Result<()> {
     for path in pin.pinned_links()? {
-        remove_pin(&path)?;
+        link::remove(&path)?;
     }
     for device in devices {
         for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {
@@ -210,13 +209,6 @@ fn hold(link: FdLink, path: Option<&Path>) -> Result<Held> {
                 .with_context(|| format!("pinning {}", path.display()))?;
             Ok(Held::Pinned)
         }
-    }
-}
-
-fn remove_pin(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.with_context(|| format!("removing {}", path.display())),
     }
 }
 

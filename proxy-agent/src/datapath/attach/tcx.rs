@@ -13,7 +13,7 @@ use aya::{
 use nix::libc;
 use proxy_common::hook::Hook;
 
-use super::{Target, direction, link, remove_pin};
+use super::{Target, direction, link};
 use crate::datapath::program;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub fn attach(
             // A link of a device that is gone, or of another one that had this index.
             Err(error) => {
                 tracing::debug!("not adopting {}: {error:#}", pin.display());
-                remove_pin(pin)?;
+                link::remove(pin)?;
             }
         }
     }

@@ -13,7 +13,7 @@ use aya::{
 };
 use proxy_common::hook::Hook;
 
-use super::{Target, XdpMode, link, remove_pin};
+use super::{Target, XdpMode, link};
 use crate::datapath::program;
 
 /// Attaches by the link that is pinned at `pin`, or by a new one.
@@ -31,7 +31,7 @@ pub fn attach(
             // A link of a device that is gone, or of another one that had this index.
             Err(error) => {
                 tracing::debug!("not adopting {}: {error:#}", pin.display());
-                remove_pin(pin)?;
+                link::remove(pin)?;
             }
         }
     }
