@@ -102,9 +102,14 @@ impl Cluster {
         self.source = source;
     }
 
+    /// An agent on `node`, to be started.
+    pub fn launch<'a>(&'a self, node: &'a Node) -> Launch<'a> {
+        Launch::new(node, &self.source, self.uplink)
+    }
+
     /// Starts an agent on each node and does not wait for any.
     pub fn begin_agents(&self) -> Result<()> {
-        let begin = |node| Agent::begin(&Launch::new(node, &self.source, self.uplink));
+        let begin = |node| Agent::begin(&self.launch(node));
         let agents = self.topology.nodes.iter().map(begin);
         let agents = agents.collect::<Result<Vec<_>>>()?;
         self.agents().extend(agents);
@@ -123,6 +128,13 @@ impl Cluster {
         })?;
         self.agents().extend(agents);
         Ok(())
+    }
+
+    /// The nodes on which an agent was started, in the order of their numbers.
+    pub fn nodes_with_agents(&self) -> &[Node] {
+        let agents = self.agents().len();
+        assert!(agents > 0, "no agent was started");
+        &self.topology.nodes[..agents]
     }
 
     /// The agents that run, in the order of their nodes.

@@ -90,6 +90,16 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    pub fn create(self, object: &Value) -> Result<()> {
+        let (all, _) = paths(object)?;
+        self.ask("POST", &all, object, &[201]).map(drop)
+    }
+
+    pub fn replace(self, object: &Value) -> Result<()> {
+        let (_, one) = paths(object)?;
+        self.ask("PUT", &one, object, &[200]).map(drop)
+    }
+
     /// Merges a change into an object (RFC 7396).
     pub fn patch(self, resource: Resource, name: &str, change: &Value) -> Result<()> {
         let path = format!("{}/{name}", resource.path("default"));

@@ -110,11 +110,6 @@ fn addresses(spec: &mut Map<String, Value>, old: Option<&Value>, others: &Object
         default(spec, "clusterIPs", json!(["None"]));
         return;
     }
-    let used: BTreeSet<_> = others
-        .values()
-        .flat_map(|one| one["spec"]["clusterIPs"].as_array().into_iter().flatten())
-        .filter_map(Value::as_str)
-        .collect();
     let mut all: Vec<String> = spec
         .get("clusterIPs")
         .and_then(Value::as_array)
@@ -129,14 +124,25 @@ fn addresses(spec: &mut Map<String, Value>, old: Option<&Value>, others: &Object
         all.push(first);
     }
     let families = spec["ipFamilies"].as_array().cloned().unwrap_or_default();
+    if all.len() < families.len() {
+        allocate_addresses(&mut all, &families, others);
+    }
+    spec.insert("clusterIP".into(), json!(all.first()));
+    spec.insert("clusterIPs".into(), json!(all));
+}
+
+fn allocate_addresses(all: &mut Vec<String>, families: &[Value], others: &Objects) {
+    let used: BTreeSet<_> = others
+        .values()
+        .flat_map(|one| one["spec"]["clusterIPs"].as_array().into_iter().flatten())
+        .filter_map(Value::as_str)
+        .collect();
     for family in families.iter().skip(all.len()) {
         let free = (1_u16..u16::MAX)
             .map(|number| address(family == "IPv6", number))
             .find(|one| !used.contains(one.as_str()));
         all.extend(free);
     }
-    spec.insert("clusterIP".into(), json!(all.first()));
-    spec.insert("clusterIPs".into(), json!(all));
 }
 
 /// Out of 10.96.0.0/16 and fd00:10:96::/112.
@@ -150,7 +156,13 @@ fn address(v6: bool, number: u16) -> String {
 }
 
 fn ports(spec: &mut Map<String, Value>, allocate: bool, others: &Objects) -> Result<(), Refusal> {
-    let mut used = used_ports(spec, others);
+    let lacks = |port: &Value| port["nodePort"].as_u64().unwrap_or(0) == 0;
+    let given = spec.get("ports").and_then(Value::as_array);
+    let mut used = if allocate && given.is_some_and(|ports| ports.iter().any(lacks)) {
+        used_ports(spec, others)
+    } else {
+        BTreeSet::new()
+    };
     for port in spec
         .get_mut("ports")
         .and_then(Value::as_array_mut)

@@ -2,6 +2,7 @@
 //! is scripted.
 
 mod absence;
+mod churn;
 mod death;
 mod faults;
 mod objects;
@@ -19,7 +20,8 @@ const SIDE_BY_SIDE: usize = 6;
 
 fn main() -> ExitCode {
     // The longest first.
-    let mut rows = outage::rows();
+    let mut rows = churn::rows();
+    rows.extend(outage::rows());
     rows.extend(death::rows());
     rows.extend(objects::rows());
     rows.extend(absence::rows());

@@ -21,7 +21,7 @@ use crate::world::World;
 const HTTP_PORT: u16 = 8000;
 
 /// From one request of a client to its next: many, and yet processors to spare.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A service with web servers as its endpoints, and one with echo servers for connections that stay.
 pub struct Served {
@@ -75,7 +75,8 @@ impl Count {
 
 /// Clients outside, in a pod and on a node, each with a target of the service.
 fn clients<'a>(cluster: &'a Cluster, vip: &Vip) -> Vec<(&'a Host, SocketAddr)> {
-    let [first, last] = [1, cluster.topology.nodes.len()].map(|number| cluster.node(number));
+    let nodes = cluster.nodes_with_agents();
+    let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
     vec![
         (cluster.topology.client(), vip.on_node(first, Family::V4)),
         (cluster.topology.client(), vip.on_node(last, Family::V6)),

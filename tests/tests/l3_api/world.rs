@@ -64,6 +64,13 @@ impl World {
         Client::inside(&self.cluster.topology.router.netns, self.server.address())
     }
 
+    /// Runs `work` in the server's namespace, with a client that need not enter it for each request.
+    pub fn beside_server<T: Send>(&self, work: impl FnOnce(Client) -> T + Send) -> T {
+        let server = self.server.address();
+        let router = &self.cluster.topology.router.netns;
+        router.run(|| work(Client::here(server)))
+    }
+
     /// Lets a stopped server serve again.
     pub fn resume_server(&self) -> Result<()> {
         self.server.resume(listen(&self.cluster)?)
@@ -97,10 +104,10 @@ impl World {
         Ok(vip)
     }
 
-    /// Waits until the node ports of all nodes answer as wanted, in both families and protocols.
+    /// Waits until the node ports of all nodes with an agent answer as wanted, in both families and protocols.
     pub fn await_on_nodes(&self, vip: &Vip, wanted: impl Fn(&Answer) -> bool) -> Result<()> {
         let client = self.cluster.topology.client();
-        for node in &self.cluster.topology.nodes {
+        for node in self.cluster.nodes_with_agents() {
             for family in Family::BOTH {
                 for protocol in Protocol::BOTH {
                     let target = vip.on_node(node, family);
