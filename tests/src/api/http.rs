@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time;
 
+use super::asked::Asked;
 use super::faults::Verb;
 use super::query::Query;
 use super::resource::Target;
@@ -53,6 +54,7 @@ async fn connection_of(connection: TcpStream, shared: Arc<Shared>) {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    shared.asked().insert(Asked::of(&request));
     respond(shared, request).await.unwrap_or_else(|refusal| {
         let mut response = whole(refusal.code, &refusal.status());
         if let Some(seconds) = refusal.retry_after {

@@ -3,6 +3,7 @@
 //! It serves Services, EndpointSlices, Nodes and Namespaces over plain HTTP, well enough for clients such as kubectl.
 //! There is no authentication, no admission and no OpenAPI document: `kubectl apply` needs `--validate=false`.
 
+pub mod asked;
 pub mod client;
 mod defaults;
 mod discovery;
@@ -17,6 +18,7 @@ mod status;
 mod store;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -25,12 +27,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use self::asked::Asked;
 use self::faults::{Active, Fault};
 use self::store::Store;
 
 struct Shared {
     store: Store,
     faults: Mutex<Active>,
+    asked: Mutex<BTreeSet<Asked>>,
 }
 
 impl Shared {
@@ -38,6 +42,12 @@ impl Shared {
         self.faults
             .lock()
             .expect("nobody panics while holding the faults")
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<Asked>> {
+        self.asked
+            .lock()
+            .expect("nobody panics while holding what was asked")
     }
 }
 
@@ -61,6 +71,7 @@ impl ApiServer {
         let shared = Arc::new(Shared {
             store: Store::new(),
             faults: Mutex::default(),
+            asked: Mutex::default(),
         });
         let running = Running::start(listener, Arc::clone(&shared))?;
         Ok(Self {
@@ -93,6 +104,11 @@ impl ApiServer {
         self.running
             .lock()
             .expect("nobody panics while starting or stopping the server")
+    }
+
+    /// All sorts of requests that came so far.
+    pub fn asked(&self) -> BTreeSet<Asked> {
+        self.shared.asked().clone()
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -2,6 +2,7 @@
 //! is scripted.
 
 mod absence;
+mod access;
 mod churn;
 mod death;
 mod faults;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     rows.extend(death::rows());
     rows.extend(objects::rows());
     rows.extend(absence::rows());
+    rows.extend(access::rows());
     rows.extend(faults::rows());
     rows.extend(own_service::rows());
     runner::main_of_waiting(rows, SIDE_BY_SIDE)

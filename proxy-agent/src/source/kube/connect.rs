@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
 use kube::{
     Client, Config,
     client::Body,
@@ -96,6 +96,10 @@ async fn config(options: &Options) -> Result<Config> {
     }
 }
 
+/// What audit logs and flow control call this client.
+const CLIENT: HeaderValue =
+    HeaderValue::from_static(concat!("proxy-agent/", env!("CARGO_PKG_VERSION")));
+
 /// The servers, and which of them answered last.
 #[derive(Clone)]
 struct Servers {
@@ -121,7 +125,8 @@ impl Servers {
 
     /// Asks the servers in turn until one answers. All requests of this source are reads without a body.
     async fn ask(self, request: Request<Body>) -> kube::Result<Response<Body>> {
-        let (parts, _) = request.into_parts();
+        let (mut parts, _) = request.into_parts();
+        parts.headers.insert(USER_AGENT, CLIENT);
         let count = self.clients.len();
         let first = self.current.load(Ordering::Relaxed);
         let mut turn = 0;
