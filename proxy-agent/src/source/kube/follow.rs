@@ -1,7 +1,9 @@
 //! One kind of object, listed and watched for as long as the agent runs.
 //!
 //! kube-runtime's watcher does the listing page by page, takes a watch up again where it was cut, and lists anew after a
-//! 410 inside of a watch. Failed attempts come with growing, jittered pauses, without an end.
+//! 410 inside of a watch. Failed attempts come with growing, jittered pauses, without an end. The pauses are kept here and
+//! not by the watcher's stream: that takes the beginning of a list, which comes before the server is asked, for a success,
+//! and its pauses never grow while lists fail.
 
 use std::{pin::pin, time::Duration};
 
@@ -10,7 +12,7 @@ use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use kube::{
     Api, Resource,
     runtime::{
-        WatchStreamExt,
+        utils::Backoff,
         watcher::{self, DefaultBackoff, Error, Event, watcher},
     },
 };
@@ -20,8 +22,8 @@ use tracing::{info, warn};
 
 use super::item::Item;
 
-/// From a watch that the server refuses as too old until the list is read anew.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts, where they have no other.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What a follower saw.
 pub enum Seen {
@@ -43,30 +45,33 @@ pub async fn follow<K>(
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug + Send + 'static,
 {
     let mut trouble = Trouble { what, last: None };
+    let mut pauses = DefaultBackoff::default();
     loop {
-        let events = watcher(api.clone(), config.clone()).backoff(DefaultBackoff::default());
-        let mut events = pin!(events);
+        let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
-            let (seen, is_too_old) = match event {
+            let (seen, failed) = match event {
                 Ok(event) => {
                     // A list begins before the server is asked.
                     if !matches!(event, Event::Init) {
                         trouble.is_over();
+                        pauses.reset();
                     }
-                    (wrap(event), false)
+                    (wrap(event), None)
                 }
                 Err(error) => {
                     let is_too_old = is_too_old(&error);
                     trouble.is(&anyhow::Error::new(error));
-                    (Seen::Failed(what), is_too_old)
+                    (Seen::Failed(what), Some(is_too_old))
                 }
             };
             if to.send(seen).await.is_err() {
                 return;
             }
-            if is_too_old {
-                time::sleep(AGAIN).await;
-                break;
+            if let Some(is_too_old) = failed {
+                time::sleep(pauses.next().unwrap_or(LONGEST)).await;
+                if is_too_old {
+                    break;
+                }
             }
         }
     }
@@ -100,5 +105,57 @@ impl Trouble {
         if self.last.take().is_some() {
             info!("following {} again", self.what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use kube::client::Body;
+
+    use super::*;
+
+    /// How often a server is asked within ten minutes that answers everything with `answer`.
+    async fn asked(status: u16, answer: &'static str) -> usize {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let server = tower::service_fn(move |_: http::Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let response = http::Response::builder().status(status);
+            std::future::ready(response.body(Body::from(answer.as_bytes().to_vec())))
+        });
+        let api = Api::<Item<core::Service>>::all(kube::Client::new(server, "default"));
+        let (sender, mut seen) = mpsc::channel(1);
+        let following = follow(
+            "Services",
+            api,
+            watcher::Config::default(),
+            Seen::Service,
+            sender,
+        );
+        let all_seen = async { while seen.recv().await.is_some() {} };
+        let both = async { tokio::join!(following, all_seen) };
+        let end = time::timeout(Duration::from_secs(600), both).await;
+        assert!(end.is_err(), "it gave up");
+        count.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_fails_is_asked_ever_more_rarely() {
+        // With pauses of up to 30 s, doubled by no more than the jitter, and at most five shorter ones before.
+        let count = asked(503, "").await;
+        assert!((10..=26).contains(&count), "{count}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_fails_behind_a_good_list_is_asked_for_ever_more_rarely() {
+        let list = r#"{"kind": "ServiceList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}"#;
+        // What is right for a list is nonsense for a watch.
+        let count = asked(200, list).await;
+        assert!((10..=40).contains(&count), "{count}");
     }
 }
