@@ -87,6 +87,7 @@ fn run(world: &World, seed: u64, services: u64, edits: u64) -> Result<()> {
     let began = Instant::now();
     start_first(world)?.wait_until_ready()?;
     let synced = began.elapsed();
+    written.writes = 0;
     let pods = [world.cluster.pod("p1"), world.cluster.pod("p1b")];
     let served = Served::start(world, &pods, &pods)?;
     let began = Instant::now();
