@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::deployment;
+use crate::patience::patient;
 use crate::topology::Node;
 
 /// The variable that names the agent's static binary.
@@ -243,12 +244,13 @@ impl Agent {
 
     /// Waits until its first sync is programmed.
     pub fn wait_until_ready(&self) -> Result<()> {
-        self.state.wait(READY_WITHIN, |log| log.ready || log.ended);
+        let limit = patient(READY_WITHIN);
+        self.state.wait(limit, |log| log.ready || log.ended);
         if self.state.log().ready {
             return Ok(());
         }
         bail!(
-            "the agent ended or was not ready within {READY_WITHIN:?}\n{}",
+            "the agent ended or was not ready within {limit:?}\n{}",
             self.log()
         )
     }
@@ -262,7 +264,7 @@ impl Drop for Agent {
             }
             // Not reaped yet, or only just: an id is not given again so soon.
             let _ = kill(self.pid, signal);
-            self.state.wait(STOPPED_WITHIN, |log| log.ended);
+            self.state.wait(patient(STOPPED_WITHIN), |log| log.ended);
         }
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();

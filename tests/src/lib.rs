@@ -22,6 +22,7 @@ mod ethtool;
 pub mod manifests;
 pub mod masquerade;
 pub mod netns;
+pub mod outside;
 pub mod patience;
 pub mod run;
 pub mod runner;

@@ -133,6 +133,13 @@ impl Netns {
     }
 }
 
+impl Netns {
+    /// For a namespace that is never dropped.
+    pub fn delete(&self) {
+        remove(&self.name);
+    }
+}
+
 impl Drop for Netns {
     fn drop(&mut self) {
         remove(&self.name);

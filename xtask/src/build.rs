@@ -65,6 +65,11 @@ pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
     })
 }
 
+/// The object with a program that every verifier refuses, for the test of the suite itself.
+pub fn refused_object() -> anyhow::Result<PathBuf> {
+    object(&setup::toolchain()?, "portside-refused")
+}
+
 fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
     let variable = |suffix| {
         format!(

@@ -77,17 +77,25 @@ fn run() -> Result<bool> {
     }
     let system = uname().context("uname")?;
     println!("{RELEASE} {}", system.release().display());
-    let arguments = lines("/vm/arguments")?;
+    let variables = lines("/vm/variables")?;
+    let variables: Vec<_> = variables
+        .iter()
+        .filter_map(|line| line.split_once('='))
+        .collect();
     let mut ok = true;
     for suite in lines("/vm/suites")? {
-        let status = Command::new(&suite)
-            .args(&arguments)
+        let mut words = suite.split('\t');
+        let program = words.next().context("/vm/suites has an empty line")?;
+        let status = Command::new(program)
+            .args(words)
             .env("PATH", "/bin")
             .env("PORTSIDE_EBPF_OBJECT", "/vm/portside")
+            .env("PORTSIDE_AGENT", "/vm/proxy-agent")
+            .envs(variables.iter().copied())
             .status()
-            .with_context(|| format!("running {suite}"))?;
+            .with_context(|| format!("running {program}"))?;
         if !status.success() {
-            println!("vm_init: {suite}: {status}");
+            println!("vm_init: {program}: {status}");
             ok = false;
         }
     }

@@ -11,6 +11,7 @@ use super::Protocol;
 use super::wording::{Greeting, Request, Sum};
 use crate::answer::Answer;
 use crate::netns::Netns;
+use crate::patience::patient;
 
 /// Longer than a lost SYN takes to be sent again, so that a slow answer and none are told apart.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -32,7 +33,7 @@ impl<'a> Dial<'a> {
             protocol,
             target: target.into(),
             source_port: 0,
-            patience: PATIENCE,
+            patience: patient(PATIENCE),
         }
     }
 

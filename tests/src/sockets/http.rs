@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::listener::Listener;
 use crate::address::Family;
 use crate::netns::Netns;
+use crate::patience::patient;
 use crate::topology::Host;
 
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -89,9 +90,9 @@ pub fn fetch(netns: &Netns, target: SocketAddr, path: &str) -> Result<Response> 
 }
 
 fn fetch_here(target: SocketAddr, path: &str) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)
+    let mut stream = TcpStream::connect_timeout(&target, patient(PATIENCE))
         .with_context(|| format!("connecting to {target}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"

@@ -9,6 +9,7 @@ use nix::libc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::netns::Netns;
+use crate::patience::patient;
 use crate::sockets::client::unique_content;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ fn exchange(target: IpAddr, content: &[u8]) -> io::Result<Vec<u8>> {
     };
     let mut socket = Socket::new(domain, Type::DGRAM, Some(Protocol::from(protocol)))?;
     socket.connect(&SocketAddr::new(target, 0).into())?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patient(PATIENCE)))?;
     let mut message = vec![request, 0, 0, 0, 0, 0, 0, 1];
     message.extend_from_slice(content);
     socket.write_all(&message)?;

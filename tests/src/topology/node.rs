@@ -29,6 +29,7 @@ pub struct Node {
     /// The Ethernet address of the pod bridge, where there is one.
     pub(super) bridge_mac: Mac,
     overlay: Option<Overlay>,
+    more_uplinks: Vec<String>,
     netns_prefix: String,
     next_pod: AtomicU8,
 }
@@ -55,6 +56,7 @@ impl Node {
             pod_mtu,
             bridge_mac: Mac::fresh(),
             overlay,
+            more_uplinks: Vec::new(),
             next_pod: AtomicU8::new(2),
         };
         if node.links == PodLinks::Bridge {
@@ -104,11 +106,15 @@ impl Node {
     }
 
     /// Names of the interfaces that lead off the node.
-    pub fn uplinks(&self) -> Vec<&'static str> {
-        match self.overlay {
-            Some(_) => vec!["eth0", overlay::DEVICE],
-            None => vec!["eth0"],
-        }
+    pub fn uplinks(&self) -> Vec<&str> {
+        let overlay = self.overlay.as_ref().map(|_| overlay::DEVICE);
+        let more = self.more_uplinks.iter().map(String::as_str);
+        ["eth0"].into_iter().chain(overlay).chain(more).collect()
+    }
+
+    /// Counts a device that was moved to the node as one that leads off it; an agent that runs does not know of it.
+    pub fn add_uplink(&mut self, device: &str) {
+        self.more_uplinks.push(device.to_owned());
     }
 
     pub(super) fn gateway(&self) -> Pair {

@@ -1,11 +1,12 @@
 //! Frames from their fields, checksums in full.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use etherparse::{
     IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
-    Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, SingleVlanHeader, TcpHeader,
-    VlanHeader, VlanId,
+    Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, NetHeaders, PacketBuilder, PacketHeaders,
+    SingleVlanHeader, TcpHeader, TransportHeader, VlanHeader, VlanId,
 };
 use tests::sockets::Protocol;
 
@@ -235,4 +236,45 @@ pub fn icmp_error(link: Link, from: IpAddr, to: IpAddr, error: Error, quotation:
     }
     .expect("a quotation is short");
     bytes
+}
+
+/// The checksum fields of an untagged TCP or UDP packet, with their names.
+fn checksums(packet: &[u8]) -> Vec<(&'static str, Range<usize>)> {
+    let Ok(headers) = PacketHeaders::from_ethernet_slice(packet) else {
+        return Vec::new();
+    };
+    let mut fields = Vec::new();
+    if matches!(headers.net, Some(NetHeaders::Ipv4(..))) {
+        fields.push(("the IPv4 header's checksum", ETHERNET + 10..ETHERNET + 12));
+    }
+    let net = headers.net.map_or(0, |net| net.header_len());
+    let transport = ETHERNET + net;
+    match headers.transport {
+        Some(TransportHeader::Tcp(_)) => {
+            fields.push(("the TCP checksum", transport + 16..transport + 18))
+        }
+        Some(TransportHeader::Udp(_)) => {
+            fields.push(("the UDP checksum", transport + 6..transport + 8))
+        }
+        _ => {}
+    }
+    fields
+}
+
+/// The checksum in which `found` differs from `expected`, if that is all.
+pub fn wrong_checksum(found: &[u8], expected: &[u8]) -> Option<&'static str> {
+    let differs: Vec<_> = (0..found.len().max(expected.len()))
+        .filter(|&at| found.get(at) != expected.get(at))
+        .collect();
+    checksums(expected)
+        .into_iter()
+        .find(|(_, field)| differs.iter().all(|at| field.contains(at)))
+        .map(|(name, _)| name)
+}
+
+/// Another transport checksum than the right one.
+pub fn spoil_checksum(packet: &mut [u8]) {
+    if let Some((_, field)) = checksums(packet).pop() {
+        packet[field.start] ^= 0x55;
+    }
 }

@@ -13,7 +13,7 @@ use proxy_common::reason::Reason;
 use tests::address::{Family, Pair};
 use tests::sockets::Protocol;
 
-use crate::frame::{Frame, Link, Tcp};
+use crate::frame::{Frame, Link, Tcp, wrong_checksum};
 use crate::node::{Device, Node, Places, places};
 
 pub const NODE_PORT: u16 = 30_000;
@@ -366,8 +366,12 @@ fn gate_address(addr: IpAddr, which: Gate) -> gate::Bit {
 fn difference(found: &[u8], expected: &[u8]) -> String {
     let first = found.iter().zip(expected).position(|(a, b)| a != b);
     let at = first.unwrap_or(found.len().min(expected.len()));
+    let what = wrong_checksum(found, expected).map_or_else(
+        || format!("another packet from byte {at} on"),
+        |checksum| format!("{checksum} is wrong"),
+    );
     format!(
-        "another packet from byte {at} on\n  out      {}\n  expected {}",
+        "{what}\n  out      {}\n  expected {}",
         hex(found),
         hex(expected)
     )

@@ -9,7 +9,7 @@ use serde_json::json;
 use tests::address::Family;
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
-use tests::patience::eventually;
+use tests::patience::{eventually, patient};
 use tests::sockets::Protocol;
 
 use crate::world::{World, await_answer, dial, seen_as_itself, serve, who};
@@ -73,7 +73,9 @@ fn external_local_without(cluster: &Cluster) -> Result<()> {
             )?;
             let target = vip.on_node(cluster.node(1), family);
             eventually("silence", || {
-                let answer = dial(client, protocol, target).within(SILENCE).ask();
+                let answer = dial(client, protocol, target)
+                    .within(patient(SILENCE))
+                    .ask();
                 ensure!(answer == Answer::Timeout, "{protocol} {target}: {answer}");
                 Ok(())
             })?;
@@ -96,7 +98,7 @@ fn internal_local(cluster: &Cluster) -> Result<()> {
                 answer.who() == Some("p1:8080")
             })?;
             let elsewhere = dial(cluster.pod("c2"), protocol, target)
-                .within(SILENCE)
+                .within(patient(SILENCE))
                 .ask();
             ensure!(
                 elsewhere == Answer::Timeout,

@@ -46,6 +46,13 @@ const STRIP: Tool = Tool {
 };
 
 pub const VM: [Tool; 4] = [IP, QEMU, XZ, STRIP];
+const BUSYBOX: Tool = Tool {
+    program: "busybox",
+    package: "busybox-static",
+};
+
+/// For a prompt in a machine.
+pub const PROMPT: [Tool; 1] = [BUSYBOX];
 pub const TESTS: [Tool; 4] = [IP, NFT, IPTABLES, IPSET];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];

@@ -20,10 +20,14 @@ impl Summary {
             self.skipped += count(counts, "ignored");
         } else if let Some((name, reason)) = line
             .strip_prefix("test ")
-            .and_then(|test| test.split_once(" ... ignored, "))
+            .and_then(|test| test.split_once(" ... ignored"))
         {
-            self.skip_reasons
-                .push(format!("{}: {}", name.trim(), reason.trim()));
+            // libtest puts a comma before the reason, what imitates it puts brackets around it.
+            let reason = reason.trim_start_matches([',', ' ', '(']);
+            let reason = reason.trim_end().trim_end_matches(')');
+            if !reason.is_empty() {
+                self.skip_reasons.push(format!("{}: {reason}", name.trim()));
+            }
         }
     }
 
@@ -38,6 +42,15 @@ impl Summary {
         self.failed += failed;
         self.skipped += skipped;
         self.skip_reasons.extend(skip_reasons);
+    }
+
+    /// Counts a test of ours.
+    pub fn count(&mut self, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
     }
 
     /// Counts a program that failed without saying so.
@@ -107,6 +120,8 @@ mod tests {
             "running 4 tests",
             "test a ... ok",
             "test b ... ignored, needs root",
+            "test c   ... ignored (needs nft)",
+            "test d ... ignored",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s",
             "test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.25s",
             "a test that prints: test result",
@@ -114,7 +129,7 @@ mod tests {
             summary.read(line);
         }
         assert_eq!(summary.to_string(), "13 passed, 2 failed, 1 skipped");
-        assert_eq!(summary.skip_reasons(), ["b: needs root"]);
+        assert_eq!(summary.skip_reasons(), ["b: needs root", "c: needs nft"]);
         assert_eq!(summary.ran(), 15);
     }
 

@@ -18,6 +18,9 @@ const CLOSING: &str = "vm-test closing: ";
 /// kernel/panic.c
 const PANIC: &str = "Kernel panic - not syncing";
 
+/// From the closing line to the end of the process.
+const POWER_OFF: Duration = Duration::from_secs(15);
+
 pub struct Limits {
     /// Without a line.
     pub stall: Duration,
@@ -27,8 +30,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            stall: Duration::from_secs(120),
-            total: Duration::from_secs(480),
+            stall: Duration::from_secs(240),
+            total: Duration::from_secs(1800),
         }
     }
 }
@@ -61,6 +64,16 @@ impl fmt::Display for Ending {
 
 /// Ends the process with its owner, however that ends.
 struct Guard(Child);
+
+impl Guard {
+    /// Lets it end by itself, so that it cleans up; it has said that it is about to.
+    fn wait_a_while(&mut self) {
+        let end = Instant::now() + POWER_OFF;
+        while Instant::now() < end && matches!(self.0.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -101,6 +114,7 @@ pub fn watch(
             Ok(line) => {
                 on_line(&line);
                 if let Some(word) = line.strip_prefix(CLOSING) {
+                    machine.wait_a_while();
                     return Ok(Ending::Closed { ok: word == "ok" });
                 }
                 if let Some((_, what)) = line.split_once(PANIC) {

@@ -20,14 +20,17 @@ pub struct Kernel {
     /// As `uname -r` gives it.
     pub version: String,
     pub image: PathBuf,
-    /// The directory that the version's modules are in.
-    pub modules: PathBuf,
-    /// Where all of it is kept.
+    /// The directory that the version's modules are in; a kernel of one's own may have all built in.
+    pub modules: Option<PathBuf>,
+    /// Where what is made for it is kept.
     pub directory: PathBuf,
 }
 
 /// Why the kernel of a series cannot be had here, if so.
 pub fn unobtainable(series: &str) -> Option<String> {
+    if is_path(series) {
+        return None;
+    }
     let has_apt = ["apt-get", "dpkg-deb"]
         .map(shell::find)
         .iter()
@@ -41,8 +44,11 @@ fn directory(series: &str) -> PathBuf {
     shell::target_dir().join("vm").join(series)
 }
 
-/// The kernel of a series, fetched if it is not here yet.
+/// The kernel of a series, fetched if it is not here yet; or that of a path.
 pub fn get(series: &str) -> anyhow::Result<Kernel> {
+    if is_path(series) {
+        return of_path(Path::new(series));
+    }
     let directory = directory(series);
     if !directory.join("complete").exists() {
         fetch(series, &directory).with_context(|| {
@@ -54,6 +60,65 @@ pub fn get(series: &str) -> anyhow::Result<Kernel> {
         })?;
     }
     open(directory)
+}
+
+fn is_path(series: &str) -> bool {
+    series.contains('/')
+}
+
+/// A directory into which a kernel package was unpacked, or the image of a kernel whose modules are where it would look
+/// for them on the machine that it is for.
+fn of_path(path: &Path) -> anyhow::Result<Kernel> {
+    if path.is_dir() {
+        let kernel = open(path.to_path_buf())?;
+        let directory = scratch(&kernel.version)?;
+        return Ok(Kernel {
+            directory,
+            ..kernel
+        });
+    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let version = version_of_image(&bytes)
+        .with_context(|| format!("{} is no bzImage of x86", path.display()))?;
+    let boot = path.parent().unwrap_or(Path::new("."));
+    let places = ["../lib/modules", "../usr/lib/modules"]
+        .map(|place| boot.join(place))
+        .into_iter()
+        .chain(["/lib/modules".into()]);
+    let modules = places
+        .map(|place| place.join(&version))
+        .find(|place| place.is_dir());
+    if modules.is_none() {
+        say(
+            "Using",
+            format!("no modules: there is no lib/modules/{version}"),
+        );
+    }
+    Ok(Kernel {
+        directory: scratch(&version)?,
+        image: path.to_path_buf(),
+        modules,
+        version,
+    })
+}
+
+/// The first word of the version that a bzImage carries (Documentation/arch/x86/boot.rst: `HdrS`, `kernel_version`).
+fn version_of_image(image: &[u8]) -> Option<String> {
+    const HEADER: usize = 0x200;
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let at = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
+    let text = image.get(HEADER + usize::from(at)..)?;
+    let end = text.iter().position(|byte| [b' ', 0].contains(byte))?;
+    String::from_utf8(text[..end].to_vec()).ok()
+}
+
+fn scratch(version: &str) -> anyhow::Result<PathBuf> {
+    let directory = shell::target_dir().join("vm/own").join(version);
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("making the directory {}", directory.display()))?;
+    Ok(directory)
 }
 
 fn open(directory: PathBuf) -> anyhow::Result<Kernel> {
@@ -76,7 +141,7 @@ fn open(directory: PathBuf) -> anyhow::Result<Kernel> {
                 return Ok(Kernel {
                     version,
                     image,
-                    modules,
+                    modules: Some(modules),
                     directory,
                 });
             }
@@ -225,6 +290,21 @@ fn mirror() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_tells_its_version() {
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        let text = b"6.1.0-56-cloud-amd64 (debian-kernel) #1 SMP\0";
+        image[0x300..0x300 + text.len()].copy_from_slice(text);
+        assert_eq!(
+            version_of_image(&image).as_deref(),
+            Some("6.1.0-56-cloud-amd64")
+        );
+        assert_eq!(version_of_image(&image[..0x20f]), None);
+        assert_eq!(version_of_image(b"no image"), None);
+    }
 
     #[test]
     fn the_newest_of_a_series_is_taken() {

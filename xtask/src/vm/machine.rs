@@ -11,7 +11,15 @@ use super::{
     console::{self, Limits},
     kernels::Kernel,
 };
-use crate::shell::say;
+use crate::{privilege::Root, shell::say};
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// The device that `tests/src/bin/vm_outside.rs` makes. Native XDP in virtio_net takes a pair of queues more for each CPU,
+/// and refuses a NIC that may be given merged segments (kernel drivers/net/virtio_net.c, `virtnet_xdp_set`).
+const TAP: &str = "tap,id=uplink,ifname=tap0,script=no,downscript=no,queues=4";
+const NIC: &str = "virtio-net-pci,netdev=uplink,mq=on,vectors=10,\
+    guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off";
 
 /// How QEMU runs the guest's code.
 #[derive(Clone, Copy)]
@@ -36,7 +44,7 @@ pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
         total: Duration::from_secs(20),
     };
     let mut speaks = false;
-    let mut command = qemu(Accelerator::Kvm, kernel, image);
+    let mut command = qemu(Accelerator::Kvm, kernel, image, None);
     command.stderr(Stdio::null());
     let ending = console::watch(&mut command, &limits, |line| {
         speaks |= line.starts_with("running ");
@@ -53,20 +61,46 @@ pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
     Accelerator::Tcg
 }
 
-/// A machine that boots `kernel` with `image` as its file system, its console on the standard output.
-pub fn qemu(accelerator: Accelerator, kernel: &Kernel, image: &Path) -> Command {
+/// Why no NIC can be given to a machine, if so.
+pub fn no_wire() -> Option<&'static str> {
+    // Behind sudo, the machine could not be ended.
+    if !matches!(Root::find(), Some(Root::Already)) {
+        return Some("a NIC with a client behind it needs root");
+    }
+    (!Path::new("/dev/net/tun").exists())
+        .then_some("a NIC with a client behind it needs /dev/net/tun")
+}
+
+/// A machine that boots `kernel` with `image` as its file system, its console on the standard output. With a `wire`, which
+/// is the program `vm_outside`, it has a NIC that leads to a client on this host.
+pub fn qemu(
+    accelerator: Accelerator,
+    kernel: &Kernel,
+    image: &Path,
+    wire: Option<&Path>,
+) -> Command {
     let (accelerator, cpu) = match accelerator {
         Accelerator::Kvm => ("kvm", "host"),
         // With a thread for each CPU, QEMU races with itself where the guest's kernel changes its own code, and the
         // guest ends by "Oops: int3".
         Accelerator::Tcg => ("tcg,thread=single", "max"),
     };
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = match wire {
+        None => Command::new(QEMU),
+        Some(wire) => {
+            let mut command = Command::new(wire);
+            command.arg(QEMU);
+            command
+        }
+    };
+    if wire.is_some() {
+        command.args(["-netdev", TAP, "-device", NIC]);
+    }
     command
         .args(["-machine", "q35", "-accel", accelerator, "-cpu", cpu])
-        .args(["-smp", "2", "-m", "2G"])
+        .args(["-smp", "2", "-m", "3G"])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
-        .args(["-no-reboot", "-serial", "stdio"])
+        .args(["-no-reboot", "-serial", "mon:stdio"])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")

@@ -2,38 +2,53 @@
 //!
 //! A kernel comes from the machine's package sources ([`kernels`]); the suites ([`payload`]), an init and what they
 //! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known;
-//! [`outcome`] judges what was said; [`verifier`] has the figures of each program. Only x86-64 is dealt with.
+//! [`outcome`] judges what was said; [`verifier`] has the figures of each program; [`matrix`] goes from kernel to kernel;
+//! [`self_test`] plants failures. Only x86-64 is dealt with.
 
 mod console;
 mod cpio;
+mod docs;
+mod features;
 mod initramfs;
 mod kernels;
 mod machine;
+mod matrix;
 mod modules;
 mod outcome;
 mod payload;
+mod self_test;
 mod verifier;
 
-use std::{process::ExitCode, time::Instant};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
-use self::{
-    console::Limits, initramfs::Payload, machine::Accelerator, outcome::Said, verifier::Budget,
-};
+use self::{features::Seen, matrix::Matrix, outcome::Said, payload::Level, verifier::Budget};
 use crate::{setup::runtime, shell::say, test::summary::Summary};
+
+/// As `--level` takes them.
+const DEFAULT_LEVELS: [&str; 1] = ["l1"];
 
 const DEFAULT_KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", kernels::NEWEST];
 
 #[derive(Args)]
 pub struct Options {
-    /// A series such as 6.1, or `newest`; may be given more than once
-    #[arg(long = "kernel", value_name = "VERSION")]
+    /// A series such as 6.1, `newest`, or the path of an image or of an unpacked kernel package; may be given more than once
+    #[arg(long = "kernel", value_name = "VERSION|PATH")]
     kernels: Vec<String>,
+    /// What is run in each machine
+    #[arg(long, value_enum, value_delimiter = ',', default_values = DEFAULT_LEVELS)]
+    level: Vec<Level>,
     /// Run only the tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Give a prompt in a machine with the (last) chosen kernel instead of running the suites
+    #[arg(long, conflicts_with_all = ["filter", "write_docs", "self_test"])]
+    shell: bool,
+    /// Plant failures in machines and see that each is reported as what it is, instead of running the suites
+    #[arg(long, conflicts_with_all = ["filter", "write_docs"])]
+    self_test: bool,
     /// Take the verifier's figures as the new budget, and write the table of docs/kernels.md
     #[arg(long)]
     write_docs: bool,
@@ -48,31 +63,67 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if let Some(reason) = missing(&chosen) {
         bail!("no virtual machines can be run here: {reason}");
     }
-    let mut matrix = Matrix::prepare(options.filter.as_deref())?;
-    let mut budget = Budget::open()?;
-    let total = matrix.run(&chosen, |series, kernel, said| {
-        if options.write_docs {
-            budget.set(series, kernel, std::mem::take(&mut said.report));
-            Vec::new()
-        } else {
-            held_against(&budget, series, kernel, said)
-        }
-    })?;
+    let mut matrix = Matrix::prepare()?;
+    let last = &chosen[chosen.len() - 1];
+    if options.shell {
+        runtime::ensure(&runtime::PROMPT)?;
+        return matrix.prompt(last).map(|()| ExitCode::SUCCESS);
+    }
+    let total = if options.self_test {
+        self_test::run(&mut matrix, last)?
+    } else {
+        run_suites(&mut matrix, options, &chosen)?
+    };
     for reason in total.skip_reasons() {
         println!("skipped: {reason}");
     }
-    if options.write_docs && total.failed() == 0 {
-        verifier::write(&budget)?;
-    }
     println!("{total}");
-    Ok(if total.failed() == 0 && total.ran() > 0 {
+    Ok(if succeeded(&total) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Runs the suites on these kernels as a part of a longer run; skipped, with the reason, on a machine that cannot.
+/// What the exit code says.
+fn succeeded(total: &Summary) -> bool {
+    total.failed() == 0 && total.ran() > 0
+}
+
+fn run_suites(
+    matrix: &mut Matrix,
+    options: &Options,
+    chosen: &[String],
+) -> anyhow::Result<Summary> {
+    let Options {
+        level,
+        filter,
+        write_docs,
+        ..
+    } = options;
+    let mut budget = Budget::open()?;
+    let mut seen = Seen::open()?;
+    let total = matrix.run(chosen, level, filter.as_deref(), |series, kernel, said| {
+        if *write_docs && said.measures {
+            budget.set(series, kernel, std::mem::take(&mut said.report));
+            seen.set(
+                series,
+                kernel,
+                said.doctor.features.take().unwrap_or_default(),
+            );
+            Vec::new()
+        } else {
+            held_against(&budget, series, kernel, said)
+        }
+    })?;
+    if *write_docs && total.failed() == 0 {
+        verifier::write(&budget)?;
+        seen.write()?;
+    }
+    Ok(total)
+}
+
+/// Runs the suites on these kernels, and the suite's own test, as a part of a longer run; skipped, with the reason, on a machine that cannot.
 pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Summary> {
     if let Some(reason) = missing(series) {
         let mut summary = Summary::default();
@@ -83,9 +134,16 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
         return Ok(summary);
     }
     let budget = Budget::open()?;
-    Matrix::prepare(filter)?.run(series, |series, kernel, said| {
+    let mut matrix = Matrix::prepare()?;
+    let mut total = matrix.run(series, &[Level::L1], filter, |series, kernel, said| {
         held_against(&budget, series, kernel, said)
-    })
+    })?;
+    if filter.is_none()
+        && let Some(last) = series.last()
+    {
+        total.add(self_test::run(&mut matrix, last)?);
+    }
+    Ok(total)
 }
 
 /// Why this machine cannot run these kernels, whatever is done, if so.
@@ -93,14 +151,20 @@ fn missing(series: &[String]) -> Option<String> {
     if !cfg!(target_arch = "x86_64") {
         return Some("only the kernel packages and the machine of x86-64 are known".into());
     }
-    runtime::unobtainable(&runtime::VM).or_else(|| {
-        series
-            .iter()
-            .find_map(|series| kernels::unobtainable(series))
-    })
+    runtime::unobtainable(&runtime::VM)
+        .or_else(|| runtime::unobtainable(&runtime::TESTS))
+        .or_else(|| {
+            series
+                .iter()
+                .find_map(|series| kernels::unobtainable(series))
+        })
 }
 
+/// What is wrong with what was measured, if it was.
 fn held_against(budget: &Budget, series: &str, kernel: &str, said: &Said) -> Vec<String> {
+    if !said.measures {
+        return Vec::new();
+    }
     budget
         .check(series, kernel, &said.report)
         .unwrap_or_else(|| {
@@ -110,79 +174,4 @@ fn held_against(budget: &Budget, series: &str, kernel: &str, said: &Said) -> Vec
             );
             Vec::new()
         })
-}
-
-/// What all kernels are given.
-struct Matrix {
-    payload: Payload,
-    accelerator: Option<Accelerator>,
-}
-
-impl Matrix {
-    fn prepare(filter: Option<&str>) -> anyhow::Result<Self> {
-        runtime::ensure(&runtime::VM)?;
-        Ok(Self {
-            payload: payload::build(filter)?,
-            accelerator: None,
-        })
-    }
-
-    /// Boots one kernel after the other; `judge` says what is wrong with a run that ended well by itself.
-    fn run(
-        &mut self,
-        chosen: &[String],
-        mut judge: impl FnMut(&str, &str, &mut Said) -> Vec<String>,
-    ) -> anyhow::Result<Summary> {
-        let mut total = Summary::default();
-        for series in chosen {
-            let summary = self
-                .run_one(series, &mut judge)
-                .with_context(|| format!("the kernel {series}"))?;
-            total.add(summary);
-        }
-        Ok(total)
-    }
-
-    fn run_one(
-        &mut self,
-        series: &str,
-        judge: &mut impl FnMut(&str, &str, &mut Said) -> Vec<String>,
-    ) -> anyhow::Result<Summary> {
-        let kernel = kernels::get(series)?;
-        let version = &kernel.version;
-        let image = initramfs::pack(&kernel, &self.payload)
-            .with_context(|| format!("packing the initramfs for {version}"))?;
-        let accelerator = *self
-            .accelerator
-            .get_or_insert_with(|| machine::probe(&kernel, &image));
-        say("Booting", format!("{version}: verifier, L1"));
-        let start = Instant::now();
-        let mut said = Said::default();
-        let ending = console::watch(
-            &mut machine::qemu(accelerator, &kernel, &image),
-            &Limits::default(),
-            |line| {
-                println!("{line}");
-                said.read(line);
-            },
-        )?;
-        let took = start.elapsed().as_secs();
-        if let Some(complaint) = said.complaint(&ending, version) {
-            say("Failed", format!("{version}: {complaint}"));
-            if said.summary.failed() == 0 {
-                said.summary.fail();
-            }
-        } else {
-            for complaint in judge(series, version, &mut said) {
-                say("Failed", complaint);
-                said.summary.fail();
-            }
-        }
-        let release = said.release.as_deref().unwrap_or("an unknown kernel");
-        say(
-            "Finished",
-            format!("{release} (its own uname): {} in {took} s", said.summary),
-        );
-        Ok(said.summary.on(version))
-    }
 }

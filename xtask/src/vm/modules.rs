@@ -12,21 +12,41 @@ use std::{
 use anyhow::{Context as _, bail};
 use object::{Object as _, ObjectSection as _};
 
-/// What L1 lays out.
-const WANTED: [&str; 1] = ["veth"];
+/// What the topologies are made of, what TC programs are attached by before kernel 6.6. Nothing loads a module when
+/// it is first used: there is no modprobe in the machine.
+const WANTED: [&str; 9] = [
+    "veth",
+    "bridge",
+    "vxlan",
+    "sch_ingress",
+    "cls_bpf",
+    "nf_conntrack",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_masq",
+];
+
+/// What some kernels lack, or have built in without saying so: the NIC, and SCTP.
+const OPTIONAL: [&str; 3] = ["virtio_pci", "virtio_net", "sctp"];
 
 pub struct Module {
     pub name: String,
     pub content: Vec<u8>,
 }
 
-/// All wanted modules below `directory`, each behind those that it depends on.
-pub fn collect(directory: &Path) -> anyhow::Result<Vec<Module>> {
+/// All wanted modules below `directory`, each behind those that it depends on. Without one, all is built in.
+pub fn collect(directory: Option<&Path>) -> anyhow::Result<Vec<Module>> {
+    let Some(directory) = directory else {
+        return Ok(Vec::new());
+    };
     let mut files = HashMap::new();
     find(directory, &mut files)?;
     let builtin = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
     let mut modules = Vec::new();
-    for name in WANTED {
+    let optional = OPTIONAL
+        .into_iter()
+        .filter(|name| files.contains_key(*name));
+    for name in WANTED.into_iter().chain(optional) {
         let built_in = builtin
             .lines()
             .any(|line| module_name(Path::new(line)).as_deref() == Some(name));

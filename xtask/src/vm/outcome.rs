@@ -1,6 +1,6 @@
 //! What one machine said, and what is wrong with it.
 
-use super::{console::Ending, verifier::Report};
+use super::{console::Ending, features, verifier::Report};
 use crate::test::summary::Summary;
 
 /// Also in the guest's half, `tests/src/bin/vm_init.rs`.
@@ -9,17 +9,67 @@ const RELEASE: &str = "vm-test kernel: ";
 /// All that is read from a console.
 #[derive(Default)]
 pub struct Said {
+    /// Some of its suites measure the kernel.
+    pub measures: bool,
     pub summary: Summary,
     pub report: Report,
     /// The running kernel, as its uname(2) gives it.
     pub release: Option<String>,
+    /// What `proxy-agent doctor` found.
+    pub doctor: features::Reader,
+    failures: Failures,
+}
+
+/// The first words of each failure: of a test what follows its headline, of the programs beside the suites their line.
+#[derive(Default)]
+struct Failures {
+    all: Vec<String>,
+    /// The test whose headline was the last line.
+    headline: Option<String>,
+}
+
+/// How the programs beside the suites begin what is wrong.
+const COMPLAINTS: [&str; 1] = ["vm_verifier: "];
+
+impl Failures {
+    fn read(&mut self, line: &str) {
+        if let Some(test) = self.headline.take() {
+            self.all.push(format!("{test}: {line}"));
+        } else if let Some(test) = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" ----"))
+        {
+            self.headline = Some(test.to_owned());
+        } else if COMPLAINTS.iter().any(|prefix| line.starts_with(prefix)) {
+            self.all.push(line.to_owned());
+        }
+    }
+
+    /// The first, and how many more there are.
+    fn text(&self) -> String {
+        match self.all.as_slice() {
+            [] => String::new(),
+            [one] => format!(": {one}"),
+            [first, others @ ..] => format!(": {first} (and {} more)", others.len()),
+        }
+    }
 }
 
 impl Said {
+    /// Of a machine whose suites measure the kernel, or do not.
+    pub fn of(measures: bool) -> Self {
+        Self {
+            measures,
+            ..Self::default()
+        }
+    }
+
     /// Takes in one line; those that are none of ours are passed by.
     pub fn read(&mut self, line: &str) {
         self.summary.read(line);
         self.report.read(line);
+        self.doctor.read(line);
+        self.failures.read(line);
         if let Some(release) = line.strip_prefix(RELEASE) {
             self.release = Some(release.to_owned());
         }
@@ -39,10 +89,13 @@ impl Said {
             Some(_) => {}
         }
         if *ending != (Ending::Closed { ok: true }) || self.summary.failed() > 0 {
-            return Some("tests failed".into());
+            return Some(format!("tests failed{}", self.failures.text()));
         }
-        if self.report.0.is_empty() {
+        if self.measures && self.report.0.is_empty() {
             return Some("the verifier's figures are missing".into());
+        }
+        if self.measures && self.doctor.features.is_none() {
+            return Some("the report of `proxy-agent doctor` is missing".into());
         }
         if self.summary.ran() + self.summary.skipped() == 0 {
             return Some("no test was run".into());
@@ -56,14 +109,17 @@ mod tests {
     use super::*;
 
     const CLOSED: Ending = Ending::Closed { ok: true };
-    const LINES: [&str; 3] = [
+    const LINES: [&str; 6] = [
         "vm-test kernel: 6.1.0-56",
         "verifier: tc_uplink_in instructions=5416 stack=240 size=10352",
+        "{",
+        "\"checks\": []",
+        "}",
         "test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
     ];
 
     fn complaint(lines: &[&str], ending: Ending) -> Option<String> {
-        let mut said = Said::default();
+        let mut said = Said::of(true);
         lines.iter().for_each(|line| said.read(line));
         said.complaint(&ending, "6.1.0-56")
     }
@@ -78,6 +134,30 @@ mod tests {
         }
         assert!(complaint(&LINES, Ending::Closed { ok: false }).is_some());
         assert!(complaint(&LINES, Ending::Stalled).is_some());
+    }
+
+    #[test]
+    fn the_first_failure_is_quoted() {
+        let lines = [
+            LINES[0],
+            "vm_verifier: program a: the kernel refuses it: Permission denied",
+            "---- row/ipv4/tcp ----",
+            "tc_uplink_in: a wrong checksum",
+        ];
+        assert_eq!(
+            complaint(&lines, Ending::Closed { ok: false }).as_deref(),
+            Some(
+                "tests failed: vm_verifier: program a: the kernel refuses it: Permission denied (and 1 more)"
+            )
+        );
+        assert_eq!(
+            complaint(
+                &[lines[0], lines[2], lines[3]],
+                Ending::Closed { ok: false }
+            )
+            .as_deref(),
+            Some("tests failed: row/ipv4/tcp: tc_uplink_in: a wrong checksum")
+        );
     }
 
     #[test]

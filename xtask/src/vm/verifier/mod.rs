@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 pub use self::budget::Budget;
+use super::docs;
 use crate::shell;
 
 /// Also in the guest's half, `tests/src/bin/vm_verifier.rs`.
@@ -59,21 +60,12 @@ fn budget_file() -> PathBuf {
     shell::root().join("tests/verifier-budget.json")
 }
 
-fn docs_file() -> PathBuf {
-    shell::root().join("docs/kernels.md")
-}
-
 /// Writes the budget, and the table in the docs that shows it.
 pub fn write(budget: &Budget) -> anyhow::Result<()> {
     let path = budget_file();
     fs::write(&path, budget.to_json()?)
         .with_context(|| format!("cannot write {}", path.display()))?;
-    let path = docs_file();
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = table::replace(&text, &table::render(budget))
-        .with_context(|| path.display().to_string())?;
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    docs::write(docs::VERIFIER, &table::render(budget))
 }
 
 #[cfg(test)]
@@ -103,12 +95,6 @@ mod tests {
 
     #[test]
     fn the_docs_show_the_budget() {
-        let text = fs::read_to_string(docs_file()).unwrap();
-        let table = table::render(&Budget::open().unwrap());
-        let fresh = table::replace(&text, &table).unwrap();
-        assert!(
-            text == fresh,
-            "docs/kernels.md does not show tests/verifier-budget.json: run `cargo xtask vm-test --write-docs`"
-        );
+        docs::assert_shown(docs::VERIFIER, &table::render(&Budget::open().unwrap()));
     }
 }

@@ -1,13 +1,8 @@
-//! The budget as a table of docs/kernels.md, between two markers.
+//! The budget as a table of docs/kernels.md.
 
 use std::{collections::BTreeSet, iter};
 
-use anyhow::Context as _;
-
 use super::Budget;
-
-const BEGIN: &str = "<!-- verifier table: written by `cargo xtask vm-test --write-docs` -->\n";
-const END: &str = "<!-- end of the verifier table -->\n";
 
 /// A row for each program, a column for each kernel; each cell has instructions, stack and size.
 pub fn render(budget: &Budget) -> String {
@@ -33,17 +28,6 @@ pub fn render(budget: &Budget) -> String {
     text
 }
 
-/// The text with what is between the markers replaced.
-pub fn replace(text: &str, table: &str) -> anyhow::Result<String> {
-    let (before, rest) = text
-        .split_once(BEGIN)
-        .with_context(|| format!("the line {:?} is missing", BEGIN.trim_end()))?;
-    let (_, after) = rest
-        .split_once(END)
-        .with_context(|| format!("the line {:?} is missing", END.trim_end()))?;
-    Ok(format!("{before}{BEGIN}\n{table}\n{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,15 +50,5 @@ mod tests {
             "| program | 5.10.0-35 | 7.2.1+deb14 |\n|---|---:|---:|\n\
              | `a` | 7 / 8 / 16 | 5 / 8 / 16 |\n| `b` |  | 6 / 8 / 16 |\n"
         );
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let text = format!("above\n{BEGIN}old\n{END}below\n");
-        let once = replace(&text, "new\n").unwrap();
-        assert_eq!(once, format!("above\n{BEGIN}\nnew\n\n{END}below\n"));
-        assert_eq!(replace(&once, "new\n").unwrap(), once);
-        replace("no markers", "new\n").unwrap_err();
-        replace(BEGIN, "new\n").unwrap_err();
     }
 }
