@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             None,
             killed,
         ),
+        row("a_silent_watch_stays_open", None, silence),
         row("a_page_fails_behind_a_good_one", None, bad_page),
         row(
             "kubectl_applies_exposes_and_deletes",
@@ -246,6 +247,23 @@ fn killed() -> Result<()> {
     let next = create(&server, "b")?;
     ensure!(version(&next) > version(&made), "{next}");
     Ok(())
+}
+
+fn silence() -> Result<()> {
+    let server = start()?;
+    let mut events = watch(&server, "allowWatchBookmarks=true")?;
+    server.script("silence\nheal")?;
+    create(&server, "a")?;
+    let stream = events.get_ref();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(3)))?;
+    let waited = event(&mut events);
+    let waited = waited.map_err(|error| error.downcast::<std::io::Error>());
+    ensure!(
+        matches!(&waited, Err(Ok(error)) if error.kind() == std::io::ErrorKind::WouldBlock),
+        "{waited:?}"
+    );
+    let mut others = watch(&server, "")?;
+    expect(&mut others, "ADDED", "a").map(drop)
 }
 
 fn bad_page() -> Result<()> {

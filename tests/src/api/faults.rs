@@ -9,8 +9,9 @@
 //! duplicate KIND                      every watch event twice
 //! malformed KIND/NAMESPACE/NAME       an object whose spec is a text
 //! gone                                forgets the history: open watches end with 410
+//! silence                             open watches stay open and say nothing more, as where a host is gone without a word
 //! refuse for DURATION                 requests get no answer
-//! heal                                ends all of the above
+//! heal                                ends all of the above, but a silence goes on
 //! ```
 //!
 //! KIND is a plural (`services`); DURATION is `200ms` or `2s`.
@@ -39,6 +40,7 @@ pub enum Fault {
     Duplicate(Resource),
     Malformed(Resource, String, String),
     Gone,
+    Silence,
     Refuse(Duration),
     Heal,
 }
@@ -110,6 +112,7 @@ fn parse_line(words: &[&str]) -> Result<Fault> {
             _ => bail!("{object:?} is not KIND/NAMESPACE/NAME"),
         },
         ["gone"] => Fault::Gone,
+        ["silence"] => Fault::Silence,
         ["refuse", "for", time] => Fault::Refuse(duration(time)?),
         ["heal"] => Fault::Heal,
         _ => bail!("no such fault, or a word is missing"),
@@ -135,12 +138,19 @@ fn duration(text: &str) -> Result<Duration> {
 pub struct Active {
     faults: Vec<Fault>,
     refused_until: Option<Instant>,
+    silences: u64,
 }
 
 impl Active {
     pub fn add(&mut self, fault: Fault) {
         match fault {
-            Fault::Heal => *self = Self::default(),
+            Fault::Heal => {
+                *self = Self {
+                    silences: self.silences,
+                    ..Self::default()
+                }
+            }
+            Fault::Silence => self.silences += 1,
             Fault::Refuse(time) => self.refused_until = Some(Instant::now() + time),
             lasting => self.faults.push(lasting),
         }
@@ -149,6 +159,11 @@ impl Active {
     pub fn refuses(&self) -> bool {
         self.refused_until
             .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// How often silence fell: on the watches that are from before the last time.
+    pub fn silences(&self) -> u64 {
+        self.silences
     }
 
     /// The failure of this request, if one is due: it counts as used.
@@ -210,11 +225,11 @@ mod tests {
     fn every_fault_can_be_read() {
         let script = "cut watch services after 3 events # a comment\n\ndelay watch endpointslices 200ms\n\
             fail list services 503 x2 retry-after 1\nslow list nodes 50ms per page\nreorder endpointslices\n\
-            duplicate services\nmalformed services/default/bad\ngone\nrefuse for 2s\nheal";
+            duplicate services\nmalformed services/default/bad\ngone\nsilence\nrefuse for 2s\nheal";
         let faults = parse(script).unwrap();
-        assert_eq!(faults.len(), 10);
+        assert_eq!(faults.len(), 11);
         assert_eq!(faults[0], Fault::Cut(Resource::Services, 3));
-        assert_eq!(faults[8], Fault::Refuse(Duration::from_secs(2)));
+        assert_eq!(faults[9], Fault::Refuse(Duration::from_secs(2)));
     }
 
     #[test]

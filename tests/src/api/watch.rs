@@ -30,6 +30,8 @@ pub struct Watch {
     version: u64,
     first: Vec<Value>,
     end: Instant,
+    /// How often silence had fallen when it began.
+    silences: u64,
 }
 
 impl Watch {
@@ -58,7 +60,9 @@ impl Watch {
             }
         };
         let end = Instant::now() + query.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let silences = shared.faults().silences();
         Ok(Self {
+            silences,
             shared,
             target,
             query,
@@ -105,6 +109,9 @@ impl Watch {
                 waited = time::timeout_at(quiet, versions.wait_for(|last| *last > self.version)) => waited.is_ok(),
                 () = lines.closed() => return,
             };
+            if self.shared.faults().silences() > self.silences {
+                return lines.closed().await;
+            }
             if Instant::now() >= self.end {
                 return;
             }

@@ -1,15 +1,20 @@
 //! No API server at the agent's start: what is pinned goes on, and what is new waits.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use tests::address::Family;
 use tests::answer::Answer;
 use tests::ask::{dial, open, who};
-use tests::patience::eventually;
+use tests::patience::{eventually, eventually_within};
 use tests::sockets::{Protocol, http};
 use tests::topology::Node;
 
-use crate::world::{World, lone_row};
+use crate::world::{World, lone_row, slow_row};
+
+/// The agent waits two minutes for a word, and then as long as between any two attempts.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(150);
 
 pub fn rows() -> Vec<Trial> {
     vec![
@@ -18,6 +23,11 @@ pub fn rows() -> Vec<Trial> {
             "an agent that starts without its API server keeps what is pinned",
             1,
             adopts,
+        ),
+        slow_row(
+            "an API server that falls silent is given up",
+            1,
+            falls_silent,
         ),
     ]
 }
@@ -89,5 +99,26 @@ fn adopts(world: &World) -> Result<()> {
         let who = who(connection.ask()).context("a connection from before")?;
         ensure!(who == "p1", "it moved to {who}");
     }
+    Ok(())
+}
+
+/// Its host is gone without a word, and another one has its address.
+fn falls_silent(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    cluster.start_agents()?;
+    let vip = world.serve("silent", &[cluster.pod("p1")])?;
+    world.server.script("silence")?;
+    world.apply_endpoints(&vip, &vip.endpoints(&[cluster.pod("p1b")]))?;
+    let began = Instant::now();
+    eventually_within(GIVEN_UP_WITHIN, "the change arrives", || {
+        let target = vip.on_node(cluster.node(1), Family::V4);
+        let answer = dial(cluster.topology.client(), Protocol::Tcp, target).ask();
+        ensure!(answer.who() == Some("p1b:8080"), "{answer}");
+        Ok(())
+    })?;
+    eprintln!(
+        "a change after a silence arrived after {:?}",
+        began.elapsed()
+    );
     Ok(())
 }

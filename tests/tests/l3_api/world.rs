@@ -27,6 +27,10 @@ const API_PORT: u16 = 6443;
 /// A change may have to wait for a pause between two attempts, which grows to 30 s (kube-runtime's `DefaultBackoff`).
 pub const ARRIVES_WITHIN: Duration = Duration::from_secs(45);
 
+/// The variable by which slow rows are asked for.
+const SLOW_ROWS: &str = "PORTSIDE_SLOW_ROWS";
+const NOT_ASKED_FOR: &str = "takes minutes, PORTSIDE_SLOW_ROWS=1 runs it";
+
 /// From one look to the next; a lost datagram is no answer for longer.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
@@ -167,6 +171,15 @@ pub fn lone_row(name: &str, nodes: u8, test: fn(&World) -> Result<()>) -> Trial 
         let world = World::build(nodes)?;
         test(&world).map_err(|error| error.context(world.cluster.logs()))
     })
+}
+
+/// One that takes minutes, for those who ask for it.
+pub fn slow_row(name: &str, nodes: u8, test: fn(&World) -> Result<()>) -> Trial {
+    if std::env::var_os(SLOW_ROWS).is_some() {
+        lone_row(name, nodes, test)
+    } else {
+        row(name, Some(NOT_ASKED_FOR), || Ok(()))
+    }
 }
 
 /// The label that gives a Service to another proxy; nothing takes it away.

@@ -22,8 +22,9 @@ use kube::{
 use tracing::{info, warn};
 
 const CONNECT: Duration = Duration::from_secs(5);
-/// Longer than a watch without an event lasts (290 s).
-const READ: Duration = Duration::from_secs(300);
+/// A watch has a word at least this often, or its server is gone without one, and another is asked. API servers send a
+/// bookmark about once a minute (`defaultBookmarkFrequency` in k8s.io/apiserver's cacher).
+const READ: Duration = Duration::from_secs(120);
 /// Where a pod finds its credentials.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
