@@ -1,4 +1,5 @@
-//! `vm-test`: boots real kernels, holds what their verifiers say against a budget, runs the packet tables (L1).
+//! `vm-test`: boots real kernels, holds what their verifiers say against a budget, and runs the suites in them: packet
+//! tables (L1), sockets and topologies (L2), a node behind a NIC.
 //!
 //! A kernel comes from the machine's package sources ([`kernels`]); the suites ([`payload`]), an init and what they
 //! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known;
@@ -28,7 +29,7 @@ use self::{features::Seen, matrix::Matrix, outcome::Said, payload::Level, verifi
 use crate::{setup::runtime, shell::say, test::summary::Summary};
 
 /// As `--level` takes them.
-const DEFAULT_LEVELS: [&str; 1] = ["l1"];
+const DEFAULT_LEVELS: [&str; 2] = ["l1", "nic"];
 
 const DEFAULT_KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", kernels::NEWEST];
 
@@ -135,9 +136,12 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
     }
     let budget = Budget::open()?;
     let mut matrix = Matrix::prepare()?;
-    let mut total = matrix.run(series, &[Level::L1], filter, |series, kernel, said| {
-        held_against(&budget, series, kernel, said)
-    })?;
+    let mut total = matrix.run(
+        series,
+        &[Level::L1, Level::Nic],
+        filter,
+        |series, kernel, said| held_against(&budget, series, kernel, said),
+    )?;
     if filter.is_none()
         && let Some(last) = series.last()
     {
