@@ -60,7 +60,12 @@ pub fn get(netns: &Netns, target: SocketAddr) -> Result<String> {
 
 /// The same from the namespace that the thread is in.
 pub fn get_here(target: SocketAddr) -> Result<String> {
-    let response = fetch_here(target, "/")?;
+    get_here_within(PATIENCE, target)
+}
+
+/// The same with other patience for each step.
+pub fn get_here_within(patience: Duration, target: SocketAddr) -> Result<String> {
+    let response = fetch_here(patience, target, "/")?;
     ensure!(response.status == 200, "not a success: {}", response.head);
     Ok(response.body)
 }
@@ -86,13 +91,13 @@ impl Response {
 
 /// The answer to `GET http://<target><path>` from `netns`.
 pub fn fetch(netns: &Netns, target: SocketAddr, path: &str) -> Result<Response> {
-    netns.run(|| fetch_here(target, path))
+    netns.run(|| fetch_here(PATIENCE, target, path))
 }
 
-fn fetch_here(target: SocketAddr, path: &str) -> Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&target, patient(PATIENCE))
+fn fetch_here(patience: Duration, target: SocketAddr, path: &str) -> Result<Response> {
+    let mut stream = TcpStream::connect_timeout(&target, patient(patience))
         .with_context(|| format!("connecting to {target}"))?;
-    stream.set_read_timeout(Some(patient(PATIENCE)))?;
+    stream.set_read_timeout(Some(patient(patience)))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"

@@ -7,7 +7,7 @@ use tests::address::Family;
 use tests::answer::Answer;
 use tests::api::resource::Resource;
 use tests::ask::{await_answer, dial};
-use tests::cluster::{OTHER_PORT, PORT, SERVICE_PORT, port_name};
+use tests::cluster::{OTHER_PORT, PORT, SERVICE_PORT, Vip, port_name};
 use tests::manifests::{Endpoints, Service};
 use tests::sockets::Protocol;
 use tests::topology::Host;
@@ -24,6 +24,11 @@ pub fn rows() -> Vec<Trial> {
         world.row("ports are matched by name in each slice", named_ports),
         world.row("a label gives a service away and back", proxy_name),
         world.row("a malformed object costs itself alone", malformed),
+        world.row(
+            "an endpoint that no slice may name costs itself alone",
+            refused,
+        ),
+        world.row("addresses move from a deleted service to a new one", moved),
         world.row("a deleted service refuses", deleted),
     ]
 }
@@ -201,6 +206,45 @@ fn malformed(world: &World) -> Result<()> {
     world.await_on_nodes(&vip, |answer| answer.who() == Some("p1:8080"))?;
     world.apply_endpoints(&vip, &vip.endpoints(&[world.cluster.pod("p2b")]))?;
     world.await_on_nodes(&vip, |answer| answer.who() == Some("p2b:8080"))
+}
+
+/// By a slice, whoever may write one would reach into nodes (CVE-2021-25740 and its kin).
+fn refused(world: &World) -> Result<()> {
+    let vip = world.serve("refusing", &[world.cluster.pod("p1")])?;
+    for (family, addresses) in [
+        (Family::V4, ["127.0.0.1", "169.254.169.254"]),
+        (Family::V6, ["::1", "fe80::1"]),
+    ] {
+        let mut slice = second_slice(
+            &vip.endpoints(&[world.cluster.pod("p2")]),
+            &vip.name,
+            family,
+        );
+        let endpoints = slice["endpoints"].as_array_mut().into_iter();
+        endpoints.for_each(|all| all.extend(addresses.map(|one| json!({"addresses": [one]}))));
+        world.api().apply(&slice)?;
+        for address in addresses {
+            let object = format!("EndpointSlice default/{}-second-{family}", vip.name);
+            world.await_said(&[&object, &format!("endpoint {address} is not used")])?;
+        }
+    }
+    world.await_on_nodes(&vip, |answer| answer.who() == Some("p2:8080"))?;
+    // Both pods in each family and protocol, and nobody else.
+    let listed = backends(world, &vip.name)?;
+    ensure!(listed.len() == 8, "{listed:#?}");
+    Ok(())
+}
+
+fn moved(world: &World) -> Result<()> {
+    let old = world.serve("old-owner", &[world.cluster.pod("p1")])?;
+    world.api().delete(Resource::Services, &old.name)?;
+    let new = Vip {
+        name: format!("{}-heir", old.name),
+        ..old
+    };
+    world.apply(&new.service())?;
+    world.apply_endpoints(&new, &new.endpoints(&[world.cluster.pod("p2")]))?;
+    world.await_on_nodes(&new, |answer| answer.who() == Some("p2:8080"))
 }
 
 fn deleted(world: &World) -> Result<()> {

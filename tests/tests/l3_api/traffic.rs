@@ -20,6 +20,9 @@ use crate::world::World;
 
 const HTTP_PORT: u16 = 8000;
 
+/// On a machine that is busy with other things, a request may take seconds and has not failed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// From one request of a client to its next: many, and yet processors to spare.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -120,7 +123,7 @@ fn ask_until(done: &AtomicBool, target: SocketAddr) -> Result<Count> {
     let mut count = Count::default();
     while !done.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let asked = http::get_here(target);
+        let asked = http::get_here_within(PATIENCE, target);
         asked.with_context(|| format!("after {} good requests", count.requests))?;
         count.requests += 1;
         count.slowest = count.slowest.max(began.elapsed());

@@ -17,7 +17,7 @@ use tests::api::client::Client;
 use tests::ask::dial;
 use tests::cluster::{Cluster, Vip};
 use tests::manifests::{Endpoints, Service};
-use tests::patience::eventually_within;
+use tests::patience::{eventually, eventually_within};
 use tests::runner::{Shared, cluster_row, no_agent, row};
 use tests::sockets::Protocol;
 use tests::topology::{Plan, Pod};
@@ -187,10 +187,11 @@ pub fn proxy_label(proxy: Option<&str>) -> Value {
     json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": proxy}}})
 }
 
+/// A child that another row has forked and that is not in its program yet holds the sockets of all, an old listener too.
 fn listen(cluster: &Cluster) -> Result<TcpListener> {
     let at = address::on_segment(0, 1).v4;
     let router = &cluster.topology.router.netns;
-    router
-        .run(|| TcpListener::bind((at, API_PORT)))
-        .with_context(|| format!("the API server at {at}:{API_PORT}"))
+    eventually(&format!("the API server at {at}:{API_PORT}"), || {
+        Ok(router.run(|| TcpListener::bind((at, API_PORT)))?)
+    })
 }
