@@ -1,19 +1,19 @@
 //! Operations of the plan -> map writes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    mem::{Discriminant, discriminant},
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context, Result};
-use aya::{
-    maps::{MapData, MapError, PerCpuArray, PerCpuValues, lpm_trie::Key},
-    util::nr_cpus,
-};
+use aya::maps::{MapError, lpm_trie::Key};
 use proxy_common::{
     abi::{Backend, Counter, FrontendKey, FrontendRef, RangeKey, ServiceCounter},
     addr::{Addr, Be16, Ip4, Ip6},
 };
 
 use super::{
-    Datapath,
+    Datapath, FamilyMaps,
     maps::{Maps, remove},
 };
 use crate::{
@@ -22,94 +22,180 @@ use crate::{
 };
 
 impl Datapath {
-    /// Does the operations in their order. At an error those before it are done and those after it are not.
+    /// Does the operations in their order; those of one sort that follow each other are one system call where the kernel has it. At an
+    /// error those before it are done and those behind its run are not.
     pub fn apply(&mut self, ops: &[Op]) -> Result<()> {
-        for op in ops {
-            write(&mut self.maps, op).with_context(|| format!("writing {op}"))?;
+        for run in ops.chunk_by(|one, next| sort(one) == sort(next)) {
+            write(&mut self.maps, run).with_context(|| match run {
+                [op] => format!("writing {op}"),
+                [op, more @ ..] => format!("writing {op} and {} more", more.len()),
+                [] => String::new(),
+            })?;
         }
         Ok(())
     }
 }
 
-fn write(maps: &mut Maps, op: &Op) -> Result<()> {
-    match *op {
-        Op::Gate { word, bits } => maps.gate.set(word, bits, 0)?,
-        Op::ClearServiceCount { id } => {
-            clear(&mut maps.service_counts, id, ServiceCounter::default())?;
-        }
-        Op::ClearBackendCount { id } => clear(&mut maps.backend_counts, id, Counter::default())?,
-        Op::Backend { id, entry } => write_backend(maps, id, entry)?,
-        Op::AddRange { service, range } => match range.addr() {
-            IpAddr::V4(addr) => {
-                let key = range_key(service, range, Ip4::from(addr));
-                maps.v4.source_ranges.insert(&key, 1, 0)?;
-            }
-            IpAddr::V6(addr) => {
-                let key = range_key(service, range, Ip6::from(addr));
-                maps.v6.source_ranges.insert(&key, 1, 0)?;
-            }
-        },
-        Op::RemoveRange { service, range } => match range.addr() {
-            IpAddr::V4(addr) => {
-                let key = range_key(service, range, Ip4::from(addr));
-                gone(maps.v4.source_ranges.remove(&key))?;
-            }
-            IpAddr::V6(addr) => {
-                let key = range_key(service, range, Ip6::from(addr));
-                gone(maps.v6.source_ranges.remove(&key))?;
-            }
-        },
-        Op::Slots { base, ref backends } => {
-            for (slot, id) in (base..).zip(backends) {
-                maps.slots.set(slot, *id, 0)?;
-            }
-        }
-        Op::Service { id, value } => maps.services.insert(id, value, 0)?,
-        Op::RemoveService { id } => remove(&mut maps.services, &id)?,
-        Op::Frontend { at, to } => write_frontend(maps, at, to)?,
-        Op::RemoveFrontend { at } => remove_frontend(maps, at)?,
-    }
-    Ok(())
+/// Operations of the same sort are writes of the same map.
+fn sort(op: &Op) -> (Discriminant<Op>, bool) {
+    let is_v4 = match op {
+        Op::Backend { entry, .. } => entry.socket.is_ipv4(),
+        Op::Frontend { at, .. } => is_v4(*at),
+        _ => true,
+    };
+    (discriminant(op), is_v4)
 }
 
-fn write_backend(maps: &mut Maps, id: u32, entry: BackendEntry) -> Result<(), MapError> {
-    let port = Be16::new(entry.socket.port());
-    match entry.socket {
-        SocketAddr::V4(socket) => {
-            let value = backend(Ip4::from(*socket.ip()), port, entry);
-            maps.v4.backends.set(id, value, 0)
-        }
-        SocketAddr::V6(socket) => {
-            let value = backend(Ip6::from(*socket.ip()), port, entry);
-            maps.v6.backends.set(id, value, 0)
-        }
+const fn is_v4(at: FrontendAt) -> bool {
+    match at {
+        FrontendAt::Port { addr, .. } | FrontendAt::WholeAddress(addr) => addr.is_ipv4(),
+        FrontendAt::NodePort { family, .. } => matches!(family, Family::Ipv4),
     }
 }
 
-fn backend<A>(addr: A, port: Be16, entry: BackendEntry) -> Backend<A> {
+/// Writes a run of operations of one sort.
+fn write(maps: &mut Maps, run: &[Op]) -> Result<()> {
+    let mut gate = Writes::default();
+    let mut services = Writes::default();
+    let mut slots = Writes::default();
+    let mut service_counts = Vec::new();
+    let mut backend_counts = Vec::new();
+    let mut v4 = FamilyWrites::default();
+    let mut v6 = FamilyWrites::default();
+    for op in run {
+        match *op {
+            Op::Gate { word, bits } => gate.add(word, bits),
+            Op::ClearServiceCount { id } => service_counts.push(id),
+            Op::ClearBackendCount { id } => backend_counts.push(id),
+            Op::Backend { id, entry } => match entry.socket {
+                SocketAddr::V4(socket) => {
+                    v4.backends.add(id, backend((*socket.ip()).into(), entry))
+                }
+                SocketAddr::V6(socket) => {
+                    v6.backends.add(id, backend((*socket.ip()).into(), entry))
+                }
+            },
+            Op::Slots { base, ref backends } => {
+                for (slot, id) in (base..).zip(backends) {
+                    slots.add(slot, *id);
+                }
+            }
+            Op::Service { id, value } => services.add(id, value),
+            Op::Frontend {
+                at,
+                to: FrontendRef(to),
+            } => match frontend_key(at) {
+                FamilyKey::V4(key) => v4.frontends.add(key, to),
+                FamilyKey::V6(key) => v6.frontends.add(key, to),
+            },
+            Op::AddRange { service, range } => add_range(maps, service, range)?,
+            Op::RemoveRange { service, range } => remove_range(maps, service, range)?,
+            Op::RemoveService { id } => remove(&mut maps.services, &id)?,
+            Op::RemoveFrontend { at } => remove_frontend(maps, at)?,
+        }
+    }
+    maps.gate.set_all(&gate.keys, &gate.values)?;
+    maps.service_counts
+        .clear(&service_counts, ServiceCounter::default())?;
+    maps.backend_counts
+        .clear(&backend_counts, Counter::default())?;
+    maps.slots.set_all(&slots.keys, &slots.values)?;
+    maps.services.insert_all(&services.keys, &services.values)?;
+    v4.write(&mut maps.v4)?;
+    v6.write(&mut maps.v6)
+}
+
+/// Keys, each with its value at the same place.
+struct Writes<K, V> {
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<K, V> Default for Writes<K, V> {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+impl<K, V> Writes<K, V> {
+    fn add(&mut self, key: K, value: V) {
+        self.keys.push(key);
+        self.values.push(value);
+    }
+}
+
+struct FamilyWrites<A> {
+    backends: Writes<u32, Backend<A>>,
+    frontends: Writes<FrontendKey<A>, u32>,
+}
+
+impl<A> Default for FamilyWrites<A> {
+    fn default() -> Self {
+        Self {
+            backends: Writes::default(),
+            frontends: Writes::default(),
+        }
+    }
+}
+
+impl<A> FamilyWrites<A>
+where
+    Backend<A>: aya::Pod,
+    FrontendKey<A>: aya::Pod,
+{
+    fn write(&self, maps: &mut FamilyMaps<A>) -> Result<()> {
+        let Self {
+            backends,
+            frontends,
+        } = self;
+        maps.backends.set_all(&backends.keys, &backends.values)?;
+        maps.frontends
+            .insert_all(&frontends.keys, &frontends.values)
+    }
+}
+
+fn add_range(maps: &mut Maps, service: u32, range: Cidr) -> Result<(), MapError> {
+    match range.addr() {
+        IpAddr::V4(addr) => {
+            let key = range_key(service, range, Ip4::from(addr));
+            maps.v4.source_ranges.insert(&key, 1, 0)
+        }
+        IpAddr::V6(addr) => {
+            let key = range_key(service, range, Ip6::from(addr));
+            maps.v6.source_ranges.insert(&key, 1, 0)
+        }
+    }
+}
+
+fn remove_range(maps: &mut Maps, service: u32, range: Cidr) -> Result<(), MapError> {
+    gone(match range.addr() {
+        IpAddr::V4(addr) => {
+            let key = range_key(service, range, Ip4::from(addr));
+            maps.v4.source_ranges.remove(&key)
+        }
+        IpAddr::V6(addr) => {
+            let key = range_key(service, range, Ip6::from(addr));
+            maps.v6.source_ranges.remove(&key)
+        }
+    })
+}
+
+fn backend<A>(addr: A, entry: BackendEntry) -> Backend<A> {
     let BackendEntry {
-        socket: _,
+        socket,
         flags,
         generation,
         service,
     } = entry;
     Backend {
         addr,
-        port,
+        port: Be16::new(socket.port()),
         flags,
         generation,
         service,
-    }
-}
-
-fn write_frontend(
-    maps: &mut Maps,
-    at: FrontendAt,
-    FrontendRef(to): FrontendRef,
-) -> Result<(), MapError> {
-    match frontend_key(at) {
-        FamilyKey::V4(key) => maps.v4.frontends.insert(key, to, 0),
-        FamilyKey::V6(key) => maps.v6.frontends.insert(key, to, 0),
     }
 }
 
@@ -165,12 +251,6 @@ where
     RangeKey<A>: aya::Pod,
 {
     Key::new(32 + u32::from(range.prefix()), RangeKey { service, addr })
-}
-
-fn clear<V: aya::Pod>(counts: &mut PerCpuArray<MapData, V>, id: u32, zero: V) -> Result<()> {
-    let cpus = nr_cpus().map_err(|(what, error)| anyhow::Error::new(error).context(what))?;
-    counts.set(id, PerCpuValues::try_from(vec![zero; cpus])?, 0)?;
-    Ok(())
 }
 
 fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {

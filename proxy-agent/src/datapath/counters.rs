@@ -18,44 +18,64 @@ impl Maps {
     }
 
     pub fn service_count(&self, id: u32) -> Result<ServiceCounter> {
-        let counts = self
+        let of_cpus = self
             .service_counts
             .get(&id, 0)
             .with_context(|| format!("{}[{id}]", names::SERVICE_COUNTERS))?;
-        Ok(counts.iter().fold(ServiceCounter::default(), |sum, one| {
-            let ServiceCounter {
-                connections,
-                refused,
-                dropped,
-            } = *one;
-            ServiceCounter {
-                connections: sum.connections + connections,
-                refused: sum.refused + refused,
-                dropped: sum.dropped + dropped,
-            }
-        }))
+        Ok(of_service(&of_cpus))
     }
 
     pub fn backend_count(&self, id: u32) -> Result<Counter> {
-        let counts = self
+        let of_cpus = self
             .backend_counts
             .get(&id, 0)
             .with_context(|| format!("{}[{id}]", names::BACKEND_COUNTERS))?;
-        Ok(counts.iter().fold(Counter::default(), |sum, one| {
-            let Counter {
-                packets,
-                bytes,
-                reply_packets,
-                reply_bytes,
-                connections,
-            } = *one;
-            Counter {
-                packets: sum.packets + packets,
-                bytes: sum.bytes + bytes,
-                reply_packets: sum.reply_packets + reply_packets,
-                reply_bytes: sum.reply_bytes + reply_bytes,
-                connections: sum.connections + connections,
-            }
-        }))
+        Ok(of_backend(&of_cpus))
     }
+
+    /// Of all services whose ids are below `end`.
+    pub fn service_counts_below(&self, end: u32) -> Result<Vec<ServiceCounter>> {
+        let counts = self.service_counts.sums(end, of_service);
+        counts.context(names::SERVICE_COUNTERS)
+    }
+
+    /// Of all backends whose ids are below `end`.
+    pub fn backend_counts_below(&self, end: u32) -> Result<Vec<Counter>> {
+        let counts = self.backend_counts.sums(end, of_backend);
+        counts.context(names::BACKEND_COUNTERS)
+    }
+}
+
+fn of_service(of_cpus: &[ServiceCounter]) -> ServiceCounter {
+    of_cpus.iter().fold(ServiceCounter::default(), |sum, one| {
+        let ServiceCounter {
+            connections,
+            refused,
+            dropped,
+        } = *one;
+        ServiceCounter {
+            connections: sum.connections + connections,
+            refused: sum.refused + refused,
+            dropped: sum.dropped + dropped,
+        }
+    })
+}
+
+fn of_backend(of_cpus: &[Counter]) -> Counter {
+    of_cpus.iter().fold(Counter::default(), |sum, one| {
+        let Counter {
+            packets,
+            bytes,
+            reply_packets,
+            reply_bytes,
+            connections,
+        } = *one;
+        Counter {
+            packets: sum.packets + packets,
+            bytes: sum.bytes + bytes,
+            reply_packets: sum.reply_packets + reply_packets,
+            reply_bytes: sum.reply_bytes + reply_bytes,
+            connections: sum.connections + connections,
+        }
+    })
 }

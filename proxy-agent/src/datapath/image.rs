@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use aya::{
-    Pod,
-    maps::{Array, MapData},
-};
+use aya::Pod;
 use proxy_common::abi::{Backend, FrontendKey, FrontendRef, RangeKey, names};
 
 use super::{
@@ -22,21 +19,24 @@ impl Maps {
     /// Reads everything that a plan writes.
     pub fn image(&self) -> Result<Image> {
         let mut image = Image {
-            gate: all(&self.gate).context(names::GATE)?,
+            gate: self.gate.all().context(names::GATE)?,
             services: entries(&self.services)
                 .context(names::SERVICES)?
                 .into_iter()
                 .collect(),
             ..Image::default()
         };
-        for service in image.services.values() {
-            for extent in [service.internal, service.external, service.short_circuit] {
-                for slot in extent.base..extent.base.saturating_add(extent.len) {
-                    let id = self.slots.get(&slot, 0).context(names::SLOTS)?;
-                    image.slots.insert(slot, id);
-                }
-            }
-        }
+        let extents = image
+            .services
+            .values()
+            .flat_map(|service| [service.internal, service.external, service.short_circuit])
+            .map(|extent| extent.base..extent.base.saturating_add(extent.len));
+        let end = extents.clone().map(|slots| slots.end).max().unwrap_or(0);
+        let slots = self.slots.below(end).context(names::SLOTS)?;
+        image.slots = extents
+            .flatten()
+            .filter_map(|slot| Some((slot, *slots.get(slot as usize)?)))
+            .collect();
         read_family(&self.v4, 0, &mut image)?;
         read_family(&self.v6, 1, &mut image)?;
         Ok(image)
@@ -56,7 +56,7 @@ where
             image.frontends.insert(at, FrontendRef(to));
         }
     }
-    for (id, backend) in (0..).zip(all(&maps.backends).context(names::BACKENDS[family])?) {
+    for (id, backend) in (0..).zip(maps.backends.all().context(names::BACKENDS[family])?) {
         // Ids are one space over both families: the other array knows an older life of this one.
         let known = image
             .backends
@@ -113,8 +113,4 @@ fn backend_entry<A: MapAddr>(backend: Backend<A>) -> BackendEntry {
         generation,
         service,
     }
-}
-
-fn all<V: Pod>(array: &Array<MapData, V>) -> Result<Vec<V>> {
-    array.iter().collect::<Result<_, _>>().map_err(Into::into)
 }

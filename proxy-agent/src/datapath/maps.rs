@@ -17,16 +17,18 @@ use proxy_common::{
     addr::{Addr, Ip4, Ip6},
 };
 
+use super::batch::Batched;
+
 /// All maps of a datapath.
 pub struct Maps {
     pub config: Array<MapData, Config>,
-    pub gate: Array<MapData, u64>,
+    pub gate: Batched<Array<MapData, u64>>,
     pub devices: HashMap<MapData, u32, Device>,
-    pub services: HashMap<MapData, u32, Service>,
-    pub slots: Array<MapData, u32>,
+    pub services: Batched<HashMap<MapData, u32, Service>>,
+    pub slots: Batched<Array<MapData, u32>>,
     pub reasons: PerCpuArray<MapData, u64>,
-    pub service_counts: PerCpuArray<MapData, ServiceCounter>,
-    pub backend_counts: PerCpuArray<MapData, Counter>,
+    pub service_counts: Batched<PerCpuArray<MapData, ServiceCounter>>,
+    pub backend_counts: Batched<PerCpuArray<MapData, Counter>>,
     /// Held here, because the kernel empties a program array that no process holds and no pin.
     pub(super) slow_xdp: ProgramArray<MapData>,
     pub(super) slow_tc: ProgramArray<MapData>,
@@ -40,8 +42,8 @@ where
     Backend<A>: Pod,
 {
     /// Values are [`proxy_common::abi::FrontendRef`]s.
-    pub frontends: HashMap<MapData, FrontendKey<A>, u32>,
-    pub backends: Array<MapData, Backend<A>>,
+    pub frontends: Batched<HashMap<MapData, FrontendKey<A>, u32>>,
+    pub backends: Batched<Array<MapData, Backend<A>>>,
     pub local_addrs: HashMap<MapData, A, LocalAddr>,
     pub flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
     pub pending: HashMap<MapData, FlowKey<A>, Flow<A>>,
@@ -73,13 +75,13 @@ impl Maps {
         let source = &mut source;
         Ok(Self {
             config: typed(source, names::CONFIG)?,
-            gate: typed(source, names::GATE)?,
+            gate: batched(source, names::GATE)?,
             devices: typed(source, names::DEVICES)?,
-            services: typed(source, names::SERVICES)?,
-            slots: typed(source, names::SLOTS)?,
+            services: batched(source, names::SERVICES)?,
+            slots: batched(source, names::SLOTS)?,
             reasons: typed(source, names::REASONS)?,
-            service_counts: typed(source, names::SERVICE_COUNTERS)?,
-            backend_counts: typed(source, names::BACKEND_COUNTERS)?,
+            service_counts: batched(source, names::SERVICE_COUNTERS)?,
+            backend_counts: batched(source, names::BACKEND_COUNTERS)?,
             slow_xdp: typed(source, names::SLOW_XDP)?,
             slow_tc: typed(source, names::SLOW_TC)?,
             v4: FamilyMaps::open(source, 0)?,
@@ -101,8 +103,8 @@ where
 {
     fn open(source: &mut impl FnMut(&str) -> Result<Map>, family: usize) -> Result<Self> {
         Ok(Self {
-            frontends: typed(source, names::FRONTENDS[family])?,
-            backends: typed(source, names::BACKENDS[family])?,
+            frontends: batched(source, names::FRONTENDS[family])?,
+            backends: batched(source, names::BACKENDS[family])?,
             local_addrs: typed(source, names::LOCAL_ADDRS[family])?,
             flows: typed(source, names::FLOWS[family])?,
             pending: typed(source, names::PENDING[family])?,
@@ -120,6 +122,13 @@ where
     source(name)?
         .try_into()
         .with_context(|| format!("map {name}"))
+}
+
+fn batched<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<Batched<M>>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    Batched::new(source(name)?).with_context(|| format!("map {name}"))
 }
 
 /// Puts `value` under `key`, but leaves the map alone where it stands already: a write of a hash map's element takes its

@@ -12,6 +12,7 @@
 //! | `maps` | the maps, typed |
 //! | `program` | the programs, and running one on a packet |
 //! | `clock` | jiffies per second |
+//! | `batch` | many elements of a map in one system call |
 //! | `apply` | operations of the plan -> map writes |
 //! | `image` | map contents -> what the plan starts from |
 //! | `inspect` | what a running datapath holds |
@@ -22,6 +23,7 @@
 
 mod apply;
 mod attach;
+mod batch;
 mod clock;
 mod counters;
 mod embedded;

@@ -20,15 +20,31 @@ pub struct Batch {
     pub remove: Vec<Op>,
 }
 
+/// What comes before what in preparation. First goes what an earlier process left half done: the ids in it may be given to others.
+const fn turn(op: &Op) -> u8 {
+    match op {
+        Op::RemoveFrontend { .. } | Op::RemoveService { .. } => 0,
+        Op::RemoveRange { .. } => 1,
+        Op::ClearServiceCount { .. } => 2,
+        Op::ClearBackendCount { .. } => 3,
+        Op::Backend { .. } => 4,
+        Op::AddRange { .. } => 5,
+        Op::Slots { .. } => 6,
+        Op::Gate { .. } | Op::Service { .. } | Op::Frontend { .. } => 7,
+    }
+}
+
 impl Batch {
     /// The operations; `gate` opens the way for them.
     pub fn into_ops(self, gate: Vec<Op>) -> Vec<Op> {
         let Self {
-            prepare,
+            mut prepare,
             services,
             frontends,
             remove,
         } = self;
+        // Nothing refers to any of it yet: writes of one map may stand together.
+        prepare.sort_by_key(turn);
         let mut ops = gate;
         ops.extend(prepare);
         ops.extend(services);
