@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use tokio::time;
+use tokio::{
+    task::{self, JoinHandle},
+    time,
+};
 use tracing::{error, info, warn};
 
 use super::{args::Args, hooks::Hooks, names::Names};
@@ -18,8 +21,8 @@ use crate::{
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
     plan::{self, Limits, NodeAddresses, Planner},
-    serve::{Observed, Status},
-    source::Batch,
+    serve::{Observed, ServiceNames, Status},
+    source::Arrival,
 };
 
 /// How long a first change of the network waits for those that come with it.
@@ -41,6 +44,8 @@ pub struct Agent {
     workloads: Selection,
     node_ports: NodePortAddresses,
     names: PathBuf,
+    /// Writes that file.
+    names_writer: Option<JoinHandle<()>>,
     /// What others may ask for.
     status: Arc<Status>,
     observed: Observed,
@@ -84,6 +89,7 @@ impl Agent {
             workloads: args.workloads.clone(),
             node_ports: args.nodeport_addresses.clone(),
             names: args.place.names(),
+            names_writer: None,
             status,
             observed: Observed::default(),
             dirty: BTreeSet::new(),
@@ -95,16 +101,23 @@ impl Agent {
     }
 
     /// Takes in a batch of events; nothing is written yet.
-    pub fn take(&mut self, batch: Batch) {
-        let now = Instant::now();
+    pub fn take(&mut self, arrival: Arrival) {
+        let Arrival { at, batch } = arrival;
+        let was_synced = self.store.is_synced();
         self.status.arrived(&batch);
         for event in batch {
             self.store.apply(event);
         }
         let triggers = self.store.take_triggers();
+        if self.store.is_synced() && !was_synced {
+            info!(
+                "the lists are complete: {} Services",
+                self.store.services().count()
+            );
+        }
         // Before both lists are complete nothing can be written, so nothing waits.
         if self.store.is_synced() {
-            self.status.queued(now, triggers);
+            self.status.queued(at, triggers);
         }
         for warning in self.store.take_warnings() {
             warn!("{warning}");
@@ -140,7 +153,8 @@ impl Agent {
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
             self.datapath.detach_strays(&self.hooks.targets())?;
             self.attached = true;
-            self.write_names();
+            let names = self.publish_names();
+            write_names(&names, &self.names);
             self.status.set_ready();
             info!("ready: {} service ports", self.planner.names().count());
         }
@@ -151,7 +165,7 @@ impl Agent {
     pub fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
         if self.write_names_at.is_some_and(|at| at <= now) {
-            self.write_names();
+            self.names_changed();
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -259,14 +273,36 @@ impl Agent {
         }
     }
 
-    fn write_names(&mut self) {
+    /// Leaves the names for those who ask over HTTP.
+    fn publish_names(&mut self) -> Arc<ServiceNames> {
         self.write_names_at = None;
         let names = self.planner.names();
-        self.status
-            .set_names(names.map(|(id, key)| (id, key.clone())).collect());
-        if let Err(error) = Names::of(self.planner.names()).write(&self.names) {
-            warn!("{error:#}: `proxy-agent get` shows no names");
+        let names: Arc<ServiceNames> =
+            Arc::new(names.map(|(id, key)| (id, Arc::new(key.clone()))).collect());
+        self.status.set_names(Arc::clone(&names));
+        names
+    }
+
+    /// Does so, and writes the file on a thread of its own: events do not wait for that.
+    fn names_changed(&mut self) {
+        if self
+            .names_writer
+            .as_ref()
+            .is_some_and(|one| !one.is_finished())
+        {
+            self.write_names_at = Some(Instant::now() + NAMES_AFTER);
+            return;
         }
+        let names = self.publish_names();
+        let file = self.names.clone();
+        self.names_writer = Some(task::spawn_blocking(move || write_names(&names, &file)));
+    }
+}
+
+fn write_names(names: &ServiceNames, file: &Path) {
+    let names = names.iter().map(|(id, key)| (*id, key.as_ref()));
+    if let Err(error) = Names::of(names).write(file) {
+        warn!("{error:#}: `proxy-agent get` shows no names");
     }
 }
 

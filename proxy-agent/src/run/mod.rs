@@ -3,17 +3,19 @@
 //! In: batches of events from a source, changes of the node's network, the time. Out: map writes and attached programs.
 //!
 //! The one rule: nothing is written before the source's lists are complete, and programs see packets only after that. One task does
-//! everything in turn, so that there is one order of writes.
+//! all writing in turn, so that there is one order of writes.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `args` | what can be chosen on the command line |
+//! | `feed` | the source, on a thread of its own |
 //! | `agent` | the state, and what each event does to it |
 //! | `hooks` | the programs at each device follow its role |
 //! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
 mod args;
+mod feed;
 mod hooks;
 mod names;
 
@@ -31,7 +33,7 @@ use crate::{
     datapath,
     node::Netlink,
     serve::{Listeners, Status},
-    source::{Files, Kube, Source, kube},
+    source::kube,
 };
 
 use self::agent::Agent;
@@ -50,14 +52,8 @@ pub async fn run(args: Args) -> Result<()> {
     // Before anything is touched: an agent that cannot be asked should not begin.
     let listeners = Listeners::open(&args.serve)?;
     let netlink = Netlink::open().await?;
-    let (sender, mut batches) = mpsc::channel(BATCHES);
-    let mut source = match &args.manifests {
-        Some(dir) => tokio::spawn(Files::new(dir, &args.node_name).run(sender)),
-        None => {
-            let kube = Kube::new(&args.api, &args.node_name, had_own_service(&args)).await?;
-            tokio::spawn(kube.run(sender))
-        }
-    };
+    let (sender, mut arrivals) = mpsc::channel(BATCHES);
+    let mut source = feed::start(&args, sender).await?;
     let status = Arc::new(Status::default());
     listeners.serve(Arc::clone(&status), args.place.pins())?;
     let mut agent = Agent::start(&args, netlink, status).await?;
@@ -67,13 +63,13 @@ pub async fn run(args: Args) -> Result<()> {
             _ = end.recv() => break,
             _ = interrupt.recv() => break,
             ended = &mut source => {
-                ended.context("the source of Services panicked")??;
+                ended.context(feed::PANICKED)??;
                 anyhow::bail!("the source of Services ended");
             }
-            batch = batches.recv() => {
-                let Some(batch) = batch else { continue };
-                agent.take(batch);
-                while let Ok(more) = batches.try_recv() {
+            arrival = arrivals.recv() => {
+                let Some(arrival) = arrival else { continue };
+                agent.take(arrival);
+                while let Ok(more) = arrivals.try_recv() {
                     agent.take(more);
                 }
                 agent.sync()?;

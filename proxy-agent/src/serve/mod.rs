@@ -39,7 +39,7 @@ use crate::datapath::PinDir;
 pub use self::{
     args::{Args, Bind},
     observed::Observed,
-    status::Status,
+    status::{ServiceNames, Status},
 };
 
 /// The sockets that are open for as long as the agent runs.

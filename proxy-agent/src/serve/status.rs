@@ -1,7 +1,7 @@
 //! What the loop tells, for those who ask.
 //!
-//! An update is *queued* when its events are taken and *written* when the maps hold it; what lies between is what health
-//! and the latency histograms are about.
+//! An update is *queued* from the time at which the first of its events was received, and *written* when the maps hold it;
+//! what lies between is what health and the latency histograms are about.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use super::{
 use crate::model::{Event, ServicePortKey};
 
 /// Whose each service id is.
-pub type ServiceNames = BTreeMap<u32, ServicePortKey>;
+pub type ServiceNames = BTreeMap<u32, Arc<ServicePortKey>>;
 
 pub struct Status {
     started: SystemTime,
@@ -97,8 +97,8 @@ impl Status {
         self.health.set_ready();
     }
 
-    pub fn set_names(&self, names: ServiceNames) {
-        *lock(&self.names) = Arc::new(names);
+    pub fn set_names(&self, names: Arc<ServiceNames>) {
+        *lock(&self.names) = names;
     }
 
     /// What follows from the services has changed, or may have.

@@ -1,7 +1,7 @@
 //! Where the model's events come from.
 //!
-//! In: Kubernetes objects, from an API server or from files. Out: [`Batch`]es of [`Event`]s on a channel, each the difference between two
-//! consistent views; the first ends with [`Event::Synced`] for both kinds.
+//! In: Kubernetes objects, from an API server or from files. Out: [`Batch`]es of [`Event`]s on a channel, each with the time at
+//! which it was received and the difference between two consistent views; the first ends with [`Event::Synced`] for both kinds.
 //!
 //! The one rule: Kubernetes types do not leave this module, and an object that is not valid costs itself, never the others.
 //!
@@ -17,7 +17,7 @@ pub mod convert;
 mod files;
 pub mod kube;
 
-use std::future::Future;
+use std::{future::Future, time::Instant};
 
 use tokio::sync::mpsc;
 
@@ -28,7 +28,18 @@ pub use self::{files::Files, kube::Kube};
 /// What changed from one consistent view to the next. Apply all of it before acting on any of it.
 pub type Batch = Vec<Event>;
 
+/// A batch as it came.
+#[derive(Debug)]
+pub struct Arrival {
+    /// When the first of its events was received; for files, when the directory was quiet again.
+    pub at: Instant,
+    pub batch: Batch,
+}
+
 pub trait Source {
     /// Sends batches until the receiver is gone. Fails if there is nothing to read from at the start, never later.
-    fn run(self, batches: mpsc::Sender<Batch>) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn run(
+        self,
+        arrivals: mpsc::Sender<Arrival>,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }

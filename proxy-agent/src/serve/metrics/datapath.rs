@@ -22,7 +22,7 @@ use proxy_common::{
 };
 use tracing::warn;
 
-use super::totals::Totals;
+use super::totals::{Key, Totals};
 use crate::{
     datapath::{Occupancy, PinDir},
     model::ServicePortKey,
@@ -39,7 +39,7 @@ pub struct Datapath {
 struct Look {
     maps: Vec<Occupancy>,
     reasons: Vec<(Reason, &'static Hook, u64)>,
-    services: BTreeMap<ServicePortKey, OfService>,
+    services: BTreeMap<Key, OfService>,
 }
 
 #[derive(Default)]
@@ -99,24 +99,37 @@ impl Datapath {
         let maps = self.pins.open_maps()?;
         let names = self.status.names();
         let image = maps.image()?;
-        let mut services: BTreeMap<ServicePortKey, OfService> = BTreeMap::new();
-        for (&id, key) in names.iter() {
-            services.entry(key.clone()).or_default().count = maps.service_count(id)?;
+        let counts = maps.service_counts_below(end_of(names.keys()))?;
+        let mut of_ids: HashMap<u32, OfService> = HashMap::with_capacity(names.len());
+        for &id in names.keys() {
+            of_ids.entry(id).or_default().count =
+                counts.get(id as usize).copied().unwrap_or_default();
         }
+        let used = || image.backends.iter().filter(|(_, entry)| entry.flags != 0);
+        let counts = maps.backend_counts_below(end_of(used().map(|(id, _)| id)))?;
         let mut traffic = HashMap::new();
-        for (&id, entry) in image.backends.iter().filter(|(_, entry)| entry.flags != 0) {
-            let Some(key) = names.get(&entry.service) else {
+        for (&id, entry) in used() {
+            let (Some(key), Some(of_service)) =
+                (names.get(&entry.service), of_ids.get_mut(&entry.service))
+            else {
                 continue;
             };
             let chosen = backend_flags::IN_INTERNAL
                 | backend_flags::IN_EXTERNAL
                 | backend_flags::IN_SHORT_CIRCUIT;
             if entry.flags & chosen != 0 {
-                services.entry(key.clone()).or_default().endpoints += 1;
+                of_service.endpoints += 1;
             }
-            let count = maps.backend_count(id)?;
-            traffic.insert((id, entry.generation), (key.clone(), count));
+            let count = counts.get(id as usize).copied().unwrap_or_default();
+            // Most of many backends had none yet.
+            if count != Counter::default() {
+                traffic.insert((id, entry.generation), (Arc::clone(key), count));
+            }
         }
+        let mut services: BTreeMap<Key, OfService> = names
+            .iter()
+            .filter_map(|(id, key)| Some((Arc::clone(key), of_ids.remove(id)?)))
+            .collect();
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, sum) in totals.update(traffic, |key| services.contains_key(key)) {
             services.entry(key).or_default().traffic = sum;
@@ -133,6 +146,11 @@ impl Datapath {
             services,
         })
     }
+}
+
+/// Behind the last of ids in ascending order.
+fn end_of<'a>(ids: impl Iterator<Item = &'a u32>) -> u32 {
+    ids.last().map_or(0, |last| last.saturating_add(1))
 }
 
 impl fmt::Debug for Datapath {
@@ -227,7 +245,7 @@ fn encode_reasons(
 
 fn encode_services(
     encoder: &mut DescriptorEncoder,
-    services: &BTreeMap<ServicePortKey, OfService>,
+    services: &BTreeMap<Key, OfService>,
 ) -> fmt::Result {
     for (name, help, kind, read) in OF_SERVICES {
         let mut family = encoder.encode_descriptor(name, help, None, kind)?;

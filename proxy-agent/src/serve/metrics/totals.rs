@@ -3,11 +3,17 @@
 //! The datapath counts per backend, and a backend's counters are gone with it. A sum that fell would look like a restart
 //! to whoever computes a rate. So what a backend had at the last look stays in the sum of its service port.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use proxy_common::abi::Counter;
 
 use crate::model::ServicePortKey;
+
+/// Shared: there are far more backends than service ports.
+pub type Key = Arc<ServicePortKey>;
 
 /// A backend's id and the generation of its use.
 pub type Life = (u32, u32);
@@ -15,9 +21,9 @@ pub type Life = (u32, u32);
 #[derive(Default, Debug)]
 pub struct Totals {
     /// From backends that are gone.
-    departed: HashMap<ServicePortKey, Counter>,
+    departed: HashMap<Key, Counter>,
     /// What was there at the last look.
-    seen: HashMap<Life, (ServicePortKey, Counter)>,
+    seen: HashMap<Life, (Key, Counter)>,
 }
 
 impl Totals {
@@ -25,9 +31,9 @@ impl Totals {
     /// that `is_there` denies is forgotten.
     pub fn update(
         &mut self,
-        now: HashMap<Life, (ServicePortKey, Counter)>,
+        now: HashMap<Life, (Key, Counter)>,
         is_there: impl Fn(&ServicePortKey) -> bool,
-    ) -> BTreeMap<ServicePortKey, Counter> {
+    ) -> BTreeMap<Key, Counter> {
         for (life, (key, count)) in self.seen.drain() {
             // The same id may be another service's by now, should two looks be far apart.
             if now.get(&life).is_none_or(|(of, _)| *of != key) {
@@ -68,16 +74,16 @@ mod tests {
     use super::*;
     use crate::model::{Family, ObjectName, Protocol};
 
-    fn key(name: &str) -> ServicePortKey {
-        ServicePortKey {
+    fn key(name: &str) -> Key {
+        Arc::new(ServicePortKey {
             service: ObjectName::new("default", name),
             port_name: String::new(),
             protocol: Protocol::Tcp,
             family: Family::Ipv4,
-        }
+        })
     }
 
-    fn look(all: &[(Life, &str, u64)]) -> HashMap<Life, (ServicePortKey, Counter)> {
+    fn look(all: &[(Life, &str, u64)]) -> HashMap<Life, (Key, Counter)> {
         let of = |packets| Counter {
             packets,
             ..Counter::default()

@@ -3,11 +3,10 @@
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use k8s_openapi::{api::discovery::v1 as k8s, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 use super::{
     Converted, FieldError, Result, address, family, label, list, non_empty, object_name,
-    optional_port, protocol,
+    objects as k8s, optional_port, protocol,
 };
 use crate::model::{Conditions, EndpointSlice, Family, SliceEndpoint, SlicePort};
 
@@ -45,7 +44,7 @@ pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointS
 }
 
 /// It only serves a measurement: a time that cannot be read counts as none.
-fn triggered(meta: &ObjectMeta) -> Option<SystemTime> {
+fn triggered(meta: &k8s::Metadata) -> Option<SystemTime> {
     let text = meta.annotations.as_ref()?.get(TRIGGER_ANNOTATION)?;
     Some(text.parse::<Timestamp>().ok()?.into())
 }

@@ -5,14 +5,14 @@
 
 mod endpoint_slice;
 mod node;
+pub mod objects;
 mod service;
 #[cfg(test)]
 mod tests;
 
 use std::{fmt, net::IpAddr};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
+use self::objects::Metadata;
 use crate::model::{self, Family, ObjectName, Protocol};
 
 pub use endpoint_slice::endpoint_slice;
@@ -55,18 +55,18 @@ impl std::error::Error for FieldError {}
 type Result<T> = std::result::Result<T, FieldError>;
 
 /// Namespace and name; without a namespace, `default`.
-fn object_name(meta: &ObjectMeta) -> Result<ObjectName> {
+fn object_name(meta: &Metadata) -> Result<ObjectName> {
     Ok(ObjectName::new(
         non_empty(&meta.namespace).unwrap_or("default"),
         own_name(meta)?,
     ))
 }
 
-fn own_name(meta: &ObjectMeta) -> Result<&str> {
+fn own_name(meta: &Metadata) -> Result<&str> {
     non_empty(&meta.name).ok_or_else(|| FieldError::new("metadata.name", "is missing"))
 }
 
-fn label<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+fn label<'a>(meta: &'a Metadata, name: &str) -> Option<&'a str> {
     Some(meta.labels.as_ref()?.get(name)?.as_str())
 }
 

@@ -1,8 +1,6 @@
 //! Node.
 
-use k8s_openapi::api::core::v1 as k8s;
-
-use super::{Result, address, label, list, own_name};
+use super::{Result, address, label, list, objects as k8s, own_name};
 use crate::model::Node;
 
 /// By this the cluster autoscaler says that it takes the node away.

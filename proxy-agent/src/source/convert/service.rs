@@ -2,11 +2,9 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use k8s_openapi::api::core::v1 as k8s;
-
 use super::{
     Converted, FieldError, Result, choice, family, label, list, non_empty, object_name,
-    optional_port, port, protocol, service_address,
+    objects as k8s, optional_port, port, protocol, service_address,
 };
 use crate::model::{Cidr, Family, Service, ServicePort, ServiceType, TrafficPolicy};
 
@@ -40,7 +38,7 @@ pub fn service(object: &k8s::Service) -> Result<Converted<Service>> {
             .metadata
             .creation_timestamp
             .as_ref()
-            .map_or(0, |time| time.0.as_second()),
+            .map_or(0, |time| time.as_second()),
         kind,
         families: families(spec, &cluster_ips)?,
         cluster_ips,

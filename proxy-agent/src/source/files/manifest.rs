@@ -6,18 +6,12 @@
 
 use std::{ffi::OsStr, fmt, path::Path};
 
-use k8s_openapi::{
-    api::{
-        core::v1::Node as K8sNode, core::v1::Service as K8sService,
-        discovery::v1::EndpointSlice as K8sSlice,
-    },
-    serde::de::DeserializeOwned,
-};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
     model::{EndpointSlice, Node, ObjectName, Service},
-    source::convert::{self, Converted, FieldError},
+    source::convert::{self, Converted, FieldError, objects as k8s},
 };
 
 /// What one file says.
@@ -106,19 +100,27 @@ impl Contents {
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         match (version.as_str(), kind.as_str()) {
             ("v1", "Service") => {
-                self.object(place, ObjectKind::Service, value, |k8s: &K8sService| {
-                    Ok(served(convert::service(k8s)?, Object::Service))
-                });
+                self.object(
+                    place,
+                    ObjectKind::Service,
+                    value,
+                    |object: &k8s::Service| Ok(served(convert::service(object)?, Object::Service)),
+                );
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
-                self.object(place, ObjectKind::EndpointSlice, value, |k8s: &K8sSlice| {
-                    Ok(served(convert::endpoint_slice(k8s)?, Object::Slice))
-                });
+                self.object(
+                    place,
+                    ObjectKind::EndpointSlice,
+                    value,
+                    |object: &k8s::EndpointSlice| {
+                        Ok(served(convert::endpoint_slice(object)?, Object::Slice))
+                    },
+                );
             }
             ("v1", "Node") => {
                 if key(ObjectKind::Node, &value).is_some_and(|key| key.name.name == own_node) {
-                    self.object(place, ObjectKind::Node, value, |k8s: &K8sNode| {
-                        Ok(Some(Object::Node(convert::node(k8s)?)))
+                    self.object(place, ObjectKind::Node, value, |object: &k8s::Node| {
+                        Ok(Some(Object::Node(convert::node(object)?)))
                     });
                 }
             }

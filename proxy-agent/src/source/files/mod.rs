@@ -22,7 +22,10 @@ mod tests;
 mod tree;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Context;
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -32,7 +35,7 @@ use self::{
     tree::Tree,
     watch::Watch,
 };
-use super::{Batch, Source};
+use super::{Arrival, Batch, Source};
 use crate::model::{Event, Kind};
 
 /// The source behind `--manifests DIR`.
@@ -53,7 +56,7 @@ impl Files {
 }
 
 impl Source for Files {
-    async fn run(self, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
+    async fn run(self, arrivals: mpsc::Sender<Arrival>) -> anyhow::Result<()> {
         let Self { dir, node_name } = self;
         let mut watch = Watch::new();
         let mut directory = Directory::new(node_name);
@@ -62,6 +65,7 @@ impl Source for Files {
         let mut tree = Ok(watch
             .look(&dir)
             .with_context(|| format!("cannot read the manifests in {}", dir.display()))?);
+        let mut at = Instant::now();
         let mut lost = false;
         let mut end_of_list = vec![
             Event::Synced(Kind::Service),
@@ -87,13 +91,14 @@ impl Source for Files {
                 Err(_) => {}
             }
             batch.append(&mut end_of_list);
-            if !batch.is_empty() && batches.send(batch).await.is_err() {
+            if !batch.is_empty() && arrivals.send(Arrival { at, batch }).await.is_err() {
                 return Ok(());
             }
             tokio::select! {
                 () = watch.changed() => {}
-                () = batches.closed() => return Ok(()),
+                () = arrivals.closed() => return Ok(()),
             }
+            at = Instant::now();
             tree = watch.look(&dir);
         }
     }

@@ -5,50 +5,53 @@
 //! not by the watcher's stream: that takes the beginning of a list, which comes before the server is asked, for a success,
 //! and its pauses never grow while lists fail.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use kube::{
-    Api, Resource,
+    Api,
     runtime::{
         utils::Backoff,
         watcher::{self, DefaultBackoff, Error, Event, watcher},
     },
 };
-use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time};
 use tracing::{info, warn};
 
-use super::item::Item;
+use super::item::{Item, Listed};
+use crate::source::convert::objects;
 
 /// The longest pause between two attempts, where they have no other.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// What a follower saw.
 pub enum Seen {
-    Service(Event<Item<core::Service>>),
-    Slice(Event<Item<discovery::EndpointSlice>>),
-    Node(Event<Item<core::Node>>),
+    Service(Event<Item<objects::Service>>),
+    Slice(Event<Item<objects::EndpointSlice>>),
+    Node(Event<Item<objects::Node>>),
     /// An attempt to list or to watch these failed; it is made again.
     Failed(&'static str),
 }
 
-/// Sends all that happens to the objects of one kind, until the receiver is gone. `what` names them in the log.
+/// Sends all that happens to the objects of one kind, each with the time at which it was received, until the receiver is gone. `what` names them in the log.
 pub async fn follow<K>(
     what: &'static str,
     api: Api<Item<K>>,
     config: watcher::Config,
     wrap: fn(Event<Item<K>>) -> Seen,
-    to: mpsc::Sender<Seen>,
+    to: mpsc::Sender<(Instant, Seen)>,
 ) where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug + Send + 'static,
+    K: Listed + Clone + std::fmt::Debug + Send + 'static,
 {
     let mut trouble = Trouble { what, last: None };
     let mut pauses = DefaultBackoff::default();
     loop {
         let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
+            let at = Instant::now();
             let (seen, failed) = match event {
                 Ok(event) => {
                     // A list begins before the server is asked.
@@ -64,7 +67,7 @@ pub async fn follow<K>(
                     (Seen::Failed(what), Some(is_too_old))
                 }
             };
-            if to.send(seen).await.is_err() {
+            if to.send((at, seen)).await.is_err() {
                 return;
             }
             if let Some(is_too_old) = failed {

@@ -1,13 +1,63 @@
 //! One object as an API server sent it, valid or not.
+//!
+//! Nearly all are valid, and those are read in one go. Only where that fails, the object is taken apart to find out its name
+//! and the field that is wrong.
 
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
-use crate::{model::ObjectName, source::convert::FieldError};
+use crate::{
+    model::ObjectName,
+    source::convert::{
+        FieldError,
+        objects::{EndpointSlice, Metadata, Node, Service},
+    },
+};
+
+/// A kind of object that is listed, in version `v1` of its group.
+pub trait Listed: DeserializeOwned {
+    const KIND: &'static str;
+    /// Empty for the core group.
+    const GROUP: &'static str;
+    /// As in a URL.
+    const PLURAL: &'static str;
+
+    fn metadata(&mut self) -> &mut Metadata;
+}
+
+impl Listed for Service {
+    const KIND: &'static str = "Service";
+    const GROUP: &'static str = "";
+    const PLURAL: &'static str = "services";
+
+    fn metadata(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+}
+
+impl Listed for EndpointSlice {
+    const KIND: &'static str = "EndpointSlice";
+    const GROUP: &'static str = "discovery.k8s.io";
+    const PLURAL: &'static str = "endpointslices";
+
+    fn metadata(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+}
+
+impl Listed for Node {
+    const KIND: &'static str = "Node";
+    const GROUP: &'static str = "";
+    const PLURAL: &'static str = "nodes";
+
+    fn metadata(&mut self) -> &mut Metadata {
+        &mut self.metadata
+    }
+}
 
 /// An object of kind `K`. One that is not valid has a name still, and does not spoil the list that it is in.
 #[derive(Clone, Debug)]
@@ -27,14 +77,30 @@ impl<K> Item<K> {
     }
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Item<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::deserialize(deserializer)?;
-        let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+impl<K: Listed> Item<K> {
+    fn valid(mut object: K) -> Self {
+        let Metadata {
+            name,
+            namespace,
+            resource_version,
+            ..
+        } = object.metadata();
+        Self {
+            meta: ObjectMeta {
+                name: name.clone(),
+                namespace: namespace.clone(),
+                resource_version: resource_version.take(),
+                ..ObjectMeta::default()
+            },
+            object: Ok(Box::new(object)),
+        }
+    }
+
+    /// Takes JSON apart that is no `K`, or of which that is not known yet.
+    fn examined(text: &str) -> serde_json::Result<Self> {
+        let value: Value = serde_json::from_str(text)?;
         let mut meta = ObjectMeta::default();
-        if let Some(metadata) = metadata {
-            // Often the larger half of an object, and of no use here.
-            metadata.remove("managedFields");
+        if let Some(metadata) = value.get("metadata").and_then(Value::as_object) {
             let text = |field: &str| Some(metadata.get(field)?.as_str()?.to_owned());
             meta.name = text("name");
             meta.namespace = text("namespace");
@@ -50,24 +116,35 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Item<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Resource for Item<K> {
+impl<'de, K: Listed> Deserialize<'de> for Item<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        match serde_json::from_str(text.get()) {
+            Ok(object) => Ok(Self::valid(object)),
+            Err(_) => Self::examined(text.get()).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl<K: Listed> Resource for Item<K> {
     type DynamicType = ();
-    type Scope = K::Scope;
+    // Of no effect on lists over all namespaces.
+    type Scope = NamespaceResourceScope;
 
     fn kind(_: &()) -> Cow<'_, str> {
-        K::kind(&())
+        K::KIND.into()
     }
 
     fn group(_: &()) -> Cow<'_, str> {
-        K::group(&())
+        K::GROUP.into()
     }
 
     fn version(_: &()) -> Cow<'_, str> {
-        K::version(&())
+        "v1".into()
     }
 
     fn plural(_: &()) -> Cow<'_, str> {
-        K::plural(&())
+        K::PLURAL.into()
     }
 
     fn meta(&self) -> &ObjectMeta {
@@ -81,7 +158,6 @@ impl<K: Resource<DynamicType = ()>> Resource for Item<K> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
     use serde_json::json;
 
     use super::*;
@@ -107,7 +183,6 @@ mod tests {
         });
         let item: Item<Service> = serde_json::from_value(value).unwrap();
         let service = item.object.unwrap();
-        assert_eq!(service.metadata.managed_fields, None);
         assert_eq!(service.spec.unwrap().ports.unwrap()[0].port, 80);
     }
 }

@@ -5,7 +5,6 @@ use std::{
     mem,
 };
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use kube::runtime::watcher;
 use tracing::{debug, error};
 
@@ -14,7 +13,7 @@ use crate::{
     model::{Event, Kind, ObjectName},
     source::{
         Batch,
-        convert::{self, Converted, FieldError},
+        convert::{self, Converted, FieldError, objects},
     },
 };
 
@@ -36,11 +35,11 @@ pub trait Followed {
 pub struct Services;
 
 impl Followed for Services {
-    type Object = core::Service;
+    type Object = objects::Service;
     const NAME: &'static str = "Service";
     const LIST: Option<Kind> = Some(Kind::Service);
 
-    fn convert(object: &core::Service) -> Result<Converted<Event>, FieldError> {
+    fn convert(object: &objects::Service) -> Result<Converted<Event>, FieldError> {
         Ok(match convert::service(object)? {
             Converted::Served(service) => Converted::Served(Event::ServiceUpserted(service)),
             Converted::Skipped(why) => Converted::Skipped(why),
@@ -56,11 +55,11 @@ impl Followed for Services {
 pub struct Slices;
 
 impl Followed for Slices {
-    type Object = discovery::EndpointSlice;
+    type Object = objects::EndpointSlice;
     const NAME: &'static str = "EndpointSlice";
     const LIST: Option<Kind> = Some(Kind::EndpointSlice);
 
-    fn convert(object: &discovery::EndpointSlice) -> Result<Converted<Event>, FieldError> {
+    fn convert(object: &objects::EndpointSlice) -> Result<Converted<Event>, FieldError> {
         Ok(match convert::endpoint_slice(object)? {
             Converted::Served(slice) => Converted::Served(Event::SliceUpserted(slice)),
             Converted::Skipped(why) => Converted::Skipped(why),
@@ -76,11 +75,11 @@ impl Followed for Slices {
 pub struct Nodes;
 
 impl Followed for Nodes {
-    type Object = core::Node;
+    type Object = objects::Node;
     const NAME: &'static str = "Node";
     const LIST: Option<Kind> = None;
 
-    fn convert(object: &core::Node) -> Result<Converted<Event>, FieldError> {
+    fn convert(object: &objects::Node) -> Result<Converted<Event>, FieldError> {
         convert::node(object).map(|node| Converted::Served(Event::NodeChanged(node)))
     }
 
@@ -185,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    fn service(name: &str, port: serde_json::Value) -> Item<core::Service> {
+    fn service(name: &str, port: serde_json::Value) -> Item<objects::Service> {
         serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": name},
             "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": port}]},
@@ -193,14 +192,14 @@ mod tests {
         .unwrap()
     }
 
-    fn good(name: &str) -> Item<core::Service> {
+    fn good(name: &str) -> Item<objects::Service> {
         service(name, json!(80))
     }
 
     /// A word for each event that comes out.
     fn take(
         known: &mut Known<Services>,
-        events: impl IntoIterator<Item = watcher::Event<Item<core::Service>>>,
+        events: impl IntoIterator<Item = watcher::Event<Item<objects::Service>>>,
     ) -> Vec<String> {
         let mut batch = Batch::new();
         for event in events {
@@ -258,7 +257,7 @@ mod tests {
     fn what_is_no_longer_for_this_proxy_is_gone() {
         let mut known = Known::default();
         take(&mut known, [Init, InitApply(good("a")), InitDone]);
-        let headless: Item<core::Service> = serde_json::from_value(json!({
+        let headless: Item<objects::Service> = serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": "a"},
             "spec": {"clusterIP": "None", "ports": [{"port": 80}]},
         }))

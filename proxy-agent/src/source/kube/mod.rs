@@ -22,10 +22,8 @@ mod item;
 mod keep;
 mod known;
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use kube::{Api, Client, runtime::watcher};
 use tokio::{sync::mpsc, task::JoinSet};
-use tracing::info;
 
 pub use self::{connect::Options, keep::OWN};
 use self::{
@@ -33,7 +31,7 @@ use self::{
     keep::Keeper,
     known::{Known, Nodes, Services, Slices},
 };
-use super::{Batch, Source};
+use super::{Arrival, Batch, Source, convert::objects};
 use crate::model::Event;
 
 /// Events that may wait; a server that is ahead is held up by its connection.
@@ -63,12 +61,12 @@ impl Kube {
 }
 
 impl Source for Kube {
-    async fn run(mut self, batches: mpsc::Sender<Batch>) -> anyhow::Result<()> {
+    async fn run(mut self, arrivals: mpsc::Sender<Arrival>) -> anyhow::Result<()> {
         let (sender, mut seen) = mpsc::channel(WAITING);
         let mut followers = JoinSet::new();
         followers.spawn(follow(
             "Services",
-            Api::<item::Item<core::Service>>::all(self.client.clone()),
+            Api::<item::Item<objects::Service>>::all(self.client.clone()),
             // The label gives a service to another proxy. Headless services come, too, and are left out here: API servers
             // select by clusterIP only from Kubernetes 1.31 on (kubernetes #123905), and older ones refuse the whole request.
             watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name"),
@@ -77,14 +75,14 @@ impl Source for Kube {
         ));
         followers.spawn(follow(
             "EndpointSlices",
-            Api::<item::Item<discovery::EndpointSlice>>::all(self.client.clone()),
+            Api::<item::Item<objects::EndpointSlice>>::all(self.client.clone()),
             watcher::Config::default().labels("!service.kubernetes.io/headless"),
             Seen::Slice,
             sender.clone(),
         ));
         followers.spawn(follow(
             "this node",
-            Api::<item::Item<core::Node>>::all(self.client.clone()),
+            Api::<item::Item<objects::Node>>::all(self.client.clone()),
             watcher::Config::default().fields(&format!("metadata.name={}", self.node_name)),
             Seen::Node,
             sender,
@@ -93,20 +91,20 @@ impl Source for Kube {
         loop {
             let first = tokio::select! {
                 first = seen.recv() => first,
-                () = batches.closed() => return Ok(()),
+                () = arrivals.closed() => return Ok(()),
             };
-            let Some(first) = first else {
+            let Some((at, first)) = first else {
                 anyhow::bail!("the followers of the API server ended");
             };
             let mut batch = Batch::new();
             lists.take(first, &mut batch);
             while batch.len() < WAITING
-                && let Ok(more) = seen.try_recv()
+                && let Ok((_, more)) = seen.try_recv()
             {
                 lists.take(more, &mut batch);
             }
             let batch = self.keeper.pass(batch);
-            if !batch.is_empty() && batches.send(batch).await.is_err() {
+            if !batch.is_empty() && arrivals.send(Arrival { at, batch }).await.is_err() {
                 return Ok(());
             }
         }
@@ -145,7 +143,6 @@ impl Lists {
                 .collect::<Vec<_>>();
             self.waiting.extend(ends);
         } else if !self.waiting.is_empty() {
-            info!("the API server's lists are complete");
             batch.append(&mut self.waiting);
         }
     }

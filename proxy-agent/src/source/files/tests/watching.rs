@@ -4,7 +4,7 @@ use super::*;
 
 struct Running {
     base: TempDir,
-    batches: mpsc::Receiver<Batch>,
+    arrivals: mpsc::Receiver<Arrival>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -13,12 +13,12 @@ impl Running {
     async fn start(prepare: impl FnOnce(&Path)) -> Self {
         let base = tempfile::tempdir().unwrap();
         prepare(base.path());
-        let (sender, batches) = mpsc::channel(16);
+        let (sender, arrivals) = mpsc::channel(16);
         let files = Files::new(base.path().join("dir"), "node1");
         let task = tokio::spawn(files.run(sender));
         Self {
             base,
-            batches,
+            arrivals,
             task,
         }
     }
@@ -39,12 +39,12 @@ impl Running {
     }
 
     async fn expect(&mut self, events: &[&str]) {
-        let batch = timeout(Duration::from_secs(10), self.batches.recv()).await;
-        assert_eq!(said(&batch.expect("nothing came").unwrap()), events);
+        let batch = timeout(Duration::from_secs(10), self.arrivals.recv()).await;
+        assert_eq!(said(&batch.expect("nothing came").unwrap().batch), events);
     }
 
     async fn expect_quiet(&mut self) {
-        let batch = timeout(Duration::from_millis(300), self.batches.recv()).await;
+        let batch = timeout(Duration::from_millis(300), self.arrivals.recv()).await;
         assert!(batch.is_err(), "{batch:?}");
     }
 }
@@ -72,7 +72,7 @@ async fn a_directory_that_is_not_there_at_the_start_is_an_error_that_names_it() 
 async fn the_source_ends_when_nobody_listens_any_more() {
     let mut at = Running::on_files(&[]).await;
     at.expect(&["synced", "synced"]).await;
-    drop(at.batches);
+    drop(at.arrivals);
     timeout(Duration::from_secs(10), at.task)
         .await
         .unwrap()

@@ -1,0 +1,63 @@
+//! The source, on a thread of its own: it reads long lists while the datapath is loaded, and the next event while one is written.
+
+use std::thread;
+
+use anyhow::{Context, Result};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
+
+use super::{Args, had_own_service};
+use crate::source::{Arrival, Files, Kube, Source};
+
+/// Starts the source that `args` choose. What comes out is how it ends, which it does by itself only if it fails.
+pub async fn start(
+    args: &Args,
+    arrivals: mpsc::Sender<Arrival>,
+) -> Result<oneshot::Receiver<Result<()>>> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting to read Services")?;
+    let args = args.clone();
+    let (begin, begun) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("source".to_owned())
+        .spawn(move || {
+            let result = runtime.block_on(feed(&args, arrivals, begin));
+            // An agent that has ended does not ask.
+            let _ = end.send(result);
+        })
+        .context("starting the thread that reads Services")?;
+    match begun.await {
+        Ok(()) => Ok(ended),
+        Err(_) => Err(match ended.await.context(PANICKED)? {
+            Err(error) => error,
+            Ok(()) => anyhow::anyhow!("the source of Services ended before it began"),
+        }),
+    }
+}
+
+pub const PANICKED: &str = "the source of Services panicked";
+
+/// Says by `begin` that it has what it needs to know.
+async fn feed(
+    args: &Args,
+    arrivals: mpsc::Sender<Arrival>,
+    begin: oneshot::Sender<()>,
+) -> Result<()> {
+    match &args.manifests {
+        Some(dir) => {
+            let files = Files::new(dir, &args.node_name);
+            let _ = begin.send(());
+            files.run(arrivals).await
+        }
+        None => {
+            let kube = Kube::new(&args.api, &args.node_name, had_own_service(args)).await?;
+            let _ = begin.send(());
+            kube.run(arrivals).await
+        }
+    }
+}
