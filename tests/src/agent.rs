@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl::set_pdeathsig;
@@ -152,6 +152,7 @@ pub struct Agent {
     /// Starts the process, collects its log and reaps it.
     keeper: Option<JoinHandle<()>>,
     node: String,
+    started: Instant,
 }
 
 #[derive(Default)]
@@ -162,7 +163,8 @@ struct State {
 
 #[derive(Default)]
 struct Log {
-    lines: Vec<String>,
+    /// Each with the time at which it came.
+    lines: Vec<(Instant, String)>,
     ready: bool,
     ended: bool,
 }
@@ -193,18 +195,31 @@ impl Agent {
 
     /// Every line of its log so far.
     pub fn lines(&self) -> Vec<String> {
-        self.state.log().lines.clone()
+        let log = self.state.log();
+        log.lines.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// How long after its start it first said `text`, if it did.
+    pub fn said_after(&self, text: &str) -> Option<Duration> {
+        let log = self.state.log();
+        let (at, _) = log.lines.iter().find(|(_, line)| line.contains(text))?;
+        Some(*at - self.started)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// The end of the agent's log.
     pub fn log(&self) -> String {
         let log = self.state.log();
         let from = log.lines.len().saturating_sub(SHOWN_LINES);
-        format!(
-            "--- agent of {} ---\n{}\n",
-            self.node,
-            log.lines[from..].join("\n")
-        )
+        let lines: Vec<_> = log.lines[from..]
+            .iter()
+            .map(|(_, line)| line.as_str())
+            .collect();
+        format!("--- agent of {} ---\n{}\n", self.node, lines.join("\n"))
     }
 
     /// Runs the command on a thread that lives as long as the process: the process is told to end with its parent,
@@ -215,6 +230,7 @@ impl Agent {
         let state = Arc::new(State::default());
         let (sender, receiver) = std::sync::mpsc::channel();
         let logging = Arc::clone(&state);
+        let started = Instant::now();
         let keeper = thread::spawn(move || {
             let mut child = match command.spawn() {
                 Ok(child) => child,
@@ -239,6 +255,7 @@ impl Agent {
             state,
             keeper: Some(keeper),
             node,
+            started,
         })
     }
 
@@ -290,13 +307,14 @@ impl State {
     fn add(&self, line: String) {
         let mut log = self.log();
         log.ready |= line.contains("ready: ");
-        log.lines.push(line);
+        log.lines.push((Instant::now(), line));
         self.changed.notify_all();
     }
 
     fn end(&self, status: &str) {
         let mut log = self.log();
-        log.lines.push(format!("(ended: {status})"));
+        let end = format!("(ended: {status})");
+        log.lines.push((Instant::now(), end));
         log.ended = true;
         self.changed.notify_all();
     }

@@ -18,6 +18,7 @@ use tokio::time;
 
 use super::asked::Asked;
 use super::faults::Verb;
+use super::object::Object;
 use super::query::Query;
 use super::resource::Target;
 use super::status::Refusal;
@@ -32,6 +33,8 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         // An error is of the one connection (accept(2)); the next may be well.
         if let Ok((connection, _)) = listener.accept().await {
+            // As servers in Go do: an event is not held back until the one before it is acknowledged.
+            let _ = connection.set_nodelay(true);
             tokio::spawn(connection_of(connection, Arc::clone(&shared)));
         }
     }
@@ -103,7 +106,7 @@ async fn read(
     let resource = target.resource;
     if let (Some(name), false) = (&target.name, query.watch) {
         let key = (target.namespace.clone().unwrap_or_default(), name.clone());
-        return Ok(whole(200, &*shared.store.get(resource, &key)?));
+        return Ok(stored(200, shared.store.get(resource, &key)?));
     }
     let verb = match (query.watch, query.continue_token()) {
         (true, _) => Verb::Watch,
@@ -122,10 +125,8 @@ async fn read(
         if let Some(delay) = delay {
             time::sleep(delay).await;
         }
-        return Ok(whole(
-            200,
-            &list::list(&shared.store, &target, &query, reversed)?,
-        ));
+        let page = list::list(&shared.store, &target, &query, reversed)?;
+        return Ok(response(200, Full::from(page).boxed_unsync()));
     }
     let watch = Watch::begin(shared, target, query)?;
     let (sender, receiver) = mpsc::channel(64);
@@ -165,13 +166,13 @@ fn write(
                 ));
             }
             let key: Key = (namespace, name);
-            Ok(whole(201, &*store.create(resource, key, object)?))
+            Ok(stored(201, store.create(resource, key, object)?))
         }
         ("PUT", Some(name)) => {
             let object = parsed()?;
-            Ok(whole(
+            Ok(stored(
                 200,
-                &*store.update(resource, (namespace, name), |_| Ok(object))?,
+                store.update(resource, (namespace, name), |_| Ok(object))?,
             ))
         }
         ("PATCH", Some(name)) => {
@@ -181,7 +182,7 @@ fn write(
                 patch::merge(&mut new, &change, strategic);
                 Ok(new)
             })?;
-            Ok(whole(200, &patched))
+            Ok(stored(200, patched))
         }
         ("DELETE", Some(name)) => {
             let gone = store.delete(resource, (namespace, name.clone()))?;
@@ -196,6 +197,10 @@ fn write(
         }
         _ => Err(Refusal::new(405, format!("{method} is not served here"))),
     }
+}
+
+fn stored(code: u16, object: Arc<Object>) -> Response<Body> {
+    response(code, Full::from(object.text().clone()).boxed_unsync())
 }
 
 fn whole(code: u16, document: &Value) -> Response<Body> {

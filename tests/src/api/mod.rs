@@ -10,6 +10,7 @@ mod discovery;
 pub mod faults;
 mod http;
 mod list;
+mod object;
 mod patch;
 mod query;
 pub mod resource;
@@ -29,6 +30,7 @@ use tokio::sync::oneshot;
 
 use self::asked::Asked;
 use self::faults::{Active, Fault};
+use self::resource::Resource;
 use self::store::Store;
 
 struct Shared {
@@ -127,6 +129,12 @@ impl ApiServer {
             "users": [{"name": "nobody", "user": {}}],
             "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "nobody"}}],
         })
+    }
+
+    /// Stores an object as it is: nothing is defaulted and nothing checked.
+    pub fn put(&self, resource: Resource, namespace: &str, name: &str, object: Value) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.shared.store.put_unchecked(resource, key, object);
     }
 
     /// Runs a script of faults; nothing of it if a line cannot be read.

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::defaults;
+use super::object::Object;
 use super::resource::Resource;
 use super::status::Refusal;
 
 /// Namespace (empty where there is none) and name: the order of lists, as etcd's.
 pub type Key = (String, String);
-pub type Objects = BTreeMap<Key, Arc<Value>>;
+pub type Objects = BTreeMap<Key, Arc<Object>>;
 
 /// One write: `old` is nothing for a creation, `new` is nothing for a deletion.
 #[derive(Clone, Debug)]
@@ -20,10 +21,10 @@ pub struct Change {
     pub version: u64,
     pub resource: Resource,
     pub key: Key,
-    pub old: Option<Arc<Value>>,
+    pub old: Option<Arc<Object>>,
     /// For a deletion `deleted` has the last state with the deletion's version.
-    pub new: Option<Arc<Value>>,
-    pub deleted: Option<Arc<Value>>,
+    pub new: Option<Arc<Object>>,
+    pub deleted: Option<Arc<Object>>,
 }
 
 pub struct Store {
@@ -37,7 +38,8 @@ struct Inner {
     version: u64,
     /// Versions up to this one can be neither watched from nor paged through.
     compacted: u64,
-    objects: BTreeMap<Resource, Objects>,
+    /// Shared with the lists that are being read.
+    objects: BTreeMap<Resource, Arc<Objects>>,
     history: VecDeque<Change>,
 }
 
@@ -65,7 +67,7 @@ impl Store {
         self.lock().version
     }
 
-    pub fn get(&self, resource: Resource, key: &Key) -> Result<Arc<Value>, Refusal> {
+    pub fn get(&self, resource: Resource, key: &Key) -> Result<Arc<Object>, Refusal> {
         let inner = self.lock();
         let found = inner.objects.get(&resource).and_then(|all| all.get(key));
         found.cloned().ok_or_else(|| not_found(resource, key))
@@ -76,7 +78,7 @@ impl Store {
         &self,
         resource: Resource,
         version: Option<u64>,
-    ) -> Result<(u64, Objects), Refusal> {
+    ) -> Result<(u64, Arc<Objects>), Refusal> {
         let inner = self.lock();
         let mut objects = inner.objects.get(&resource).cloned().unwrap_or_default();
         let version = version.unwrap_or(inner.version);
@@ -88,6 +90,7 @@ impl Store {
             .take_while(|one| one.version > version)
         {
             if change.resource == resource {
+                let objects = Arc::make_mut(&mut objects);
                 match &change.old {
                     Some(old) => objects.insert(change.key.clone(), Arc::clone(old)),
                     None => objects.remove(&change.key),
@@ -114,7 +117,7 @@ impl Store {
         resource: Resource,
         key: Key,
         mut object: Value,
-    ) -> Result<Arc<Value>, Refusal> {
+    ) -> Result<Arc<Object>, Refusal> {
         let mut inner = self.lock();
         let all = inner.objects.entry(resource).or_default();
         if all.contains_key(&key) {
@@ -138,7 +141,7 @@ impl Store {
         resource: Resource,
         key: Key,
         change: impl FnOnce(&Value) -> Result<Value, Refusal>,
-    ) -> Result<Arc<Value>, Refusal> {
+    ) -> Result<Arc<Object>, Refusal> {
         let mut inner = self.lock();
         let all = inner.objects.entry(resource).or_default();
         let old = all
@@ -172,7 +175,7 @@ impl Store {
                 object["metadata"][field] = old["metadata"][field].clone();
             }
         }
-        if object == *old {
+        if object == **old {
             // As in a real one, a write that changes nothing makes no event.
             return Ok(old);
         }
@@ -183,15 +186,17 @@ impl Store {
         Ok(self.write(&mut inner, resource, key, object))
     }
 
-    pub fn delete(&self, resource: Resource, key: Key) -> Result<Arc<Value>, Refusal> {
+    pub fn delete(&self, resource: Resource, key: Key) -> Result<Arc<Object>, Refusal> {
         let mut inner = self.lock();
         let all = inner.objects.entry(resource).or_default();
-        let old = all.remove(&key).ok_or_else(|| not_found(resource, &key))?;
+        let old = Arc::make_mut(all)
+            .remove(&key)
+            .ok_or_else(|| not_found(resource, &key))?;
         inner.version += 1;
         let version = inner.version;
         let mut last = Value::clone(&old);
         last["metadata"]["resourceVersion"] = version.to_string().into();
-        let last = Arc::new(last);
+        let last = Arc::new(Object::new(last));
         inner.history.push_back(Change {
             version,
             resource,
@@ -204,7 +209,7 @@ impl Store {
         Ok(last)
     }
 
-    /// Stores an object without a look at it: how a malformed one comes to watches.
+    /// Stores an object without a look at it.
     pub fn put_unchecked(&self, resource: Resource, key: Key, object: Value) {
         self.write(&mut self.lock(), resource, key, object);
     }
@@ -224,7 +229,7 @@ impl Store {
         resource: Resource,
         key: Key,
         mut object: Value,
-    ) -> Arc<Value> {
+    ) -> Arc<Object> {
         inner.version += 1;
         let version = inner.version;
         object["kind"] = resource.kind().into();
@@ -234,12 +239,9 @@ impl Store {
             object["metadata"]["namespace"] = key.0.clone().into();
         }
         object["metadata"]["resourceVersion"] = version.to_string().into();
-        let new = Arc::new(object);
-        let old = inner
-            .objects
-            .entry(resource)
-            .or_default()
-            .insert(key.clone(), Arc::clone(&new));
+        let new = Arc::new(Object::new(object));
+        let all = inner.objects.entry(resource).or_default();
+        let old = Arc::make_mut(all).insert(key.clone(), Arc::clone(&new));
         inner.history.push_back(Change {
             version,
             resource,
@@ -296,7 +298,7 @@ mod tests {
         store.create(Resource::Nodes, key("b"), json!({})).unwrap();
         let names = |version| {
             let (_, objects) = store.snapshot(Resource::Nodes, version)?;
-            Ok::<_, Refusal>(objects.into_keys().map(|key| key.1).collect::<Vec<_>>())
+            Ok::<_, Refusal>(objects.keys().map(|key| key.1.clone()).collect::<Vec<_>>())
         };
         assert_eq!(names(Some(then)).unwrap(), ["a"]);
         assert_eq!(names(None).unwrap(), ["b"]);

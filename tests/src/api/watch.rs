@@ -9,6 +9,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{self, Instant};
 
 use super::Shared;
+use super::object::Object;
 use super::query::Query;
 use super::resource::Target;
 use super::status::Refusal;
@@ -28,7 +29,7 @@ pub struct Watch {
     target: Target,
     query: Query,
     version: u64,
-    first: Vec<Value>,
+    first: Vec<Bytes>,
     end: Instant,
     /// How often silence had fallen when it began.
     silences: u64,
@@ -48,7 +49,7 @@ impl Watch {
                 let fitting = objects
                     .iter()
                     .filter(|(key, object)| query.fits(&target, key, object));
-                first.extend(fitting.map(|(_, object)| event("ADDED", object)));
+                first.extend(fitting.map(|(_, object)| event("ADDED", object.text())));
                 if query.initial_events && query.bookmarks {
                     first.push(bookmark(
                         &target,
@@ -95,7 +96,7 @@ impl Watch {
                     time::sleep(delay).await;
                 }
                 for _ in 0..1 + usize::from(twice) {
-                    if lines.send(line(&one)).await.is_err() {
+                    if lines.send(one.clone()).await.is_err() {
                         return;
                     }
                 }
@@ -118,7 +119,7 @@ impl Watch {
             if !waited {
                 if self.query.bookmarks {
                     let mark = bookmark(&self.target, self.version, json!({}));
-                    if lines.send(line(&mark)).await.is_err() {
+                    if lines.send(mark).await.is_err() {
                         return;
                     }
                 }
@@ -134,9 +135,9 @@ impl Watch {
                     events.extend(changes.iter().filter_map(|change| self.seen(change)));
                 }
                 Err(expired) => {
-                    let error = json!({"type": "ERROR", "object": expired.status()});
+                    let error = event("ERROR", expired.status().to_string().as_bytes());
                     // The watch ends here, whether or not the client still hears why.
-                    let _ = lines.send(line(&error)).await;
+                    let _ = lines.send(error).await;
                     return;
                 }
             }
@@ -144,37 +145,42 @@ impl Watch {
     }
 
     /// A change as the selectors show it: an object that begins to fit is added, one that ceases to is deleted.
-    fn seen(&self, change: &Change) -> Option<Value> {
-        let fits = |object: &Arc<Value>| self.query.fits(&self.target, &change.key, object);
+    fn seen(&self, change: &Change) -> Option<Bytes> {
+        let fits = |object: &Arc<Object>| self.query.fits(&self.target, &change.key, object);
         let before = change.old.as_ref().is_some_and(fits);
         match (&change.new, before) {
-            (Some(new), true) if fits(new) => Some(event("MODIFIED", new)),
-            (Some(new), false) if fits(new) => Some(event("ADDED", new)),
+            (Some(new), true) if fits(new) => Some(event("MODIFIED", new.text())),
+            (Some(new), false) if fits(new) => Some(event("ADDED", new.text())),
             (Some(new), true) => {
-                let mut last = change.old.as_deref().cloned().unwrap_or_default();
+                let mut last = change.old.as_deref().map(|old| Value::clone(old))?;
                 last["metadata"]["resourceVersion"] = new["metadata"]["resourceVersion"].clone();
-                Some(event("DELETED", &last))
+                Some(event("DELETED", last.to_string().as_bytes()))
             }
-            (None, true) => change.deleted.as_ref().map(|last| event("DELETED", last)),
+            (None, true) => {
+                let last = change.deleted.as_ref()?;
+                Some(event("DELETED", last.text()))
+            }
             (_, false) => None,
         }
     }
 }
 
-fn event(kind: &str, object: &Value) -> Value {
-    json!({"type": kind, "object": object})
+/// A line: the event `kind` with an object in JSON.
+fn event(kind: &str, object: &[u8]) -> Bytes {
+    let parts: [&[u8]; 5] = [
+        b"{\"type\":\"",
+        kind.as_bytes(),
+        b"\",\"object\":",
+        object,
+        b"}\n",
+    ];
+    parts.concat().into()
 }
 
-fn bookmark(target: &Target, version: u64, annotations: Value) -> Value {
-    event(
-        "BOOKMARK",
-        &json!({
-            "kind": target.resource.kind(), "apiVersion": target.resource.group_version(),
-            "metadata": {"resourceVersion": version.to_string(), "annotations": annotations},
-        }),
-    )
-}
-
-fn line(event: &Value) -> Bytes {
-    format!("{event}\n").into()
+fn bookmark(target: &Target, version: u64, annotations: Value) -> Bytes {
+    let object = json!({
+        "kind": target.resource.kind(), "apiVersion": target.resource.group_version(),
+        "metadata": {"resourceVersion": version.to_string(), "annotations": annotations},
+    });
+    event("BOOKMARK", object.to_string().as_bytes())
 }

@@ -1,8 +1,10 @@
-//! What the datapath costs: each program by itself, and whole paths over veth beside other ways.
+//! What the datapath costs: each program by itself, and whole paths over veth beside other ways; and how fast the control
+//! plane is.
 //!
 //! Figures are medians of several runs in one process; compare those of one run only, as machines are noisy.
 
 mod connections;
+mod control;
 mod cpu;
 mod driver;
 mod forward;
@@ -14,6 +16,8 @@ mod ways;
 
 use anyhow::Result;
 
+pub use control::Size;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
     /// ns per packet by BPF_PROG_TEST_RUN.
@@ -22,14 +26,26 @@ pub enum Part {
     Connections,
     /// UDP packets through a node, over veth.
     Forward,
+    /// An agent that follows an API server.
+    Control,
 }
 
-pub fn run(parts: &[Part], markdown: bool) -> Result<()> {
+impl Part {
+    pub const ALL: [Self; 4] = [
+        Self::Programs,
+        Self::Connections,
+        Self::Forward,
+        Self::Control,
+    ];
+}
+
+pub fn run(parts: &[Part], size: &Size, markdown: bool) -> Result<()> {
     for part in parts {
         let table = match part {
             Part::Programs => programs::measure()?,
             Part::Connections => connections::measure(&ways::Way::all()?)?,
             Part::Forward => forward::measure(&mut ways::Way::all()?)?,
+            Part::Control => control::measure(size)?,
         };
         println!("{}", table.render(markdown));
     }

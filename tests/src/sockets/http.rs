@@ -91,7 +91,17 @@ impl Response {
 
 /// The answer to `GET http://<target><path>` from `netns`.
 pub fn fetch(netns: &Netns, target: SocketAddr, path: &str) -> Result<Response> {
-    netns.run(|| fetch_here(PATIENCE, target, path))
+    fetch_within(PATIENCE, netns, target, path)
+}
+
+/// The same with other patience for each step.
+pub fn fetch_within(
+    patience: Duration,
+    netns: &Netns,
+    target: SocketAddr,
+    path: &str,
+) -> Result<Response> {
+    netns.run(|| fetch_here(patience, target, path))
 }
 
 fn fetch_here(patience: Duration, target: SocketAddr, path: &str) -> Result<Response> {
