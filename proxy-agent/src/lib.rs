@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod datapath;
 pub mod doctor;
+pub mod memory;
 pub mod migrate;
 pub mod model;
 pub mod node;

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::run;
+use crate::{memory, run};
 
 pub use self::place::Place;
 
@@ -63,10 +63,13 @@ impl Cli {
     /// Does what was asked for. Only `doctor` ends without success and without an error.
     pub fn execute(self) -> Result<ExitCode> {
         match self.command {
-            Command::Run(args) => tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(run::run(*args)),
+            Command::Run(args) => {
+                memory::settle();
+                tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()?
+                    .block_on(run::run(*args))
+            }
             Command::Get(args) => get::get(&args),
             Command::Flows(args) => flows::flows(&args),
             Command::Drops(args) => drops::drops(&args),

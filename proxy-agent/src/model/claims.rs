@@ -49,7 +49,8 @@ pub struct Claim {
 /// All claims of all services.
 #[derive(Default, Debug)]
 pub struct Claims {
-    by_place: HashMap<Place, BTreeSet<Claim>>,
+    /// In ascending order; one, nearly always.
+    by_place: HashMap<Place, Vec<Claim>>,
 }
 
 impl Claims {
@@ -60,16 +61,24 @@ impl Claims {
 
     /// Who has the place next, should its owner leave?
     pub fn runner_up(&self, place: &Place) -> Option<&Claim> {
-        self.by_place.get(place)?.iter().nth(1)
+        self.by_place.get(place)?.get(1)
     }
 
     pub fn insert(&mut self, place: Place, claim: Claim) {
-        self.by_place.entry(place).or_default().insert(claim);
+        let claims = self
+            .by_place
+            .entry(place)
+            .or_insert_with(|| Vec::with_capacity(1));
+        if let Err(at) = claims.binary_search(&claim) {
+            claims.insert(at, claim);
+        }
     }
 
     pub fn remove(&mut self, place: &Place, claim: &Claim) {
         if let Some(claims) = self.by_place.get_mut(place) {
-            claims.remove(claim);
+            if let Ok(at) = claims.binary_search(claim) {
+                claims.remove(at);
+            }
             if claims.is_empty() {
                 self.by_place.remove(place);
             }

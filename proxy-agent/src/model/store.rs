@@ -24,7 +24,8 @@ pub struct Store {
     node: Node,
     services: BTreeMap<ObjectName, Service>,
     /// The slices of each service (that may not exist), by name.
-    slices: HashMap<ObjectName, BTreeMap<String, EndpointSlice>>,
+    /// Boxed, since a tree of one has room for eleven.
+    slices: HashMap<ObjectName, BTreeMap<String, Box<EndpointSlice>>>,
     /// The service that each slice belongs to.
     slice_owners: HashMap<ObjectName, ObjectName>,
     claims: Claims,
@@ -132,7 +133,8 @@ impl Store {
             .slices
             .get(&service.name)
             .into_iter()
-            .flat_map(BTreeMap::values);
+            .flat_map(BTreeMap::values)
+            .map(Box::as_ref);
         let candidates = endpoints::merge(slices, &key, &self.node.name);
         let choice = policy::choose(
             &candidates,
@@ -211,11 +213,11 @@ impl Store {
             _ => {}
         }
         let siblings = self.slices.entry(owner.clone()).or_default();
-        if siblings.get(&slice.name.name) == Some(&slice) {
+        if siblings.get(&slice.name.name).map(Box::as_ref) == Some(&slice) {
             return;
         }
         self.triggers.extend(slice.triggered);
-        siblings.insert(slice.name.name.clone(), slice);
+        siblings.insert(slice.name.name.clone(), Box::new(slice));
         self.warnings.extend(refused);
         self.touch(&owner);
     }

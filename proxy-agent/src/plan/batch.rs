@@ -45,8 +45,9 @@ impl Batch {
         } = self;
         // Nothing refers to any of it yet: writes of one map may stand together.
         prepare.sort_by_key(turn);
-        let mut ops = gate;
-        ops.extend(prepare);
+        // In place: of a first sync there are hundreds of thousands.
+        prepare.splice(0..0, gate);
+        let mut ops = prepare;
         ops.extend(services);
         let (set, gone): (Vec<_>, Vec<_>) = frontends.into_iter().partition(|(_, to)| to.is_some());
         ops.extend(

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use super::{args::Args, hooks::Hooks, names::Names};
 use crate::{
     datapath::{self, Datapath},
+    memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
     plan::{self, Limits, NodeAddresses, Planner},
@@ -141,6 +142,7 @@ impl Agent {
             let all = self.store.services().map(|service| service.name.clone());
             let changes = self.desired(all.collect());
             let plan = self.planner.sync(began, &changes);
+            drop(changes);
             self.complete = true;
             self.execute(plan);
         }
@@ -155,6 +157,7 @@ impl Agent {
             self.attached = true;
             let names = self.publish_names();
             write_names(&names, &self.names);
+            memory::give_back();
             self.status.set_ready();
             info!("ready: {} service ports", self.planner.names().count());
         }

@@ -34,7 +34,7 @@ use hyper::StatusCode;
 use tokio::{runtime, task};
 
 use self::http::Answer;
-use crate::datapath::PinDir;
+use crate::{datapath::PinDir, memory};
 
 pub use self::{
     args::{Args, Bind},
@@ -109,11 +109,13 @@ async fn exposed(exposition: Arc<metrics::Exposition>, path: String) -> Answer {
         // kube-proxy names its back end here.
         "/proxyMode" => Answer::text(StatusCode::OK, "ebpf"),
         // Reading the maps takes time that others should not wait for.
-        "/metrics" => task::spawn_blocking(move || exposition.answer())
-            .await
-            .unwrap_or_else(|error| {
-                Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-            }),
+        "/metrics" => task::spawn_blocking(move || {
+            let answer = exposition.answer();
+            memory::give_back();
+            answer
+        })
+        .await
+        .unwrap_or_else(|error| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
         _ => Answer::not_found(),
     }
 }

@@ -54,7 +54,8 @@ pub type Change = (ObjectName, Vec<DesiredService>);
 #[derive(Debug)]
 pub struct Planner {
     hz: u32,
-    services: HashMap<ObjectName, BTreeMap<ServicePortKey, Placed>>,
+    /// Boxed, since a tree of one has room for eleven.
+    services: HashMap<ObjectName, BTreeMap<ServicePortKey, Box<Placed>>>,
     /// Services of the image that nothing desired has claimed yet, by id.
     unclaimed: HashMap<u32, Placed>,
     /// What stands in the frontends table.
@@ -99,7 +100,7 @@ impl Planner {
                 .into_iter()
                 .flat_map(BTreeMap::into_values)
             {
-                self.remove(now, &mut batch, placed);
+                self.remove(now, &mut batch, *placed);
             }
         }
         for placed in std::mem::take(&mut self.unclaimed).into_values() {
@@ -169,10 +170,12 @@ impl Planner {
             let mut old = self.services.remove(name).unwrap_or_default();
             let mut new = BTreeMap::new();
             for desired in desired {
-                let before = old.remove(&desired.key).or_else(|| self.claim(desired));
-                match self.place(now, batch, desired, before.as_ref()) {
+                let before = old
+                    .remove(&desired.key)
+                    .or_else(|| self.claim(desired).map(Box::new));
+                match self.place(now, batch, desired, before.as_deref()) {
                     Ok(placed) => {
-                        new.insert(desired.key.clone(), placed);
+                        new.insert(desired.key.clone(), Box::new(placed));
                     }
                     Err(shortage) => {
                         self.waiting.insert(name.clone());
@@ -185,7 +188,7 @@ impl Planner {
                 }
             }
             for placed in old.into_values() {
-                self.remove(now, batch, placed);
+                self.remove(now, batch, *placed);
             }
             if !new.is_empty() {
                 self.services.insert(name.clone(), new);

@@ -29,16 +29,19 @@ pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointS
         return Ok(Converted::Skipped("its addresses are names"));
     }
     let family = family("addressType", &object.address_type)?;
+    let mut endpoints = list(&object.endpoints)
+        .iter()
+        .enumerate()
+        .map(|(i, endpoint)| slice_endpoint(&format!("endpoints[{i}]"), endpoint, family))
+        .collect::<Result<Vec<_>>>()?;
+    // There may be a hundred thousand of them, and they stay.
+    endpoints.shrink_to_fit();
     Ok(Converted::Served(EndpointSlice {
         name,
         service: service.to_owned(),
         family,
         ports: ports(list(&object.ports))?,
-        endpoints: list(&object.endpoints)
-            .iter()
-            .enumerate()
-            .map(|(i, endpoint)| slice_endpoint(&format!("endpoints[{i}]"), endpoint, family))
-            .collect::<Result<_>>()?,
+        endpoints,
         triggered: triggered(&object.metadata),
     }))
 }
