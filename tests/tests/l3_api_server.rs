@@ -313,7 +313,7 @@ fn kubectl_drives_it() -> Result<()> {
     };
     let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
-    let apply = ["apply", "--validate=false", "-f", "-"];
+    let apply = ["apply", "-f", "-"];
     kubectl(&apply, &service)?;
     service["spec"]["ports"][0]["targetPort"] = 8080.into();
     kubectl(&apply, &service)?;

@@ -24,7 +24,7 @@ use super::resource::Target;
 use super::status::Refusal;
 use super::store::Key;
 use super::watch::Watch;
-use super::{Shared, discovery, list, patch};
+use super::{Shared, discovery, list, openapi, patch};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -75,7 +75,7 @@ async fn respond(
 ) -> Result<Response<Body>, Refusal> {
     let path = request.uri().path().to_owned();
     if request.method() == Method::GET
-        && let Some(document) = discovery::document(&path)
+        && let Some(document) = discovery::document(&path).or_else(|| openapi::document(&path))
     {
         return Ok(whole(200, &document));
     }

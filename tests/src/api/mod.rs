@@ -1,7 +1,7 @@
 //! A small Kubernetes API server: real HTTP with real list and watch semantics, and faults on demand ([`faults`]).
 //!
 //! It serves Services, EndpointSlices, Nodes and Namespaces over plain HTTP, well enough for clients such as kubectl.
-//! There is no authentication, no admission and no OpenAPI document: `kubectl apply` needs `--validate=false`.
+//! There is no authentication and no admission, and no field of an object is checked that is not in its way.
 
 pub mod asked;
 pub mod client;
@@ -11,6 +11,7 @@ pub mod faults;
 mod http;
 mod list;
 mod object;
+mod openapi;
 mod patch;
 mod query;
 pub mod resource;

@@ -5,15 +5,18 @@ use std::process::ExitCode;
 use tests::demo;
 
 fn main() -> ExitCode {
-    let keep = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
-        [] => false,
-        [flag] if flag == "--keep" => true,
-        _ => {
-            eprintln!("usage: cargo xtask demo [--keep]");
-            return ExitCode::FAILURE;
+    let (mut keep, mut by_api) = (false, false);
+    for flag in std::env::args().skip(1) {
+        match flag.as_str() {
+            "--keep" => keep = true,
+            "--api" => by_api = true,
+            _ => {
+                eprintln!("usage: cargo xtask demo [--api] [--keep]");
+                return ExitCode::FAILURE;
+            }
         }
-    };
-    match demo::run(keep) {
+    }
+    match demo::run(keep, by_api) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -1,12 +1,15 @@
 //! The main job on real packets, for people to watch: a client, two nodes with an agent each, pods that serve HTTP,
-//! one Service; requests from everywhere; scaling under traffic.
+//! one Service; requests from everywhere; scaling under traffic. The agents read of it from files, or, in [`api`], from an
+//! API server.
 
+pub mod api;
 mod interrupt;
 mod manifest;
 mod picture;
 mod scene;
 mod traffic;
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
@@ -27,10 +30,15 @@ const SCALE_FOR: Duration = Duration::from_secs(1);
 /// Pods at each step of the scaling.
 const SCALES: [usize; 7] = [1, 3, 2, 4, 1, 4, 2];
 
-/// Runs the demo; with `keep`, leaves the cluster up until Enter or a signal.
-pub fn run(keep: bool) -> Result<()> {
+/// Runs the demo, by way of an API server or of files; with `keep`, leaves the cluster up until Enter or a signal.
+pub fn run(keep: bool, by_api: bool) -> Result<()> {
     interrupt::listen()?;
-    let shown = show(keep);
+    let out = &mut io::stdout();
+    let shown = if by_api {
+        api::show(keep, out)
+    } else {
+        show(keep, out)
+    };
     if shown.is_err() {
         // Ctrl-C reaches curl and the agents, too: what they say of it is not the news.
         interrupt::check()?;
@@ -38,25 +46,25 @@ pub fn run(keep: bool) -> Result<()> {
     shown
 }
 
-fn show(keep: bool) -> Result<()> {
-    heading("Building a cluster of network namespaces");
+fn show(keep: bool, out: &mut dyn Write) -> Result<()> {
+    heading(out, "Building a cluster of network namespaces")?;
     let mut scene = Scene::build()?;
     println!("{}", picture::draw(&scene));
 
-    heading("The Service, as the agents read it");
+    heading(out, "The Service, as the agents read it")?;
     println!("{}", manifest::SERVICE);
     println!("  and what an API server would have filled in:");
     println!("{}", manifest::allocated(scene.cluster_ip));
 
-    heading("Requests");
+    heading(out, "Requests")?;
     for family in Family::BOTH {
         requests(&scene, family)?;
     }
 
-    heading("Scaling the backends up and down under traffic");
+    heading(out, "Scaling the backends up and down under traffic")?;
     scale(&mut scene)?;
 
-    heading("What the agent of node1 says");
+    heading(out, "What the agent of node1 says")?;
     for command in [
         vec!["get", "services", "-A"],
         vec!["get", "backends", "-A"],
@@ -67,11 +75,11 @@ fn show(keep: bool) -> Result<()> {
     }
 
     if keep {
-        heading("Left up for you");
+        heading(out, "Left up for you")?;
         println!("{}", picture::ways_in(&scene));
         interrupt::wait_for_enter();
     }
-    heading("Cleaning up");
+    heading(out, "Cleaning up")?;
     drop(scene);
     println!("  every namespace, mount and process of the demo is gone");
     println!("\nDone: every request was answered, none failed while scaling.");
@@ -128,8 +136,8 @@ fn scale(scene: &mut Scene) -> Result<()> {
     Ok(())
 }
 
-fn heading(text: &str) {
-    println!("\n== {text}");
+fn heading(out: &mut dyn Write, text: &str) -> Result<()> {
+    Ok(writeln!(out, "\n== {text}")?)
 }
 
 fn indent(text: &str) -> String {

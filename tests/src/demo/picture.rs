@@ -54,6 +54,21 @@ fn entry(host: &Host) -> String {
     )
 }
 
+fn what_the_agents_follow(scene: &Scene) -> String {
+    match (scene.manifests(), scene.kubeconfig()) {
+        (Ok(manifests), _) => format!(
+            "the manifests            {}   (edit them: the agents follow)",
+            manifests.dir().display()
+        ),
+        (_, Ok(kubeconfig)) => format!(
+            "the API server           nsenter --net=/run/netns/{} kubectl --kubeconfig {} get services",
+            scene.topology.router.netns.name(),
+            kubeconfig.display()
+        ),
+        (Err(error), _) => error.to_string(),
+    }
+}
+
 /// How to look around in a cluster that was kept.
 pub(super) fn ways_in(scene: &Scene) -> String {
     let topology = &scene.topology;
@@ -64,7 +79,7 @@ pub(super) fn ways_in(scene: &Scene) -> String {
   as a pod                 ip netns exec {} curl --silent http://{}
   on node1                 nsenter --net=/run/netns/{} ip addr
   what the agent knows     nsenter --net=/run/netns/{} {agent}
-  the manifests            {}   (edit them: the agents follow)
+  {}
 
   Enter or Ctrl-C takes everything down.",
         topology.client().netns.name(),
@@ -74,6 +89,6 @@ pub(super) fn ways_in(scene: &Scene) -> String {
         scene.cluster_ip.v4,
         node.netns().name(),
         node.netns().name(),
-        scene.manifests.dir().display(),
+        what_the_agents_follow(scene),
     )
 }

@@ -131,7 +131,7 @@ mod tests {
             let response = http::Response::builder().status(status);
             std::future::ready(response.body(Body::from(answer.as_bytes().to_vec())))
         });
-        let api = Api::<Item<core::Service>>::all(kube::Client::new(server, "default"));
+        let api = Api::<Item<objects::Service>>::all(kube::Client::new(server, "default"));
         let (sender, mut seen) = mpsc::channel(1);
         let following = follow(
             "Services",

@@ -1,0 +1,22 @@
+//! What the demo shows people who drive its API server with `kubectl`: every step works, and no request fails.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tests::demo::api;
+use tests::runner::{self, no_agent, row};
+
+fn main() -> ExitCode {
+    let no_kubectl = (!api::has_kubectl()).then_some("kubectl is not installed");
+    runner::main(vec![row(
+        "kubectl_applies_scales_exposes_and_deletes_under_traffic",
+        no_agent().or(no_kubectl),
+        shown,
+    )])
+}
+
+fn shown() -> Result<()> {
+    let mut text = Vec::new();
+    api::show(false, &mut text)
+        .map_err(|error| error.context(String::from_utf8_lossy(&text).into_owned()))
+}
