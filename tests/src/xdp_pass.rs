@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::libc;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 
 use crate::netns::Netns;
 
@@ -60,6 +61,7 @@ impl XdpPass {
 }
 
 fn load() -> io::Result<OwnedFd> {
+    let _unlimited = LockedMemory::unlimited()?;
     bpf(
         BPF_PROG_LOAD,
         &LoadProgram {
@@ -70,6 +72,27 @@ fn load() -> io::Result<OwnedFd> {
             rest: [0; 12],
         },
     )
+}
+
+/// No limit of locked memory, until it goes: before Linux 5.11 programs and maps count as such, those that the agents
+/// hold, too, and a limit is told as a missing right. The agents lift their own.
+struct LockedMemory {
+    before: (rlim_t, rlim_t),
+}
+
+impl LockedMemory {
+    fn unlimited() -> io::Result<Self> {
+        let before = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for LockedMemory {
+    fn drop(&mut self) {
+        let (soft, hard) = self.before;
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard);
+    }
 }
 
 fn link(program: i32, interface: &str) -> io::Result<OwnedFd> {

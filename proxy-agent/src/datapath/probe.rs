@@ -34,8 +34,18 @@ pub enum Found {
 pub struct Feature {
     pub name: String,
     pub found: Found,
-    /// Nothing runs without it.
-    pub needed: bool,
+    pub without: Without,
+}
+
+/// How the datapath is where the kernel lacks a feature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Without {
+    /// It does not run.
+    Nothing,
+    /// It is as with it.
+    Same,
+    /// It makes do with this.
+    Less(&'static str),
 }
 
 const PROGRAMS: [(&str, ProgramType); 2] = [
@@ -52,58 +62,71 @@ const MAPS: [(&str, MapType); 6] = [
     ("program arrays (tail calls)", MapType::ProgramArray),
 ];
 
-/// What the programs call; `bpf_redirect_peer` they do not, yet.
-const HELPERS: [(&str, ProgramType, BpfHelper, bool); 9] = {
+/// What the programs call; `bpf_redirect_peer` they do not, yet. That `bpf_fib_lookup` gives a route's MTU back shows in no
+/// probe of its own: `bpf_check_mtu` came to the kernel with it (5.12).
+const HELPERS: [(&str, ProgramType, BpfHelper, Without); 10] = {
     use ProgramType::{SchedClassifier as Tc, Xdp};
+    use Without::{Less, Nothing, Same};
     [
         (
             "bpf_fib_lookup in XDP",
             Xdp,
             BpfHelper::BPF_FUNC_fib_lookup,
-            true,
+            Nothing,
         ),
         (
             "bpf_jiffies64 in XDP",
             Xdp,
             BpfHelper::BPF_FUNC_jiffies64,
-            true,
+            Nothing,
         ),
         (
             "bpf_fib_lookup in TC",
             Tc,
             BpfHelper::BPF_FUNC_fib_lookup,
-            true,
+            Nothing,
+        ),
+        (
+            "bpf_fib_lookup tells a route's MTU",
+            Tc,
+            BpfHelper::BPF_FUNC_check_mtu,
+            Less("the device's MTU holds"),
         ),
         (
             "bpf_jiffies64 in TC",
             Tc,
             BpfHelper::BPF_FUNC_jiffies64,
-            true,
+            Nothing,
         ),
-        ("bpf_redirect in TC", Tc, BpfHelper::BPF_FUNC_redirect, true),
+        (
+            "bpf_redirect in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_redirect,
+            Nothing,
+        ),
         (
             "bpf_redirect_neigh in TC",
             Tc,
             BpfHelper::BPF_FUNC_redirect_neigh,
-            true,
+            Nothing,
         ),
         (
             "bpf_redirect_peer in TC",
             Tc,
             BpfHelper::BPF_FUNC_redirect_peer,
-            false,
+            Same,
         ),
         (
             "bpf_l4_csum_replace in TC",
             Tc,
             BpfHelper::BPF_FUNC_l4_csum_replace,
-            true,
+            Nothing,
         ),
         (
             "bpf_skb_change_head in TC",
             Tc,
             BpfHelper::BPF_FUNC_skb_change_head,
-            true,
+            Nothing,
         ),
     ]
 };
@@ -111,7 +134,7 @@ const HELPERS: [(&str, ProgramType, BpfHelper, bool); 9] = {
 /// Program types, map types and helpers that the datapath uses or could use.
 pub fn features() -> Vec<Feature> {
     let mut all = Vec::new();
-    let mut add = |name: &str, needed, supported: Result<bool, String>| {
+    let mut add = |name: &str, without, supported: Result<bool, String>| {
         let found = match supported {
             Ok(true) => Found::Yes,
             Ok(false) => Found::No(String::new()),
@@ -120,21 +143,20 @@ pub fn features() -> Vec<Feature> {
         all.push(Feature {
             name: name.to_owned(),
             found,
-            needed,
+            without,
         });
     };
     for (name, kind) in PROGRAMS {
-        add(name, true, is_program_supported(kind).map_err(text));
+        let supported = is_program_supported(kind).map_err(text);
+        add(name, Without::Nothing, supported);
     }
     for (name, kind) in MAPS {
-        add(name, true, is_map_supported(kind).map_err(text));
+        let supported = is_map_supported(kind).map_err(text);
+        add(name, Without::Nothing, supported);
     }
-    for (name, program, helper, needed) in HELPERS {
-        add(
-            name,
-            needed,
-            is_helper_supported(program, helper).map_err(text),
-        );
+    for (name, program, helper, without) in HELPERS {
+        let supported = is_helper_supported(program, helper).map_err(text);
+        add(name, without, supported);
     }
     all
 }

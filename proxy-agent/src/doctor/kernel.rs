@@ -9,7 +9,7 @@ use super::{Check, Verdict};
 use crate::{
     datapath::{
         self, TcMode,
-        probe::{self, Feature, Found, Tried},
+        probe::{self, Feature, Found, Tried, Without},
     },
     node,
 };
@@ -62,16 +62,24 @@ fn jit(proc_sys: &Path) -> Check {
 }
 
 fn feature(feature: &Feature) -> Check {
-    let check = Check::new(BPF, &feature.name, word(&feature.found));
-    match (&feature.found, feature.needed) {
-        (Found::Yes, true) => check,
-        (Found::Yes, false) => check.verdict(Verdict::Note, "not used by this version"),
-        (Found::No(_), false) => check.verdict(Verdict::Note, "not needed by this version"),
-        (Found::No(_), true) => check.verdict(
+    let Feature {
+        name,
+        found,
+        without,
+    } = feature;
+    let check = Check::new(BPF, name, word(found));
+    match (found, without) {
+        (Found::Yes, Without::Nothing | Without::Less(_)) => check,
+        (Found::Yes | Found::No(_), Without::Same) => {
+            check.verdict(Verdict::Note, "not used by this version")
+        }
+        (Found::No(_), Without::Less(then)) => check.verdict(Verdict::Fallback, *then),
+        (Found::No(_), Without::Nothing) => check.verdict(
             Verdict::Problem,
             "the datapath needs it: a newer kernel is needed",
         ),
-        (Found::Unknown(reason), _) => check.verdict(Verdict::Problem, reason),
+        (Found::Unknown(reason), Without::Nothing) => check.verdict(Verdict::Problem, reason),
+        (Found::Unknown(reason), _) => check.verdict(Verdict::Note, reason),
     }
 }
 
@@ -234,16 +242,21 @@ mod tests {
 
     #[test]
     fn a_needed_feature_that_is_missing_is_a_problem() {
-        let check = |found, needed| {
-            feature(&Feature {
+        let no = || Found::No(String::new());
+        for (found, without, expected) in [
+            (no(), Without::Nothing, Verdict::Problem),
+            (no(), Without::Same, Verdict::Note),
+            (no(), Without::Less("that"), Verdict::Fallback),
+            (Found::Yes, Without::Nothing, Verdict::Ok),
+            (Found::Yes, Without::Less("that"), Verdict::Ok),
+        ] {
+            let case = format!("{found:?} {without:?}");
+            let check = feature(&Feature {
                 name: "x".into(),
                 found,
-                needed,
-            })
-            .verdict
-        };
-        assert_eq!(check(Found::No(String::new()), true), Verdict::Problem);
-        assert_eq!(check(Found::No(String::new()), false), Verdict::Note);
-        assert_eq!(check(Found::Yes, true), Verdict::Ok);
+                without,
+            });
+            assert_eq!(check.verdict, expected, "{case}");
+        }
     }
 }
