@@ -74,6 +74,8 @@ pub enum Source {
     Manifests(PathBuf),
     /// The API server that this file names.
     Kubeconfig(PathBuf),
+    /// API servers by their URLs.
+    ApiServers(Vec<String>),
 }
 
 /// An agent that is to be started on a node.
@@ -99,6 +101,11 @@ impl<'a> Launch<'a> {
     /// It takes itself for the agent of the node of this name.
     pub fn named(self, name: &'a str) -> Self {
         Self { name, ..self }
+    }
+
+    /// It learns of Services from here.
+    pub fn following(self, source: &'a Source) -> Self {
+        Self { source, ..self }
     }
 
     /// Room for so many endpoints and service ports.
@@ -136,6 +143,7 @@ impl<'a> Launch<'a> {
         match source {
             Source::Manifests(dir) => command.arg("--manifests").arg(dir),
             Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+            Source::ApiServers(urls) => command.arg("--api-servers").arg(urls.join(",")),
         };
         command
             .stdin(Stdio::null())

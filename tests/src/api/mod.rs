@@ -70,12 +70,21 @@ struct Running {
 impl ApiServer {
     /// Serves on a listener, which keeps the network namespace that it was made in.
     pub fn serve(listener: TcpListener) -> Result<Self> {
-        let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             store: Store::new(),
             faults: Mutex::default(),
             asked: Mutex::default(),
-        });
+        };
+        Self::serve_shared(listener, Arc::new(shared))
+    }
+
+    /// Another server of the same objects, with the same faults.
+    pub fn serve_beside(&self, listener: TcpListener) -> Result<Self> {
+        Self::serve_shared(listener, Arc::clone(&self.shared))
+    }
+
+    fn serve_shared(listener: TcpListener, shared: Arc<Shared>) -> Result<Self> {
+        let address = listener.local_addr()?;
         let running = Running::start(listener, Arc::clone(&shared))?;
         Ok(Self {
             address,

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use tests::address::Family;
+use tests::agent::{Agent, Source};
 use tests::answer::Answer;
 use tests::ask::{dial, open, who};
 use tests::patience::{eventually, eventually_within};
 use tests::sockets::{Protocol, http};
 use tests::topology::Node;
 
-use crate::world::{World, lone_row, slow_row};
+use crate::world::{World, apply_endpoints_at, lone_row, slow_row};
 
 /// The agent waits two minutes for a word, and then as long as between any two attempts.
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(150);
@@ -23,6 +24,11 @@ pub fn rows() -> Vec<Trial> {
             "an agent that starts without its API server keeps what is pinned",
             1,
             adopts,
+        ),
+        lone_row(
+            "of several API servers the one is asked that answers",
+            1,
+            fails_over,
         ),
         slow_row(
             "an API server that falls silent is given up",
@@ -100,6 +106,30 @@ fn adopts(world: &World) -> Result<()> {
         ensure!(who == "p1", "it moved to {who}");
     }
     Ok(())
+}
+
+fn fails_over(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    let second = world.second_server()?;
+    let servers = Source::ApiServers(vec![world.server.url(), second.url()]);
+    world.server.stop();
+    let launch = cluster.launch(cluster.node(1)).following(&servers);
+    let pods = ["p1", "p1b"].map(|name| cluster.pod(name));
+    let vip = cluster.vip("served-by-several");
+    let api = world.api_of(&second);
+    apply_endpoints_at(api, &vip, &vip.endpoints(&pods[..1]))?;
+    api.apply(&vip.service().object())?;
+    let agent = Agent::begin(&launch)?;
+    cluster.agents().push(agent);
+    world
+        .await_on_nodes(&vip, |answer| answer.who() == Some("p1:8080"))
+        .context("from the second server")?;
+    world.resume_server()?;
+    second.stop();
+    world.apply_endpoints(&vip, &vip.endpoints(&pods[1..]))?;
+    world
+        .await_on_nodes(&vip, |answer| answer.who() == Some("p1b:8080"))
+        .context("from the first server")
 }
 
 /// Its host is gone without a word, and another one has its address.

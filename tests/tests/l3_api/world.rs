@@ -48,7 +48,7 @@ impl World {
             ..Plan::default()
         };
         let mut cluster = Cluster::build(&plan, Uplink::Xdp)?;
-        let server = ApiServer::serve(listen(&cluster)?)?;
+        let server = ApiServer::serve(listen(&cluster, API_PORT)?)?;
         let run = &cluster.topology.run;
         let kubeconfig = run.directory("api")?.join("kubeconfig");
         fs::write(&kubeconfig, server.kubeconfig().to_string())
@@ -65,7 +65,7 @@ impl World {
     }
 
     pub fn api(&self) -> Client<'_> {
-        Client::inside(&self.cluster.topology.router.netns, self.server.address())
+        self.api_of(&self.server)
     }
 
     /// Runs `work` in the server's namespace, with a client that need not enter it for each request.
@@ -77,7 +77,18 @@ impl World {
 
     /// Lets a stopped server serve again.
     pub fn resume_server(&self) -> Result<()> {
-        self.server.resume(listen(&self.cluster)?)
+        self.server.resume(listen(&self.cluster, API_PORT)?)
+    }
+
+    /// Another server of the same objects, as a cluster of several has it.
+    pub fn second_server(&self) -> Result<ApiServer> {
+        let listener = listen(&self.cluster, API_PORT + 1)?;
+        self.server.serve_beside(listener)
+    }
+
+    /// A client of one of the servers.
+    pub fn api_of(&self, server: &ApiServer) -> Client<'_> {
+        Client::inside(&self.cluster.topology.router.netns, server.address())
     }
 
     pub fn apply(&self, service: &Service) -> Result<()> {
@@ -86,11 +97,7 @@ impl World {
 
     /// Creates or replaces the EndpointSlices of a service, one for each family.
     pub fn apply_endpoints(&self, vip: &Vip, endpoints: &Endpoints) -> Result<()> {
-        for family in Family::BOTH {
-            let slice = endpoints.slice(&slice_name(vip, family), family);
-            self.api().apply(&slice)?;
-        }
-        Ok(())
+        apply_endpoints_at(self.api(), vip, endpoints)
     }
 
     /// A new service over TCP and UDP with the pods as its endpoints.
@@ -147,6 +154,14 @@ impl AsRef<Cluster> for World {
     }
 }
 
+/// Creates or replaces the EndpointSlices of a service at a server.
+pub fn apply_endpoints_at(api: Client, vip: &Vip, endpoints: &Endpoints) -> Result<()> {
+    for family in Family::BOTH {
+        api.apply(&endpoints.slice(&slice_name(vip, family), family))?;
+    }
+    Ok(())
+}
+
 /// The name of a service's EndpointSlice.
 pub fn slice_name(vip: &Vip, family: Family) -> String {
     format!("{}-{family}", vip.name)
@@ -188,10 +203,10 @@ pub fn proxy_label(proxy: Option<&str>) -> Value {
 }
 
 /// A child that another row has forked and that is not in its program yet holds the sockets of all, an old listener too.
-fn listen(cluster: &Cluster) -> Result<TcpListener> {
+fn listen(cluster: &Cluster, port: u16) -> Result<TcpListener> {
     let at = address::on_segment(0, 1).v4;
     let router = &cluster.topology.router.netns;
-    eventually(&format!("the API server at {at}:{API_PORT}"), || {
-        Ok(router.run(|| TcpListener::bind((at, API_PORT)))?)
+    eventually(&format!("the API server at {at}:{port}"), || {
+        Ok(router.run(|| TcpListener::bind((at, port)))?)
     })
 }
