@@ -95,12 +95,7 @@ fn death(world: &World) -> Result<()> {
         changed_while_dead(world, &served, &pods)
     })?;
     kept.stay_over_tcp().context("after the change")?;
-    eprintln!(
-        "agents killed {} times: {} requests, none failed, the slowest took {:?}",
-        KILLED_AFTER.len() + 2,
-        count.requests,
-        count.slowest
-    );
+    eprintln!("agents killed {} times: {count}", KILLED_AFTER.len() + 2);
     Ok(())
 }
 

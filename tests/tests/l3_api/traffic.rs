@@ -1,5 +1,6 @@
 //! Requests that go on while something happens, and connections that stay open meanwhile: none may fail.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,6 +12,7 @@ use tests::answer::Answer;
 use tests::ask::{dial, open};
 use tests::cluster::{Cluster, Vip};
 use tests::manifests::Endpoints;
+use tests::netns::Netns;
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
 use tests::sockets::http::{self, HttpServer};
@@ -30,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Served {
     pub web: Vip,
     pub echo: Vip,
+    /// One of the web servers itself.
+    direct: SocketAddr,
     _servers: Vec<HttpServer>,
 }
 
@@ -47,6 +51,7 @@ impl Served {
             web,
             // Waited for, and so is what came before it.
             echo: world.serve("echo", first)?,
+            direct: SocketAddr::new(pods[0].ip.v4.into(), HTTP_PORT),
             _servers: servers,
         })
     }
@@ -66,13 +71,22 @@ fn web_endpoints(web: &Vip, pods: &[&Pod]) -> Endpoints {
 #[derive(Default)]
 pub struct Count {
     pub requests: usize,
-    pub slowest: Duration,
+    slowest: Duration,
+    /// The slowest that asked a server itself: what the machine makes of any request.
+    slowest_direct: Duration,
 }
 
-impl Count {
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.slowest = self.slowest.max(other.slowest);
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self {
+            requests,
+            slowest,
+            slowest_direct,
+        } = self;
+        write!(
+            f,
+            "{requests} requests, none failed, the slowest took {slowest:.1?} (without a service {slowest_direct:.1?})"
+        )
     }
 }
 
@@ -90,30 +104,36 @@ fn clients<'a>(cluster: &'a Cluster, vip: &Vip) -> Vec<(&'a Host, SocketAddr)> {
 }
 
 /// Runs `work` while every client sends requests of HTTP. The first that fails is the error, and so is that of `work`.
-pub fn during<T>(
-    cluster: &Cluster,
+pub fn during<'a, T>(
+    cluster: &'a Cluster,
     served: &Served,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<(Count, T)> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let done = &done;
+        let ask =
+            |netns: &'a Netns, target| scope.spawn(move || netns.run(|| ask_until(done, target)));
+        // It uses no service, so that none of its ports is one of a service's flow.
+        let direct = ask(&cluster.topology.neighbour.netns, served.direct);
         let asking: Vec<_> = clients(cluster, &served.web)
             .into_iter()
             .map(|(client, target)| {
-                let done = &done;
                 let name = format!("HTTP from {} to {target}", client.name);
-                let asking = scope.spawn(move || client.netns.run(|| ask_until(done, target)));
-                (name, asking)
+                (name, ask(&client.netns, target))
             })
             .collect();
         let worked = work();
         done.store(true, Ordering::Relaxed);
         let mut total = Count::default();
+        let direct = direct.join().expect("asking does not panic");
+        total.slowest_direct = direct.context("HTTP to a server itself")?.slowest;
         for (name, asking) in asking {
             let count = asking.join().expect("asking does not panic");
             let count = count.with_context(|| name.clone())?;
             ensure!(count.requests > 0, "{name}: not asked once");
-            total.add(&count);
+            total.requests += count.requests;
+            total.slowest = total.slowest.max(count.slowest);
         }
         Ok((total, worked?))
     })
