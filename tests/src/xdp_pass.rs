@@ -61,7 +61,8 @@ impl XdpPass {
 }
 
 fn load() -> io::Result<OwnedFd> {
-    let _unlimited = LockedMemory::unlimited()?;
+    // Without the right to (CAP_SYS_RESOURCE) the kernel may be one that does not count; if it is not, it says so below.
+    let _unlimited = LockedMemory::unlimited().ok();
     bpf(
         BPF_PROG_LOAD,
         &LoadProgram {
