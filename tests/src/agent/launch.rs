@@ -1,0 +1,141 @@
+//! How an agent is started: its binary, its flags, the rights of its container.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::deployment;
+use crate::topology::Node;
+
+/// The variable that names the agent's static binary.
+pub const BINARY_VARIABLE: &str = "PORTSIDE_AGENT";
+
+/// More than a test needs, and small enough that many agents share a machine.
+const SMALL_TABLES: [&str; 6] = [
+    "--max-flows",
+    "16384",
+    "--max-backends",
+    "4096",
+    "--max-services",
+    "1024",
+];
+
+/// Where on an uplink the packets are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Uplink {
+    Xdp,
+    Tc,
+}
+
+/// The agent's binary, if the environment names one.
+pub fn binary() -> Option<PathBuf> {
+    std::env::var_os(BINARY_VARIABLE).map(PathBuf::from)
+}
+
+/// What one of the agent's commands prints about the datapath of `node`.
+pub fn ask(node: &Node, arguments: &[&str]) -> Result<String> {
+    let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
+    let output = Command::new(binary)
+        .args(arguments)
+        .arg("--bpffs")
+        .arg(&node.bpffs)
+        .arg("--state-dir")
+        .arg(&node.state)
+        .output()
+        .context("starting the agent's command")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{arguments:?}: {complaint}");
+    String::from_utf8(output.stdout).context("the output is text")
+}
+
+/// Where an agent learns of Services.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// The API server that this file names.
+    Kubeconfig(PathBuf),
+    /// API servers by their URLs.
+    ApiServers(Vec<String>),
+}
+
+/// An agent that is to be started on a node.
+pub struct Launch<'a> {
+    node: &'a Node,
+    source: &'a Source,
+    uplink: Uplink,
+    name: &'a str,
+    tables: [String; 6],
+}
+
+impl<'a> Launch<'a> {
+    pub fn new(node: &'a Node, source: &'a Source, uplink: Uplink) -> Self {
+        Self {
+            node,
+            source,
+            uplink,
+            name: node.name(),
+            tables: SMALL_TABLES.map(str::to_owned),
+        }
+    }
+
+    /// It takes itself for the agent of the node of this name.
+    pub fn named(self, name: &'a str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// It learns of Services from here.
+    pub fn following(self, source: &'a Source) -> Self {
+        Self { source, ..self }
+    }
+
+    /// Room for so many endpoints and service ports.
+    pub fn with_room_for(mut self, backends: u32, services: u32) -> Self {
+        self.tables[3] = backends.to_string();
+        self.tables[5] = services.to_string();
+        self
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        self.node
+    }
+
+    pub(super) fn command(&self) -> Result<Command> {
+        let Self {
+            node,
+            source,
+            uplink,
+            name,
+            tables,
+        } = self;
+        let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
+        let mut command = node.netns().command(binary)?;
+        let xdp = match uplink {
+            Uplink::Xdp => "native",
+            Uplink::Tc => "off",
+        };
+        command
+            .arg("run")
+            .args(["--node-name", name, "--workloads", "auto", "--xdp", xdp])
+            .args(["--uplinks", &node.uplinks().join(",")])
+            .arg("--bpffs")
+            .arg(&node.bpffs)
+            .arg("--cgroup")
+            .arg(&node.cgroup)
+            .arg("--state-dir")
+            .arg(&node.state)
+            .args(tables);
+        match source {
+            Source::Manifests(dir) => command.arg("--manifests").arg(dir),
+            Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+            Source::ApiServers(urls) => command.arg("--api-servers").arg(urls.join(",")),
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        deployment::confine(&mut command)?;
+        Ok(command)
+    }
+}
