@@ -134,15 +134,21 @@ impl Agent {
         let began = Instant::now();
         if self.complete {
             let names = std::mem::take(&mut self.dirty);
-            let changes = self.desired(names);
+            let Self {
+                store, observed, ..
+            } = self;
+            let desired = |name| desired(store, observed, name);
+            let changes: Vec<_> = names.into_iter().map(desired).collect();
             let plan = self.planner.update(began, &changes);
             self.execute(plan);
         } else {
             self.dirty.clear();
-            let all = self.store.services().map(|service| service.name.clone());
-            let changes = self.desired(all.collect());
-            let plan = self.planner.sync(began, &changes);
-            drop(changes);
+            let Self {
+                store, observed, ..
+            } = self;
+            let all = store.services().map(|service| service.name.clone());
+            let changes = all.map(|name| desired(store, observed, name));
+            let plan = self.planner.sync(began, changes);
             self.complete = true;
             self.execute(plan);
         }
@@ -236,20 +242,6 @@ impl Agent {
         Ok(())
     }
 
-    fn desired(&mut self, names: BTreeSet<ObjectName>) -> Vec<plan::Change> {
-        let Self {
-            store, observed, ..
-        } = self;
-        names
-            .into_iter()
-            .map(|name| {
-                let desired = store.desired(&name);
-                observed.update(&name, store.service(&name), &desired);
-                (name, desired)
-            })
-            .collect()
-    }
-
     fn execute(&mut self, plan: plan::Plan) {
         let plan::Plan { ops, refused } = plan;
         for refused in refused {
@@ -300,6 +292,13 @@ impl Agent {
         let file = self.names.clone();
         self.names_writer = Some(task::spawn_blocking(move || write_names(&names, &file)));
     }
+}
+
+/// What is desired of a service now, taken note of for those who ask.
+fn desired(store: &Store, observed: &mut Observed, name: ObjectName) -> plan::Change {
+    let desired = store.desired(&name);
+    observed.update(&name, store.service(&name), &desired);
+    (name, desired)
 }
 
 fn write_names(names: &ServiceNames, file: &Path) {

@@ -13,6 +13,7 @@ mod place;
 mod shortage;
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Instant,
 };
@@ -76,17 +77,30 @@ impl Planner {
     /// Brings the services that are named to what is desired of them.
     pub fn update(&mut self, now: Instant, changes: &[Change]) -> Plan {
         let mut batch = Batch::default();
-        let refused = self.place_all(now, &mut batch, changes);
+        let mut refused = Vec::new();
+        for change in changes {
+            self.place_service(now, &mut batch, change, &mut refused);
+        }
         self.finish(batch, refused)
     }
 
-    /// The same, where `changes` are all services that there are: whatever else stands in the maps goes.
-    pub fn sync(&mut self, now: Instant, changes: &[Change]) -> Plan {
+    /// The same, where `changes` are all services that there are: whatever else stands in the maps goes. Each is taken once the one
+    /// before it is placed, so that they need not all be there at a time.
+    pub fn sync(
+        &mut self,
+        now: Instant,
+        changes: impl IntoIterator<Item = impl Borrow<Change>>,
+    ) -> Plan {
         let mut batch = Batch::default();
         // First of all: the ids that they name may be given to others.
         batch.prepare.append(&mut self.strays);
-        let refused = self.place_all(now, &mut batch, changes);
-        let named: HashSet<&ObjectName> = changes.iter().map(|(name, _)| name).collect();
+        let mut refused = Vec::new();
+        let mut named = HashSet::new();
+        for change in changes {
+            let change = change.borrow();
+            named.insert(change.0.clone());
+            self.place_service(now, &mut batch, change, &mut refused);
+        }
         let gone: Vec<ObjectName> = self
             .services
             .keys()
@@ -163,37 +177,39 @@ impl Planner {
             .map(|(key, placed)| (placed.id, key))
     }
 
-    fn place_all(&mut self, now: Instant, batch: &mut Batch, changes: &[Change]) -> Vec<Refused> {
-        let mut refused = Vec::new();
-        for (name, desired) in changes {
-            self.waiting.remove(name);
-            let mut old = self.services.remove(name).unwrap_or_default();
-            let mut new = BTreeMap::new();
-            for desired in desired {
-                let before = old
-                    .remove(&desired.key)
-                    .or_else(|| self.claim(desired).map(Box::new));
-                match self.place(now, batch, desired, before.as_deref()) {
-                    Ok(placed) => {
-                        new.insert(desired.key.clone(), Box::new(placed));
-                    }
-                    Err(shortage) => {
-                        self.waiting.insert(name.clone());
-                        refused.push(Refused {
-                            key: desired.key.clone(),
-                            shortage,
-                        });
-                        new.extend(before.map(|before| (desired.key.clone(), before)));
-                    }
+    fn place_service(
+        &mut self,
+        now: Instant,
+        batch: &mut Batch,
+        (name, desired): &Change,
+        refused: &mut Vec<Refused>,
+    ) {
+        self.waiting.remove(name);
+        let mut old = self.services.remove(name).unwrap_or_default();
+        let mut new = BTreeMap::new();
+        for desired in desired {
+            let before = old
+                .remove(&desired.key)
+                .or_else(|| self.claim(desired).map(Box::new));
+            match self.place(now, batch, desired, before.as_deref()) {
+                Ok(placed) => {
+                    new.insert(desired.key.clone(), Box::new(placed));
+                }
+                Err(shortage) => {
+                    self.waiting.insert(name.clone());
+                    refused.push(Refused {
+                        key: desired.key.clone(),
+                        shortage,
+                    });
+                    new.extend(before.map(|before| (desired.key.clone(), before)));
                 }
             }
-            for placed in old.into_values() {
-                self.remove(now, batch, *placed);
-            }
-            if !new.is_empty() {
-                self.services.insert(name.clone(), new);
-            }
         }
-        refused
+        for placed in old.into_values() {
+            self.remove(now, batch, *placed);
+        }
+        if !new.is_empty() {
+            self.services.insert(name.clone(), new);
+        }
     }
 }

@@ -24,7 +24,10 @@ impl Agent {
         let now = Instant::now();
         let node = NodeAddresses::default();
         let mut planner = Planner::new(LIMITS, HZ, node.clone(), &Image::default(), now);
-        assert_eq!(planner.sync(now, &[]), Plan::default());
+        assert_eq!(
+            planner.sync(now, Vec::<crate::plan::Change>::new()),
+            Plan::default()
+        );
         Self {
             now,
             machine: Machine::default(),
