@@ -57,12 +57,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Show the datapath at work in a small cluster of network namespaces
+    /// Show the datapath at work in a small cluster of network namespaces (--api: behind an API server, by kubectl)
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Measure the datapath
+    /// Measure the datapath and the control plane
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
