@@ -10,6 +10,7 @@ use std::{
 use super::{
     console::{self, Limits},
     kernels::Kernel,
+    outcome::RELEASE,
 };
 use crate::{privilege::Root, shell::say};
 
@@ -47,7 +48,7 @@ pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
     let mut command = qemu(Accelerator::Kvm, kernel, image, None);
     command.stderr(Stdio::null());
     let ending = console::watch(&mut command, &limits, |line| {
-        speaks |= line.starts_with("running ");
+        speaks |= line.starts_with(RELEASE);
     });
     if speaks {
         say("Using", "KVM");

@@ -4,7 +4,7 @@ use super::{console::Ending, features, verifier::Report};
 use crate::test::summary::Summary;
 
 /// Also in the guest's half, `tests/src/bin/vm_init.rs`.
-const RELEASE: &str = "vm-test kernel: ";
+pub const RELEASE: &str = "vm-test kernel: ";
 
 /// All that is read from a console.
 #[derive(Default)]

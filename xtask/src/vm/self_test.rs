@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    console::Limits, initramfs::Payload, matrix::Matrix, outcome::Said, payload::Level, succeeded,
+    console::Limits,
+    initramfs::{MEASURING, Payload},
+    matrix::Matrix,
+    outcome::Said,
+    payload::Level,
+    succeeded,
     verifier::Budget,
 };
 use crate::{shell::say, test::summary::Summary};
@@ -122,16 +127,24 @@ fn attempt(
     })
 }
 
+/// With the plant, and no more suites than show it.
 fn payload(matrix: &Matrix, plant: &Plant) -> anyhow::Result<Payload> {
     let build = &matrix.build;
     let mut payload = build.suites(&[Level::L1], Some(ROWS))?;
+    let only = |payload: &mut Payload, name| payload.suites.retain(|suite| suite.name() == name);
     match plant {
         Plant::Nothing | Plant::Budget => {}
-        // Also in the guest's half, `tests/tests/l1_tables/node.rs`.
-        Plant::Checksum => payload.variable("PORTSIDE_PLANT", "checksum"),
-        Plant::Refusal => payload.object = build.refused_object()?,
-        Plant::Panic => payload.suites.push(build.plant("panic")?),
-        Plant::Hang => payload.suites.push(build.plant("hang")?),
+        Plant::Checksum => {
+            only(&mut payload, "l1_tables");
+            // Also in the guest's half, `tests/tests/l1_tables/node.rs`.
+            payload.variable("PORTSIDE_PLANT", "checksum");
+        }
+        Plant::Refusal => {
+            only(&mut payload, MEASURING);
+            payload.object = build.refused_object()?;
+        }
+        Plant::Panic => payload.suites = vec![build.plant("panic")?],
+        Plant::Hang => payload.suites = vec![build.plant("hang")?],
     }
     Ok(payload)
 }
