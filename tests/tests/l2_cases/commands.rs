@@ -9,6 +9,7 @@ use tests::agent::Uplink;
 use tests::answer::Answer;
 use tests::cli;
 use tests::cluster::{Cluster, Vip};
+use tests::patience::eventually;
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
 use tests::topology::Plan;
@@ -31,6 +32,12 @@ fn shown(cluster: &Cluster) -> Result<()> {
     let vip = serve(cluster, "shown", &[cluster.pod("p1")])?;
     let mut connections = open_from_the_pod(cluster, &vip)?;
     let node = cluster.node(1);
+    // The names follow the maps by a moment.
+    eventually("the service has its name", || {
+        let node_ports = cli::ask(node, &["get", "nodeports", "-A"])?;
+        ensure!(node_ports.contains(&vip.name), "{node_ports}");
+        Ok(())
+    })?;
 
     let services = cli::ask(node, &["get", "services", "-A", "-o", "json"])?;
     let backends = cli::ask(node, &["get", "backends", "-A", "-o", "json"])?;
