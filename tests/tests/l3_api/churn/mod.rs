@@ -30,8 +30,7 @@ const EDITS: &str = "PORTSIDE_CHURN_EDITS";
 const SEED: &str = "PORTSIDE_CHURN_SEED";
 
 const DEFAULT_SERVICES: u64 = 1000;
-/// What keeps the suite under a minute and a half; docs/testing.md has the command for more.
-const DEFAULT_EDITS: u64 = 3000;
+const DEFAULT_EDITS: u64 = 10_000;
 
 /// Faults change after so many edits.
 const EDITS_PER_FAULT: u64 = 250;
