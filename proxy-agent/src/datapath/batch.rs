@@ -18,9 +18,8 @@ use aya::{
 };
 use nix::libc;
 
-/// Commands of bpf(2), as `enum bpf_cmd` counts them (include/uapi/linux/bpf.h).
-const LOOKUP_BATCH: libc::c_int = 24;
-const UPDATE_BATCH: libc::c_int = 26;
+use super::sys::{Command, bpf};
+
 /// What a map without batches answers (include/linux/errno.h); a kernel without them answers EINVAL.
 const ENOTSUPP: i32 = 524;
 /// Bytes of values in one call.
@@ -116,6 +115,30 @@ impl<K: Pod, V: Pod> Batched<HashMap<MapData, K, V>> {
     }
 }
 
+impl<K: Pod, V: Pod> Batched<HashMap<MapData, K, V>> {
+    /// Has the kernel batches for this map? Asks for one element.
+    pub fn can_batch(&self) -> bool {
+        // The place where a look-up stopped is a key, or the number of a bucket.
+        let (mut place, mut keys, mut values) =
+            ([0_u64; 8], Vec::with_capacity(1), Vec::with_capacity(1));
+        let (key, value): (*mut K, *mut V) = (keys.as_mut_ptr(), values.as_mut_ptr());
+        let mut batch = Batch {
+            out_batch: place.as_mut_ptr() as u64,
+            keys: key as u64,
+            values: value as u64,
+            count: 1,
+            map_fd: self.fd.as_raw_fd() as u32,
+            ..Batch::default()
+        };
+        // SAFETY: the kernel writes at most one key, one value and one place, for each of which there is room.
+        match unsafe { bpf(Command::MapLookupBatch, &mut batch) } {
+            Ok(_) => true,
+            // Nothing there, or more in one bucket than there is room for.
+            Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOSPC)),
+        }
+    }
+}
+
 impl<V: Pod> Batched<PerCpuArray<MapData, V>> {
     /// The elements of the indexes below `end`, of those that there are, each reduced to one value by `sum` over its CPUs.
     pub fn sums<T>(&self, end: u32, sum: impl Fn(&[V]) -> T) -> Result<Vec<T>> {
@@ -177,12 +200,13 @@ fn look_up<V: Pod>(
         };
         // SAFETY: the kernel writes at most `count` keys and `count * each` values, for which both have room, and one key
         // to `last`; all of them outlive the call.
-        let done = unsafe { bpf(LOOKUP_BATCH, &mut batch) };
+        let done = unsafe { bpf(Command::MapLookupBatch, &mut batch) };
         match done {
             // The end of the map, as the caller knows it already.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) if next == 0 && is_missing(&error) => return Ok(false),
-            done => done.context("BPF_MAP_LOOKUP_BATCH")?,
+            Err(error) => return Err(error).context("BPF_MAP_LOOKUP_BATCH"),
+            Ok(_) => {}
         }
         ensure!(
             (1..=at_once as u32).contains(&batch.count),
@@ -212,8 +236,8 @@ fn update<K: Pod, V: Pod>(fd: &OwnedFd, keys: &[K], values: &[V]) -> Result<bool
         ..Batch::default()
     };
     // SAFETY: the kernel reads `count` keys and their values, which both slices have, and writes only `batch`.
-    match unsafe { bpf(UPDATE_BATCH, &mut batch) } {
-        Ok(()) => Ok(true),
+    match unsafe { bpf(Command::MapUpdateBatch, &mut batch) } {
+        Ok(_) => Ok(true),
         Err(error) if is_missing(&error) => Ok(false),
         Err(error) => Err(error).with_context(|| {
             format!(
@@ -227,16 +251,4 @@ fn update<K: Pod, V: Pod>(fd: &OwnedFd, keys: &[K], values: &[V]) -> Result<bool
 
 fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EINVAL))
-}
-
-/// # Safety
-/// The addresses in `batch` are those of memory that the command may read or write.
-unsafe fn bpf(command: libc::c_int, batch: &mut Batch) -> io::Result<()> {
-    // SAFETY: the caller vouches for the addresses, and the size is that of `batch`.
-    let done =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *batch, size_of::<Batch>()) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }

@@ -20,6 +20,7 @@
 //! | `counters` | sums over CPUs |
 //! | `attach` | programs at devices |
 //! | `probe` | what the kernel can do |
+//! | `sys` | bpf(2), for commands that aya has no call for |
 
 mod apply;
 mod attach;
@@ -36,6 +37,7 @@ mod pin;
 pub mod probe;
 mod program;
 mod shape;
+mod sys;
 
 use std::path::Path;
 

@@ -3,18 +3,12 @@
 //! Nothing here stays: maps and programs that are made for a probe end with it, and what is attached is attached to the
 //! device that the caller gives for it.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd},
-};
-
 use anyhow::Result;
 use aya::{
-    maps::{IterableMap, MapType},
+    maps::MapType,
     programs::{ProgramType, SchedClassifier},
     sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
 };
-use nix::libc;
 use proxy_common::hook::Hook;
 
 use super::{Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, attach};
@@ -230,6 +224,14 @@ impl Tried {
     }
 }
 
+fn batch(datapath: &Datapath) -> Found {
+    if datapath.maps().services.can_batch() {
+        Found::Yes
+    } else {
+        Found::No(String::new())
+    }
+}
+
 fn attempt(datapath: &mut Datapath, hook: &'static Hook, device: &Target) -> Found {
     let outcome = datapath.attach(hook, device);
     let detached = datapath.detach(hook, device.ifindex);
@@ -241,52 +243,6 @@ fn attempt(datapath: &mut Datapath, hook: &'static Hook, device: &Target) -> Fou
         Ok(Outcome::NotTaken(reason)) => Found::No(reason),
         Err(error) if attach::lacks_tcx(&error) => Found::No(String::new()),
         Err(error) => Found::No(format!("{error:#}")),
-    }
-}
-
-const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-
-/// The part of `union bpf_attr` for batch operations.
-#[repr(C)]
-#[derive(Default)]
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
-}
-
-/// Reads the empty table of services in one go: a kernel that can do it says that nothing is there.
-fn batch(datapath: &Datapath) -> Found {
-    let maps = datapath.maps();
-    let (mut place, mut keys) = ([0_u8; 64], [0_u8; 64]);
-    let mut values = [0_u8; 512];
-    let attr = Batch {
-        out_batch: place.as_mut_ptr() as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: 1,
-        map: maps.services.map().fd().as_fd().as_raw_fd() as u32,
-        ..Batch::default()
-    };
-    // SAFETY: the attribute is laid out as the command's part of `union bpf_attr`; its buffers outlive the call and
-    // have room for one element.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_LOOKUP_BATCH,
-            &raw const attr,
-            size_of::<Batch>(),
-        )
-    };
-    match io::Error::last_os_error().raw_os_error() {
-        _ if done == 0 => Found::Yes,
-        Some(libc::ENOENT) => Found::Yes,
-        _ => Found::No(String::new()),
     }
 }
 

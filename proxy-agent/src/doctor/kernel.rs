@@ -122,9 +122,16 @@ pub fn hook_checks(tried: &Result<Tried>, tc: TcMode) -> Vec<Check> {
             ),
         ),
     );
+    let (batches, follows) = match tried.batch {
+        Found::Yes => (Verdict::Ok, "chosen: many elements are written in one call"),
+        _ => (
+            Verdict::Fallback,
+            "each element of a map is written by a call of its own",
+        ),
+    };
     checks.push(
         Check::new(HOOKS, "batch operations on maps", word(&tried.batch))
-            .verdict(Verdict::Note, "not used by this version"),
+            .verdict(batches, reason(&tried.batch, follows)),
     );
     checks
 }

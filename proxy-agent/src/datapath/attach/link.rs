@@ -11,12 +11,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::libc;
 
-/// Of `enum bpf_cmd` (include/uapi/linux/bpf.h).
-const OBJ_GET: libc::c_long = 7;
-/// Since Linux 5.9.
-const LINK_DETACH: libc::c_long = 34;
+use crate::datapath::sys::{Command, bpf};
 
 /// What `BPF_OBJ_*` takes of `union bpf_attr`.
 #[repr(C)]
@@ -39,11 +35,12 @@ struct Detached {
 pub fn remove(pin: &Path) -> Result<()> {
     match open(pin) {
         Ok(link) => {
-            let detached = Detached {
+            let mut detached = Detached {
                 link_fd: link.as_raw_fd() as u32,
             };
-            // Where it fails the link is not of a device or its device is gone: then it ends with its pin.
-            let _ = bpf(LINK_DETACH, &detached);
+            // SAFETY: there are no addresses in it. Where it fails the link is not of a device or its device is gone:
+            // then it ends with its pin.
+            let _ = unsafe { bpf(Command::LinkDetach, &mut detached) };
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         // No link: a pin of something else, or of none.
@@ -78,26 +75,13 @@ fn field(info: &str, name: &str) -> Option<u32> {
 
 fn open(pin: &Path) -> io::Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
-    let fd = bpf(
-        OBJ_GET,
-        &Object {
-            pathname: pathname.as_ptr() as u64,
-            bpf_fd: 0,
-            file_flags: 0,
-        },
-    )?;
-    // SAFETY: the kernel has just given this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// Calls bpf(2) with the part of `union bpf_attr` that `command` reads; the kernel takes the rest for zeroes.
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<libc::c_long> {
-    // SAFETY: the command reads `attr`, and what it points to, until the call returns, and writes neither.
-    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(done)
+    let mut object = Object {
+        pathname: pathname.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    // SAFETY: the path ends with a zero and outlives the call, and the new descriptor is ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(bpf(Command::ObjGet, &mut object)?) })
 }
 
 #[cfg(test)]
