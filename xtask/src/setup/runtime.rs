@@ -11,46 +11,22 @@ pub struct Tool {
     package: &'static str,
 }
 
-const IP: Tool = Tool {
-    program: "ip",
-    package: "iproute2",
-};
-const CURL: Tool = Tool {
-    program: "curl",
-    package: "curl",
-};
-const NFT: Tool = Tool {
-    program: "nft",
-    package: "nftables",
-};
+impl Tool {
+    const fn new(program: &'static str, package: &'static str) -> Self {
+        Self { program, package }
+    }
+}
 
-const IPTABLES: Tool = Tool {
-    program: "iptables-nft-save",
-    package: "iptables",
-};
-const IPSET: Tool = Tool {
-    program: "ipset",
-    package: "ipset",
-};
-const QEMU: Tool = Tool {
-    program: "qemu-system-x86_64",
-    package: "qemu-system-x86",
-};
-const XZ: Tool = Tool {
-    program: "xz",
-    package: "xz-utils",
-};
-const STRIP: Tool = Tool {
-    program: "strip",
-    package: "binutils",
-};
-
+const IP: Tool = Tool::new("ip", "iproute2");
+const CURL: Tool = Tool::new("curl", "curl");
+const NFT: Tool = Tool::new("nft", "nftables");
+const IPTABLES: Tool = Tool::new("iptables-nft-save", "iptables");
+const IPSET: Tool = Tool::new("ipset", "ipset");
+const QEMU: Tool = Tool::new("qemu-system-x86_64", "qemu-system-x86");
+const XZ: Tool = Tool::new("xz", "xz-utils");
+const STRIP: Tool = Tool::new("strip", "binutils");
 pub const VM: [Tool; 4] = [IP, QEMU, XZ, STRIP];
-const BUSYBOX: Tool = Tool {
-    program: "busybox",
-    package: "busybox-static",
-};
-
+const BUSYBOX: Tool = Tool::new("busybox", "busybox-static");
 /// For a prompt in a machine.
 pub const PROMPT: [Tool; 1] = [BUSYBOX];
 pub const TESTS: [Tool; 4] = [IP, NFT, IPTABLES, IPSET];
