@@ -42,6 +42,14 @@ pub fn rows() -> Vec<Trial> {
             }),
             sets,
         ),
+        row(
+            "virtual servers go with the device of the ipvs mode, and stay without it",
+            no_agent().or_else(|| {
+                cannot("ipvsadm", &["--list", "--numeric"])
+                    .then_some("the kernel or the machine lacks ipvs")
+            }),
+            virtual_servers,
+        ),
         row("what was cleaned up is found no more", no_agent(), nothing),
     ];
     for variant in ["legacy", "nft"] {
@@ -101,6 +109,31 @@ fn device() -> Result<()> {
         let left = output(netns, "ip", &["-brief", "link"])?;
         ensure!(!left.contains("kube-ipvs0"), "{left}");
         ensure!(left.contains("kube-ipvs1"), "{left}");
+        Ok(())
+    })
+}
+
+fn virtual_servers() -> Result<()> {
+    in_namespace(|netns| {
+        netns.batch(
+            "ipvsadm",
+            &["--restore"],
+            "-A -t 10.96.0.1:443 -s rr\n-a -t 10.96.0.1:443 -r 10.244.0.2:6443 -m\n",
+        )?;
+        let servers = || output(netns, "ipvsadm", &["--save", "--numeric"]);
+        let before = servers()?;
+        ensure!(before.contains("10.96.0.1:443"), "before: {before}");
+        cleanup(netns)?;
+        let after = servers()?;
+        ensure!(after == before, "somebody else's: {after}");
+        netns.ip("link add kube-ipvs0 type bridge\n")?;
+        let said = cleanup(netns)?;
+        ensure!(
+            said.contains("ipvsadm: removed all virtual servers"),
+            "{said}"
+        );
+        let after = servers()?;
+        ensure!(after.is_empty(), "left: {after}");
         Ok(())
     })
 }

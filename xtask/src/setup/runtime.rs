@@ -25,7 +25,9 @@ const IPSET: Tool = Tool::new("ipset", "ipset");
 const QEMU: Tool = Tool::new("qemu-system-x86_64", "qemu-system-x86");
 const XZ: Tool = Tool::new("xz", "xz-utils");
 const STRIP: Tool = Tool::new("strip", "binutils");
-pub const VM: [Tool; 4] = [IP, QEMU, XZ, STRIP];
+/// For machines, whose kernels have ip_vs.
+const IPVSADM: Tool = Tool::new("ipvsadm", "ipvsadm");
+pub const VM: [Tool; 5] = [IP, QEMU, XZ, STRIP, IPVSADM];
 const BUSYBOX: Tool = Tool::new("busybox", "busybox-static");
 /// For a prompt in a machine.
 pub const PROMPT: [Tool; 1] = [BUSYBOX];

@@ -3,16 +3,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::Context as _;
 
-use super::{cpio::Archive, kernels::Kernel, modules};
-use crate::shell;
+use super::{cpio::Archive, kernels::Kernel, modules, tools::File};
 
 /// The suite that prints the verifier's figures; the agent's `doctor` goes with it.
 pub const MEASURING: &str = "vm_verifier";
+
+/// What tools know protocols by (protocols(5)).
+const PROTOCOLS: &[u8] = b"tcp 6 TCP\nudp 17 UDP\nsctp 132 SCTP\n";
 
 pub struct Payload {
     /// Static, as are the suites.
@@ -23,8 +24,10 @@ pub struct Payload {
     pub agent: PathBuf,
     /// Programs that are only there, under `/vm`.
     pub programs: Vec<PathBuf>,
-    /// Programs that the suites call.
-    pub tools: Vec<PathBuf>,
+    /// Programs that the suites call, with what belongs to them.
+    pub tools: Vec<File>,
+    /// Kernel modules that are loaded if the kernel has them, besides those that every machine has.
+    pub modules: &'static [&'static str],
     /// The program that lays a wire to a NIC of the machine, if there is to be one; it runs on this host.
     pub wire: Option<PathBuf>,
     /// What the suites have in their environment.
@@ -55,11 +58,22 @@ impl Payload {
     }
 }
 
-/// Writes the archive next to the kernel, and says where.
+/// An archive on disk, gone with its owner: each is large, and of use to one machine only.
+pub struct Image {
+    pub path: PathBuf,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes the archive of the machine of this name next to the kernel.
 ///
 /// `/vm` has what the guest's half, `tests/src/bin/vm_init.rs`, reads: `suites` (a line each, the program and its
 /// arguments parted by tabs), `variables` (`NAME=VALUE`) and `modules`, in the order in which they are loaded.
-pub fn pack(kernel: &Kernel, payload: &Payload) -> anyhow::Result<PathBuf> {
+pub fn pack(kernel: &Kernel, payload: &Payload, name: &str) -> anyhow::Result<Image> {
     let mut archive = Archive::default();
     for (name, file) in [
         ("/init", &payload.init),
@@ -90,15 +104,12 @@ pub fn pack(kernel: &Kernel, payload: &Payload) -> anyhow::Result<PathBuf> {
         .map(|(name, value)| format!("{name}={value}\n"))
         .collect();
     archive.file(Path::new("/vm/variables"), variables.as_bytes());
-    for tool in &payload.tools {
-        let name = tool.file_name().context("a tool without a name")?;
-        archive.file(&Path::new("/bin").join(name), &read(tool)?);
+    for File { here, there } in &payload.tools {
+        archive.file(there, &read(here)?);
     }
-    for library in libraries(&payload.tools) {
-        archive.file(&library, &read(&library)?);
-    }
+    archive.file(Path::new("/etc/protocols"), PROTOCOLS);
     let mut order = String::new();
-    for module in modules::collect(kernel.modules.as_deref())? {
+    for module in modules::collect(kernel.modules.as_deref(), payload.modules)? {
         let path = format!("/vm/modules.d/{}.ko", module.name);
         archive.file(Path::new(&path), &module.content);
         order += &format!("{path}\n");
@@ -106,41 +117,14 @@ pub fn pack(kernel: &Kernel, payload: &Payload) -> anyhow::Result<PathBuf> {
     archive.file(Path::new("/vm/modules"), order.as_bytes());
     // The kernel opens it for the init before devtmpfs is there.
     archive.console();
-    let path = kernel.directory.join("initramfs.cpio");
-    fs::write(&path, archive.finish())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let path = kernel.directory.join(format!("initramfs-{name}.cpio"));
+    let image = Image { path };
+    fs::write(&image.path, archive.finish())
+        .with_context(|| format!("cannot write {}", image.path.display()))?;
+    Ok(image)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// The shared libraries and the loader of these programs.
-fn libraries(programs: &[PathBuf]) -> Vec<PathBuf> {
-    let text = shell::capture(Command::new("ldd").args(programs)).unwrap_or_default();
-    let mut paths = parse_ldd(&text);
-    paths.sort();
-    paths.dedup();
-    paths
-}
-
-fn parse_ldd(text: &str) -> Vec<PathBuf> {
-    text.lines()
-        .filter(|line| line.starts_with(char::is_whitespace))
-        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
-        .map(PathBuf::from)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ldd_names_libraries_and_the_loader() {
-        let text = "/sbin/ip:\n\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n";
-        let expected = ["/lib/libc.so.6", "/lib64/ld.so.2"].map(PathBuf::from);
-        assert_eq!(parse_ldd(text), expected);
-    }
 }

@@ -29,6 +29,19 @@ pub enum Accelerator {
     Tcg,
 }
 
+/// Of a machine: what the suites' maps, agents and file systems take, and half of it to spare.
+pub const MEMORY_MIB: usize = 3072;
+const PROCESSORS: usize = 2;
+
+/// How many of the host's processors a machine keeps busy.
+pub fn threads(accelerator: Accelerator) -> usize {
+    match accelerator {
+        Accelerator::Kvm => PROCESSORS,
+        // See `qemu`.
+        Accelerator::Tcg => 1,
+    }
+}
+
 /// KVM only where a guest gets as far as our init with it: on some machines it opens, and the guest hangs.
 pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
     let opens = File::options()
@@ -99,7 +112,8 @@ pub fn qemu(
     }
     command
         .args(["-machine", "q35", "-accel", accelerator, "-cpu", cpu])
-        .args(["-smp", "2", "-m", "3G"])
+        .args(["-smp", &PROCESSORS.to_string()])
+        .args(["-m", &format!("{MEMORY_MIB}M")])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-no-reboot", "-serial", "mon:stdio"])
         .arg("-kernel")

@@ -1,16 +1,17 @@
-//! Kernel after kernel: boot, listen, judge.
+//! The suites on each kernel: which machines there are, and what is made of what they say.
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
 use super::{
-    console::{self, Limits},
-    initramfs::{self, Payload},
-    kernels,
+    console::Limits,
+    fleet::{self, Event, Job, Ran},
+    initramfs,
+    kernels::{self, Kernel},
     machine::{self, Accelerator},
     outcome::Said,
-    payload::{Build, Level},
+    payload::{Build, Level, Share},
 };
 use crate::{
     setup::runtime,
@@ -24,7 +25,7 @@ pub struct Matrix {
     accelerator: Option<Accelerator>,
 }
 
-/// What became of one kernel.
+/// What became of one machine.
 pub struct Run {
     pub summary: Summary,
     /// A sentence for each thing that is wrong.
@@ -41,7 +42,7 @@ impl Matrix {
         })
     }
 
-    /// Boots one kernel after the other with the suites; `judge` says what is wrong with a run that ended well by itself.
+    /// Runs the suites on all kernels; `judge` says what is wrong with a machine that ended well by itself.
     pub fn run(
         &mut self,
         chosen: &[String],
@@ -57,84 +58,174 @@ impl Matrix {
             levels.retain(|level| *level != Level::Nic);
             total.skip(format!("virtio: {reason}"));
         }
+        let mut kernels = Vec::new();
         for series in chosen {
-            let payload = self.build.suites(&levels, filter)?;
-            let print = |line: &str| println!("{line}");
-            match self.boot(series, &payload, &Limits::default(), print, &mut judge) {
-                Ok(run) => total.add(run.summary),
+            match get(series) {
+                Ok(kernel) => kernels.push((series.as_str(), kernel)),
                 Err(error) => {
                     say("Failed", format!("{error:#}"));
                     total.fail();
                 }
             }
         }
+        let Some((_, first)) = kernels.first() else {
+            return Ok(total);
+        };
+        let accelerator = self.accelerator(first)?;
+        let shares = shares(fleet::room(accelerator), kernels.len(), &levels, filter);
+        let mut jobs = Vec::new();
+        let mut series_of = Vec::new();
+        for (series, kernel) in kernels {
+            for share in shares {
+                jobs.push(Job {
+                    name: share.name(&kernel.version),
+                    payload: self.build.suites(&levels, *share, filter)?,
+                    kernel: Arc::clone(&kernel),
+                    limits: Limits::default(),
+                });
+                series_of.push(series);
+            }
+        }
+        let several = jobs.len() > 1;
+        self.boot(
+            &jobs,
+            |job, line| match several {
+                true => println!("{} | {line}", job.name),
+                false => println!("{line}"),
+            },
+            |number, ran| match ran {
+                Ok(ran) => {
+                    let job = &jobs[number];
+                    let run = judged(job, ran, |said| {
+                        judge(series_of[number], &job.kernel.version, said)
+                    });
+                    total.add(run.summary.on(&job.kernel.version));
+                }
+                Err(error) => {
+                    say("Failed", format!("{error:#}"));
+                    total.fail();
+                }
+            },
+        )?;
         Ok(total)
     }
 
     /// Gives a prompt on this terminal, until the user leaves it.
     pub fn prompt(&mut self, series: &str) -> anyhow::Result<()> {
         let busybox = shell::find("busybox").context("busybox is not installed")?;
-        let kernel = kernels::get(series).with_context(|| format!("the kernel {series}"))?;
-        let image = initramfs::pack(&kernel, &self.build.prompt(&busybox)?)?;
+        let kernel = get(series)?;
+        let image = initramfs::pack(&kernel, &self.build.prompt(&busybox)?, "prompt")?;
         say(
             "Booting",
             format!("{}: `exit` powers it off", kernel.version),
         );
         // Emulation always comes up; a prompt needs no speed.
-        shell::run(&mut machine::qemu(Accelerator::Tcg, &kernel, &image, None))
+        shell::run(&mut machine::qemu(
+            Accelerator::Tcg,
+            &kernel,
+            &image.path,
+            None,
+        ))
     }
 
-    /// Boots one kernel. Whatever is complained about counts as a failure.
+    /// Runs these machines, as many at once as there is room for.
     pub fn boot(
         &mut self,
-        series: &str,
-        payload: &Payload,
-        limits: &Limits,
-        mut on_line: impl FnMut(&str),
-        judge: &mut impl FnMut(&str, &str, &mut Said) -> Vec<String>,
-    ) -> anyhow::Result<Run> {
-        let kernel = kernels::get(series).with_context(|| format!("the kernel {series}"))?;
-        let version = &kernel.version;
-        let image = initramfs::pack(&kernel, payload)
-            .with_context(|| format!("packing the initramfs for {version}"))?;
-        let accelerator = *self
-            .accelerator
-            .get_or_insert_with(|| machine::probe(&kernel, &image));
-        let names: Vec<_> = payload.suites.iter().map(|suite| suite.name()).collect();
-        say("Booting", format!("{version}: {}", names.join(", ")));
-        let start = Instant::now();
-        let mut said = Said::of(payload.measures());
-        let wire = payload.wire.as_deref();
-        let mut command = machine::qemu(accelerator, &kernel, &image, wire);
-        let ending = console::watch(&mut command, limits, |line| {
-            on_line(line);
-            said.read(line);
-        })?;
-        let took = start.elapsed().as_secs();
-        let complaints = match said.complaint(&ending, version) {
-            Some(complaint) => {
-                if said.summary.failed() == 0 {
-                    said.summary.fail();
-                }
-                vec![complaint]
-            }
-            None => {
-                let complaints = judge(series, version, &mut said);
-                complaints.iter().for_each(|_| said.summary.fail());
-                complaints
-            }
+        jobs: &[Job],
+        mut on_line: impl FnMut(&Job, &str),
+        mut on_end: impl FnMut(usize, anyhow::Result<Ran>),
+    ) -> anyhow::Result<()> {
+        let Some(first) = jobs.first() else {
+            return Ok(());
         };
-        for complaint in &complaints {
-            say("Failed", format!("{version}: {complaint}"));
+        let accelerator = self.accelerator(&first.kernel)?;
+        fleet::run(jobs, accelerator, |number, event| {
+            let job = &jobs[number];
+            match event {
+                Event::Booting => {
+                    let suites = &job.payload.suites;
+                    let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
+                    say("Booting", format!("{}: {}", job.name, names.join(", ")));
+                }
+                Event::Line(line) => on_line(job, &line),
+                Event::Ended(ran) => on_end(number, ran.map(|ran| *ran)),
+            }
+        });
+        Ok(())
+    }
+
+    /// Tried out with the first kernel that is booted.
+    fn accelerator(&mut self, kernel: &Kernel) -> anyhow::Result<Accelerator> {
+        if let Some(known) = self.accelerator {
+            return Ok(known);
         }
-        let release = said.release.as_deref().unwrap_or("an unknown kernel");
-        say(
-            "Finished",
-            format!("{release} (its own uname): {} in {took} s", said.summary),
-        );
-        Ok(Run {
-            summary: said.summary.on(version),
-            complaints,
-        })
+        let image = initramfs::pack(kernel, &self.build.nothing()?, "probe")?;
+        let found = machine::probe(kernel, &image.path);
+        self.accelerator = Some(found);
+        Ok(found)
+    }
+}
+
+/// The kernel of a series.
+pub fn get(series: &str) -> anyhow::Result<Arc<Kernel>> {
+    let kernel = kernels::get(series).with_context(|| format!("the kernel {series}"))?;
+    Ok(Arc::new(kernel))
+}
+
+/// What is wrong with a machine's run, and its sum; each complaint counts as a failure.
+pub fn judged(job: &Job, ran: Ran, judge: impl FnOnce(&mut Said) -> Vec<String>) -> Run {
+    let Ran {
+        mut said,
+        ending,
+        seconds,
+    } = ran;
+    let complaints = match said.complaint(&ending, &job.kernel.version) {
+        Some(complaint) => {
+            if said.summary.failed() == 0 {
+                said.summary.fail();
+            }
+            vec![complaint]
+        }
+        None => {
+            let complaints = judge(&mut said);
+            complaints.iter().for_each(|_| said.summary.fail());
+            complaints
+        }
+    };
+    for complaint in &complaints {
+        say("Failed", format!("{}: {complaint}", job.name));
+    }
+    let sum = &said.summary;
+    say("Finished", format!("{}: {sum} in {seconds} s", job.name));
+    Run {
+        summary: said.summary,
+        complaints,
+    }
+}
+
+/// One machine for each kernel; two where processors would be idle otherwise, and there is enough to share.
+fn shares(room: usize, kernels: usize, levels: &[Level], filter: Option<&str>) -> &'static [Share] {
+    if room > kernels && levels.contains(&Level::L2) && filter.is_none() {
+        &[Share::First, Share::Second]
+    } else {
+        &[Share::All]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_shared_by_two_machines_only_where_one_would_leave_processors_idle() {
+        let all = [Level::L1, Level::L2, Level::Nic];
+        let count =
+            |room, kernels, levels: &[Level], filter| shares(room, kernels, levels, filter).len();
+        assert_eq!(count(2, 1, &all, None), 2);
+        assert_eq!(count(2, 2, &all, None), 1);
+        assert_eq!(count(8, 4, &all, None), 2);
+        assert_eq!(count(1, 1, &all, None), 1);
+        assert_eq!(count(2, 1, &[Level::L1], None), 1);
+        assert_eq!(count(2, 1, &all, Some("doctor")), 1);
     }
 }

@@ -2,14 +2,15 @@
 //! tables (L1), sockets and topologies (L2), a node behind a NIC.
 //!
 //! A kernel comes from the machine's package sources ([`kernels`]); the suites ([`payload`]), an init and what they
-//! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known;
-//! [`outcome`] judges what was said; [`verifier`] has the figures of each program; [`matrix`] goes from kernel to kernel;
-//! [`self_test`] plants failures. Only x86-64 is dealt with.
+//! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known; [`fleet`]
+//! runs several side by side; [`outcome`] judges what was said; [`verifier`] has the figures of each program; [`matrix`]
+//! is the suites on all kernels; [`self_test`] plants failures. Only x86-64 is dealt with.
 
 mod console;
 mod cpio;
 mod docs;
 mod features;
+mod fleet;
 mod initramfs;
 mod kernels;
 mod machine;
@@ -18,6 +19,7 @@ mod modules;
 mod outcome;
 mod payload;
 mod self_test;
+mod tools;
 mod verifier;
 
 use std::process::ExitCode;
@@ -29,7 +31,7 @@ use self::{features::Seen, matrix::Matrix, outcome::Said, payload::Level, verifi
 use crate::{setup::runtime, shell::say, test::summary::Summary};
 
 /// As `--level` takes them.
-const DEFAULT_LEVELS: [&str; 2] = ["l1", "nic"];
+const DEFAULT_LEVELS: [&str; 3] = ["l1", "l2", "nic"];
 
 const DEFAULT_KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", kernels::NEWEST];
 
@@ -138,7 +140,7 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
     let mut matrix = Matrix::prepare()?;
     let mut total = matrix.run(
         series,
-        &[Level::L1, Level::Nic],
+        &[Level::L1, Level::L2, Level::Nic],
         filter,
         |series, kernel, said| held_against(&budget, series, kernel, said),
     )?;

@@ -29,13 +29,43 @@ const WANTED: [&str; 9] = [
 /// What some kernels lack, or have built in without saying so: the NIC, and SCTP.
 const OPTIONAL: [&str; 3] = ["virtio_pci", "virtio_net", "sctp"];
 
+/// What the rules of kube-proxy's modes are made of: iptables (through nftables, and legacy), nftables, ipvs.
+pub const KUBE_PROXY: [&str; 25] = [
+    "nft_compat",
+    "nft_nat",
+    "nft_numgen",
+    "nft_fib_ipv4",
+    "nft_fib_ipv6",
+    "xt_comment",
+    "xt_conntrack",
+    "xt_mark",
+    "xt_tcpudp",
+    "xt_addrtype",
+    "xt_nat",
+    "xt_MASQUERADE",
+    "ipt_REJECT",
+    "ip6t_REJECT",
+    "iptable_filter",
+    "iptable_nat",
+    "iptable_mangle",
+    "ip6table_filter",
+    "ip6table_nat",
+    "ip6table_mangle",
+    "ip_set_hash_ipport",
+    "ip_set_hash_ipportip",
+    "ip_set_hash_net",
+    "ip_vs",
+    "ip_vs_rr",
+];
+
 pub struct Module {
     pub name: String,
     pub content: Vec<u8>,
 }
 
-/// All wanted modules below `directory`, each behind those that it depends on. Without one, all is built in.
-pub fn collect(directory: Option<&Path>) -> anyhow::Result<Vec<Module>> {
+/// All wanted modules below `directory`, and those of `others` that are there, each behind those that it depends on.
+/// Without a directory, all is built in.
+pub fn collect(directory: Option<&Path>, others: &[&str]) -> anyhow::Result<Vec<Module>> {
     let Some(directory) = directory else {
         return Ok(Vec::new());
     };
@@ -44,7 +74,9 @@ pub fn collect(directory: Option<&Path>) -> anyhow::Result<Vec<Module>> {
     let builtin = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
     let mut modules = Vec::new();
     let optional = OPTIONAL
-        .into_iter()
+        .iter()
+        .chain(others)
+        .copied()
         .filter(|name| files.contains_key(*name));
     for name in WANTED.into_iter().chain(optional) {
         let built_in = builtin

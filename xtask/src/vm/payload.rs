@@ -10,7 +10,10 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use super::initramfs::{MEASURING, Payload, Suite};
+use super::{
+    initramfs::{MEASURING, Payload, Suite},
+    modules, tools,
+};
 use crate::{
     build::{self, Profile},
     cargo,
@@ -19,11 +22,20 @@ use crate::{
 };
 
 const PROGRAMS: [&str; 5] = ["vm_init", MEASURING, "vm_plant", "vm_uplink", "vm_outside"];
-const TESTS: [&str; 3] = ["l1_tables", "l2_cases", "l2_matrix"];
+const TESTS: [&str; 5] = [
+    "l1_tables",
+    "testbed",
+    "l2_cases",
+    "l2_matrix",
+    "l2_migration",
+];
 const AGENT: &str = "proxy-agent";
 
 /// How much slower than a real machine one may be that QEMU emulates, on a host with other work.
 const PATIENCE: &str = "8";
+
+/// More than a machine has processors: many rows wait for most of their time.
+const ROWS_AT_ONCE: &str = "--test-threads=4";
 
 /// Of the matrix of clients and backends every seventh row: the number is prime to those of its columns.
 const SAMPLE: &str = "7";
@@ -39,6 +51,48 @@ pub enum Level {
     Nic,
 }
 
+/// The part of the suites that one machine runs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Share {
+    All,
+    /// All but what is in the second one.
+    First,
+    /// The matrix, and the cases with TC on the uplinks: about half of the time that all take.
+    Second,
+}
+
+/// How names of cases begin; also in `tests/tests/l2_cases/world.rs`.
+const WITH_XDP: &str = "xdp: ";
+const WITH_TC: &str = "tc: ";
+
+impl Share {
+    /// Of the machine that runs it on this kernel.
+    pub fn name(self, kernel: &str) -> String {
+        match self {
+            Self::All => kernel.to_owned(),
+            Self::First => format!("{kernel} (1 of 2)"),
+            Self::Second => format!("{kernel} (2 of 2)"),
+        }
+    }
+
+    fn rest(self) -> bool {
+        self != Self::Second
+    }
+
+    fn matrix(self) -> bool {
+        self != Self::First
+    }
+
+    /// Of the cases.
+    fn skips(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &[],
+            Self::First => &["--skip", WITH_TC],
+            Self::Second => &["--skip", WITH_XDP],
+        }
+    }
+}
+
 /// All that machines are given, by name.
 pub struct Build {
     object: PathBuf,
@@ -47,7 +101,7 @@ pub struct Build {
 
 impl Build {
     pub fn all() -> anyhow::Result<Self> {
-        let build::Artifacts { object, agent, .. } = build::all(Profile::Dev)?;
+        let build::Artifacts { object, agent, .. } = build::all(Profile::Release)?;
         say("Building", "the suite for virtual machines (static)");
         let target = toolchain::host_compiler()?.version.host;
         let compile = |subcommand: &str, kind: &str, names: &[&str]| {
@@ -81,32 +135,48 @@ impl Build {
     }
 
     /// Those of these levels. [`Level::Nic`] takes what [`super::machine::no_wire`] asks for.
-    pub fn suites(&self, levels: &[Level], filter: Option<&str>) -> anyhow::Result<Payload> {
-        let rows = ["--color=never", filter.unwrap_or_default()];
+    pub fn suites(
+        &self,
+        levels: &[Level],
+        share: Share,
+        filter: Option<&str>,
+    ) -> anyhow::Result<Payload> {
+        let has = |level, in_share| levels.contains(&level) && in_share;
+        let filter = filter.unwrap_or_default();
+        let rows = ["--color=never", filter];
+        let waiting = [rows.as_slice(), &[ROWS_AT_ONCE]].concat();
         let mut suites = Vec::new();
-        if levels.contains(&Level::L1) {
+        if has(Level::L1, share.rest()) {
             suites.push(self.suite(MEASURING, &[])?);
             suites.push(self.suite(AGENT, &["doctor", "--output", "json"])?);
             suites.push(self.suite("l1_tables", &rows)?);
         }
-        if levels.contains(&Level::L2) {
-            suites.push(self.suite("l2_cases", &rows)?);
-            suites.push(self.suite("l2_matrix", &rows)?);
+        if has(Level::L2, true) {
+            suites.push(self.suite("l2_cases", &[&waiting, share.skips()].concat())?);
         }
-        let tools = ["ip", "bridge", "nft"]
-            .into_iter()
-            .map(|tool| shell::find(tool).with_context(|| format!("`{tool}` is not installed")));
+        if has(Level::L2, share.rest()) {
+            suites.push(self.suite("testbed", &waiting)?);
+            suites.push(self.suite("l2_migration", &rows)?);
+        }
+        if has(Level::L2, share.matrix()) {
+            suites.push(self.suite("l2_matrix", &waiting)?);
+        }
         let mut payload = Payload {
             init: self.program("vm_init")?,
             suites,
             object: self.object.clone(),
             agent: self.program(AGENT)?,
             programs: Vec::new(),
-            tools: tools.collect::<anyhow::Result<_>>()?,
+            tools: tools::collect()?,
+            modules: if has(Level::L2, share.rest()) {
+                &modules::KUBE_PROXY
+            } else {
+                &[]
+            },
             wire: None,
             variables: Vec::new(),
         };
-        if levels.contains(&Level::Nic) {
+        if has(Level::Nic, share.rest()) {
             payload.suites.push(self.suite("vm_uplink", &rows)?);
             payload.wire = Some(self.program("vm_outside")?);
         }
@@ -124,8 +194,13 @@ impl Build {
         Ok(Payload {
             suites: vec![busybox(&["--install", "-s", "/bin"]), busybox(&["sh"])],
             programs: self.programs.values().cloned().collect(),
-            ..self.suites(&[], None)?
+            ..self.nothing()?
         })
+    }
+
+    /// No suite: a machine that comes up and ends.
+    pub fn nothing(&self) -> anyhow::Result<Payload> {
+        self.suites(&[], Share::All, None)
     }
 
     /// The program that brings a machine down, in this way.

@@ -1,17 +1,17 @@
 //! The suite's own test: failures are planted, each in a real machine, and have to be reported as what they are.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     console::Limits,
+    fleet::{Job, Ran},
     initramfs::{MEASURING, Payload},
-    matrix::Matrix,
-    outcome::Said,
-    payload::Level,
+    matrix::{self, Matrix},
+    payload::{Level, Share},
     succeeded,
     verifier::Budget,
 };
-use crate::{shell::say, test::summary::Summary};
+use crate::test::summary::Summary;
 
 /// Enough for a boot on a busy machine, and not for a test's patience.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -73,49 +73,51 @@ const CASES: [Case; 6] = [
 
 /// Runs all cases on one kernel, as tests with a name.
 pub fn run(matrix: &mut Matrix, series: &str) -> anyhow::Result<Summary> {
-    let mut summary = Summary::default();
-    for Case {
-        name,
-        plant,
-        expected,
-    } in &CASES
-    {
-        say("Planting", name);
-        let wrong = attempt(matrix, series, plant, expected)?;
-        match &wrong {
-            None => println!("test self-test: {name} ... ok"),
-            Some(wrong) => println!("test self-test: {name} ... FAILED: {wrong}"),
-        }
-        summary.count(wrong.is_none());
+    let kernel = matrix::get(series)?;
+    let mut jobs = Vec::new();
+    for Case { name, plant, .. } in &CASES {
+        jobs.push(Job {
+            name: (*name).to_owned(),
+            kernel: Arc::clone(&kernel),
+            payload: payload(matrix, plant)?,
+            limits: Limits {
+                stall: SILENCE,
+                ..Limits::default()
+            },
+        });
     }
+    let mut summary = Summary::default();
+    matrix.boot(
+        &jobs,
+        // A machine's words are shown as those of a planted run.
+        |job, line| println!("  ({}) {line}", job.name),
+        |number, ran| {
+            let (case, job) = (&CASES[number], &jobs[number]);
+            let wrong = ran
+                .and_then(|ran| unrecognised(case, job, series, ran))
+                .unwrap_or_else(|error| Some(format!("{error:#}")));
+            match &wrong {
+                None => println!("test self-test: {} ... ok", case.name),
+                Some(wrong) => println!("test self-test: {} ... FAILED: {wrong}", case.name),
+            }
+            summary.count(wrong.is_none());
+        },
+    )?;
     Ok(summary)
 }
 
-/// Boots a machine with the plant in it. What was not recognised is returned.
-fn attempt(
-    matrix: &mut Matrix,
-    series: &str,
-    plant: &Plant,
-    expected: &[&str],
-) -> anyhow::Result<Option<String>> {
-    let payload = payload(matrix, plant)?;
-    let limits = Limits {
-        stall: SILENCE,
-        ..Limits::default()
-    };
+/// What of a plant was not told as it should be, if anything.
+fn unrecognised(case: &Case, job: &Job, series: &str, ran: Ran) -> anyhow::Result<Option<String>> {
     let mut budget = Budget::open()?;
-    if matches!(plant, Plant::Budget) {
+    if matches!(case.plant, Plant::Budget) {
         budget.halve();
     }
-    let mut judge = |series: &str, kernel: &str, said: &mut Said| {
+    let run = matrix::judged(job, ran, |said| {
         budget
-            .check(series, kernel, &said.report)
+            .check(series, &job.kernel.version, &said.report)
             .unwrap_or_default()
-    };
-    // A machine's words are shown as those of a planted run.
-    let print = |line: &str| println!("  | {line}");
-    let run = matrix.boot(series, &payload, &limits, print, &mut judge)?;
-    Ok(match expected {
+    });
+    Ok(match case.expected {
         [] if succeeded(&run.summary) && run.complaints.is_empty() => None,
         [] => Some(format!("complaints: {:?}", run.complaints)),
         _ if succeeded(&run.summary) => Some("the run passes".to_owned()),
@@ -130,7 +132,7 @@ fn attempt(
 /// With the plant, and no more suites than show it.
 fn payload(matrix: &Matrix, plant: &Plant) -> anyhow::Result<Payload> {
     let build = &matrix.build;
-    let mut payload = build.suites(&[Level::L1], Some(ROWS))?;
+    let mut payload = build.suites(&[Level::L1], Share::All, Some(ROWS))?;
     let only = |payload: &mut Payload, name| payload.suites.retain(|suite| suite.name() == name);
     match plant {
         Plant::Nothing | Plant::Budget => {}
