@@ -30,8 +30,11 @@ const WANTED: [&str; 9] = [
 const OPTIONAL: [&str; 3] = ["virtio_pci", "virtio_net", "sctp"];
 
 /// What the rules of kube-proxy's modes are made of: iptables (through nftables, and legacy), nftables, ipvs.
-pub const KUBE_PROXY: [&str; 25] = [
+pub const KUBE_PROXY: [&str; 27] = [
     "nft_compat",
+    "nft_ct",
+    // A part of nf_tables since 5.17.
+    "nft_counter",
     "nft_nat",
     "nft_numgen",
     "nft_fib_ipv4",
