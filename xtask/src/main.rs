@@ -45,7 +45,7 @@ enum Task {
     },
     /// Run the suites; the last line is their sum
     Test(test::Options),
-    /// Boot kernels in virtual machines and run the packet tables in each
+    /// Boot kernels in virtual machines and run the suites in each
     VmTest(vm::Options),
     /// Check formatting and clippy, as CI does
     Lint,

@@ -1,7 +1,8 @@
 //! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
 //!
 //! L0 runs as the caller with the host's toolchain. L1 to L3 are the test targets of the `tests` package, told apart
-//! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built.
+//! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built,
+//! which is the agent as it is released.
 //! Kernels in virtual machines come last, where they are asked for.
 
 pub mod summary;
@@ -29,7 +30,7 @@ pub struct Options {
     /// Run this level only
     #[arg(long)]
     level: Option<Level>,
-    /// Then run the packet tables on these kernels in virtual machines (see `vm-test`), too
+    /// Then run L1 and L2 on these kernels in virtual machines (see `vm-test`), too
     #[arg(long, value_name = "VERSIONS", value_delimiter = ',')]
     kernels: Vec<String>,
     /// Run only the tests whose name contains this
@@ -80,7 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if !in_kernel.is_empty() {
         let root = Root::require("this level of tests")?;
         runtime::ensure(&runtime::TESTS)?;
-        let artifacts = build::all(Profile::Dev)?;
+        let artifacts = build::all(Profile::Release)?;
         say("Building", "the suites");
         let suites = cargo::executables(cargo::command("test").args([
             "--quiet",
