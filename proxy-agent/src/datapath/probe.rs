@@ -257,11 +257,11 @@ pub fn at_device(device: &str) -> Vec<String> {
         .collect()
 }
 
-/// Is this the name of a program of ours? The kernel keeps 15 characters.
+/// Is this the name of a program or of a filter of ours? Of a program's the kernel keeps 15 characters.
 pub fn is_ours(name: &str) -> bool {
     Hook::ALL
         .iter()
-        .any(|hook| hook.name.chars().take(15).eq(name.chars()))
+        .any(|hook| hook.name == name || hook.name.chars().take(15).eq(name.chars()))
 }
 
 /// The name of a loaded program; `None` where it is gone, or may not be asked for.

@@ -44,7 +44,8 @@ pub async fn checks(args: &Choices, view: &View, tried: Option<&Tried>) -> Resul
             }
         }
         if role != Role::Plain {
-            checks.extend(strangers(link, attached.get(&index)));
+            let filters = node::filter_names(index).await?;
+            checks.extend(strangers(link, attached.get(&index), filters));
         }
     }
     if !roles.values().any(|role| *role == Role::Uplink) {
@@ -117,8 +118,9 @@ impl Known {
 }
 
 /// Programs of others at a device.
-fn strangers(link: &Link, xdp: Option<&XdpAt>) -> Option<Check> {
-    let mut names = probe::at_device(&link.name);
+fn strangers(link: &Link, xdp: Option<&XdpAt>, filters: Vec<String>) -> Option<Check> {
+    let mut names = filters;
+    names.extend(probe::at_device(&link.name));
     if let Some(id) = xdp.and_then(|at| at.program) {
         names.extend(probe::name_of(id));
     }

@@ -15,9 +15,11 @@
 //! | `facts` | a view -> what the programs and the plan know of the node |
 //! | `sysctl` | the switches that the kernel must have set |
 //! | `xdp` | XDP at a device: what is attached, what the driver can do |
+//! | `filters` | the TC filters at a device that others attached through netlink |
 //! | `scratch` | a network namespace to try things in |
 
 mod facts;
+mod filters;
 mod role;
 mod scratch;
 mod sysctl;
@@ -29,6 +31,7 @@ mod xdp;
 
 pub use self::{
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
+    filters::filter_names,
     role::{Pattern, Role, Roles, Selection, roles},
     scratch::Scratch,
     sysctl::{LOOPBACK_SWITCHES, prepare_loopback},

@@ -21,8 +21,8 @@ use anyhow::Result;
 use crate::address::{Mac, Pair};
 use crate::ethtool;
 use crate::netns::Netns;
+use crate::pass::XdpPass;
 use crate::run::Run;
-use crate::xdp_pass::XdpPass;
 
 pub use node::Node;
 pub use pod::Pod;

@@ -6,8 +6,8 @@ use super::{DEFAULT_MTU, Host, Joined, Node, Plan, Segments, segment_of};
 use crate::address::{self, Mac, Pair, SERVICE_RANGE_V4, SERVICE_RANGE_V6};
 use crate::ethtool;
 use crate::netns::Netns;
+use crate::pass::XdpPass;
 use crate::run::Run;
-use crate::xdp_pass::XdpPass;
 
 const NEIGHBOUR: u8 = 200;
 const CLIENTS: &str = "clients";

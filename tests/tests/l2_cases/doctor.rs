@@ -11,6 +11,7 @@ use tests::agent::{self, Uplink};
 use tests::cluster::Cluster;
 use tests::deployment;
 use tests::netns::Netns;
+use tests::pass;
 use tests::topology::Node;
 
 use crate::world::World;
@@ -24,6 +25,10 @@ pub fn rows(world: &World, uplink: Uplink) -> Vec<Trial> {
         world.row("doctor has the rights of the container", confined),
         world.row("doctor without rights names them", without_rights),
     ];
+    if uplink == Uplink::Tc {
+        let seen = "doctor sees a TC filter of somebody else";
+        rows.push(world.row(seen, strange_filter));
+    }
     if uplink == Uplink::Xdp {
         rows.push(world.row("doctor sees an XDP program of somebody else", stranger));
     }
@@ -200,6 +205,22 @@ fn stranger(cluster: &Cluster) -> Result<()> {
     };
     ensure!(
         found["verdict"] == "fallback" && text.starts_with("TC: an XDP program of somebody else"),
+        "{found:#}"
+    );
+    Ok(())
+}
+
+fn strange_filter(cluster: &Cluster) -> Result<()> {
+    let (node, netns) = (cluster.node(2), &cluster.topology.router.netns);
+    let port = node.name();
+    let pin = node.bpffs.join("a-filter");
+    pass::filter(netns, port, &pin)?;
+    fs::remove_file(&pin)?;
+    let report = healthy(&mut doctor_in(netns, &node.bpffs, &["--uplinks", port])?)?;
+    let found = check(&report, &format!("others' programs at {port}"))?;
+    let names = found["found"].as_str().unwrap_or_default();
+    ensure!(
+        found["verdict"] == "note" && names.contains("lets_pass"),
         "{found:#}"
     );
     Ok(())

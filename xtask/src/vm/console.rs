@@ -30,8 +30,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            stall: Duration::from_secs(240),
-            total: Duration::from_secs(1800),
+            // Some clusters may start at once, on a host that others use as well.
+            stall: Duration::from_secs(600),
+            total: Duration::from_secs(3600),
         }
     }
 }

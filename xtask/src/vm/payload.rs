@@ -35,7 +35,7 @@ const AGENT: &str = "proxy-agent";
 const PATIENCE: &str = "8";
 
 /// More than a machine has processors: many rows wait for most of their time.
-const ROWS_AT_ONCE: &str = "--test-threads=4";
+const ROWS_AT_ONCE: &str = "--test-threads=3";
 
 /// Of the matrix of clients and backends every seventh row: the number is prime to those of its columns.
 const SAMPLE: &str = "7";
