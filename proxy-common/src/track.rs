@@ -48,7 +48,7 @@ pub fn is_over<F: Family, T: Tables<F>>(
 
 /// Has a flow been idle for so long that its reply tuple can be given to another?
 #[inline(always)]
-fn has_expired<A: Addr>(
+pub fn has_expired<A: Addr>(
     flow: &Flow<A>,
     proto: u8,
     table: Table,
@@ -240,6 +240,9 @@ pub fn advance<F: Family, T: Tables<F>>(
                 peer.mark(flow_state::ANSWERED);
             }
         }
+        return;
+    }
+    if config.refresh == Config::STILL {
         return;
     }
     let settled = if work.view.is_tcp() {

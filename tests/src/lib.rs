@@ -25,6 +25,7 @@ pub mod netns;
 pub mod outside;
 pub mod pass;
 pub mod patience;
+pub mod pinned;
 pub mod run;
 pub mod runner;
 pub mod sockets;

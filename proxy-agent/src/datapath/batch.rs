@@ -157,16 +157,35 @@ impl<V: Pod> Batched<PerCpuArray<MapData, V>> {
         Ok(sums)
     }
 
-    /// Sets the elements at `keys` to `zero` on all CPUs.
-    pub fn clear(&mut self, keys: &[u32], zero: V) -> Result<()> {
+    /// The elements that are not `zero` on all CPUs: their indexes, and their values, one for each CPU.
+    pub fn all_but(&self, zero: V) -> Result<Vec<(u32, Vec<V>)>>
+    where
+        V: PartialEq,
+    {
+        let is_zero = |values: &[V]| values.iter().all(|value| *value == zero);
+        let all = self.sums(self.map.len(), |values| {
+            (!is_zero(values)).then(|| values.to_vec())
+        })?;
+        let all = (0..).zip(all);
+        Ok(all
+            .filter_map(|(index, values)| Some((index, values?)))
+            .collect())
+    }
+
+    /// Writes `values` at the indexes `keys`, for each as many as there are CPUs.
+    pub fn set_all(&mut self, keys: &[u32], values: &[V]) -> Result<()> {
         let cpus = cpus()?;
-        let zeros = vec![zero; keys.len() * cpus];
-        if !(size_of::<V>().is_multiple_of(8) && update(&self.fd, keys, &zeros)?) {
-            for (key, zeros) in keys.iter().zip(zeros.chunks(cpus)) {
-                self.map.set(*key, zeros.to_vec().try_into()?, 0)?;
+        if !(size_of::<V>().is_multiple_of(8) && update(&self.fd, keys, values)?) {
+            for (key, values) in keys.iter().zip(values.chunks(cpus)) {
+                self.map.set(*key, values.to_vec().try_into()?, 0)?;
             }
         }
         Ok(())
+    }
+
+    /// Sets the elements at `keys` to `zero` on all CPUs.
+    pub fn clear(&mut self, keys: &[u32], zero: V) -> Result<()> {
+        self.set_all(keys, &vec![zero; keys.len() * cpus()?])
     }
 }
 

@@ -23,12 +23,17 @@ const FRAME: [u8; 64] = [0; 64];
 
 /// Measures it.
 pub fn jiffies_per_second(ebpf: &Ebpf) -> Result<u32> {
-    let read = || program::run(ebpf, program::CLOCK, Run::new(&FRAME)).map(|ran| ran.action);
+    let read = || now(ebpf);
     let began = Instant::now();
     let first = read()?;
     thread::sleep(APART);
     let jiffies = read()?.wrapping_sub(first);
     nearest(jiffies, began.elapsed())
+}
+
+/// The low 32 bits of jiffies.
+pub fn now(ebpf: &Ebpf) -> Result<u32> {
+    program::run(ebpf, program::CLOCK, Run::new(&FRAME)).map(|ran| ran.action)
 }
 
 fn nearest(jiffies: u32, elapsed: Duration) -> Result<u32> {

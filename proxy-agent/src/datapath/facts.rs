@@ -35,13 +35,16 @@ impl Datapath {
     }
 
     /// Writes the defaults of this kernel. A configuration that was there keeps its seed, so that the same tuples go on
-    /// choosing the same slots, and its epoch counts on.
+    /// choosing the same slots, and its epoch counts on; and flows that are to stay where they are go on to.
     pub fn configure(&mut self, seed: u32) -> Result<()> {
         let found = self.config()?;
         let mut config = Config::for_hz(self.hz, seed);
         if found.epoch != 0 {
             config.seed = found.seed;
             config.epoch = found.epoch;
+            if found.refresh == Config::STILL {
+                config.refresh = Config::STILL;
+            }
         }
         self.set_config(&config)?;
         self.bump_epoch()

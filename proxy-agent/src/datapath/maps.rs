@@ -115,7 +115,8 @@ where
     }
 }
 
-fn typed<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<M>
+/// Takes the map of a name.
+pub fn typed<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<M>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -124,7 +125,8 @@ where
         .with_context(|| format!("map {name}"))
 }
 
-fn batched<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<Batched<M>>
+/// The same for one that may be read and written in batches.
+pub fn batched<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<Batched<M>>
 where
     M: TryFrom<Map, Error = MapError>,
 {

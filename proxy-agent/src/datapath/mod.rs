@@ -9,6 +9,8 @@
 //! | `embedded` | the object in this binary |
 //! | `shape` | the shape of every map |
 //! | `pin` | the directory that outlives the agent |
+//! | `takeover` | from one agent to the next |
+//! | `resize` | flow tables of another size |
 //! | `maps` | the maps, typed |
 //! | `program` | the programs, and running one on a packet |
 //! | `clock` | jiffies per second |
@@ -36,16 +38,22 @@ mod options;
 mod pin;
 pub mod probe;
 mod program;
+mod resize;
 mod shape;
 mod sys;
+mod takeover;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nameindex;
 
-use self::attach::Attachments;
+use self::{
+    attach::Attachments,
+    shape::{Shape, shapes},
+    takeover::Takeover,
+};
 
 pub use self::{
     attach::{Outcome, Target, TcMode, XdpMode},
@@ -56,24 +64,24 @@ pub use self::{
     options::{Options, Sizes},
     pin::PinDir,
     program::{Ran, Run},
-    shape::{Shape, shapes},
 };
 
 /// A loaded datapath: its maps and programs, attached nowhere.
 pub struct Datapath {
     ebpf: Ebpf,
     maps: Maps,
-    pin: Option<PinDir>,
+    /// `None` for one that is pinned nowhere.
+    takeover: Option<Takeover>,
     sizes: Sizes,
     xdp: XdpMode,
     tc: TcMode,
     attachments: Attachments,
     hz: u32,
-    adopted: bool,
 }
 
 impl Datapath {
-    /// Loads `object`. With [`Options::pin`], the maps of an earlier process are taken over with what they hold.
+    /// Loads `object`. With [`Options::pin`], the maps of an earlier process are taken over with what they hold, as far as
+    /// this one can read them.
     pub fn load(object: &[u8], options: &Options) -> Result<Self> {
         let Options {
             pin,
@@ -81,39 +89,27 @@ impl Datapath {
             xdp,
             tc,
         } = options;
-        let pin = pin.as_deref().map(PinDir::new);
         let shapes = shapes(sizes);
-        let mut loader = EbpfLoader::new();
-        for shape in &shapes {
-            loader.map_max_entries(shape.name, shape.max_entries);
+        let mut takeover = match pin {
+            Some(bpffs) => Some(Takeover::begin(bpffs, &shapes)?),
+            None => None,
+        };
+        let pin = |name: &str| Some(takeover.as_ref()?.pins().map(name));
+        let (ebpf, mut maps) = open(object, &shapes, pin)?;
+        if let Some(takeover) = &mut takeover {
+            takeover.fill(&shapes, &mut maps)?;
         }
-        let mut adopted = false;
-        if let Some(pin) = &pin {
-            pin.create()?;
-            pin.check(&shapes)?;
-            adopted = pin.map(proxy_common::abi::names::CONFIG).exists();
-            for shape in &shapes {
-                loader.map_pin_path(shape.name, pin.map(shape.name));
-            }
-        }
-        let mut ebpf = loader.load(object).context("loading the eBPF object")?;
-        program::load_all(&mut ebpf)?;
-        let mut maps = Maps::open(|name| {
-            ebpf.take_map(name)
-                .with_context(|| format!("the object has no map {name}"))
-        })?;
         program::link_slow(&ebpf, &mut maps)?;
         let hz = clock::jiffies_per_second(&ebpf)?;
         Ok(Self {
             ebpf,
             maps,
-            pin,
+            takeover,
             sizes: *sizes,
             xdp: *xdp,
             tc: *tc,
             attachments: Attachments::default(),
             hz,
-            adopted,
         })
     }
 
@@ -134,11 +130,6 @@ impl Datapath {
         self.hz
     }
 
-    /// Were the maps there before, with what an earlier process wrote?
-    pub const fn adopted(&self) -> bool {
-        self.adopted
-    }
-
     /// The XDP program `name`, for whoever wants to call it.
     pub fn xdp_program(&self, name: &str) -> Result<&aya::programs::ProgramFd> {
         let program = self
@@ -155,14 +146,37 @@ impl Datapath {
     }
 }
 
-/// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it.
+/// Loads programs and maps; a map that is pinned at the path that `pin` gives for its name is used, another is pinned there.
+fn open(
+    object: &[u8],
+    shapes: &[Shape],
+    pin: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<(Ebpf, Maps)> {
+    let mut loader = EbpfLoader::new();
+    for shape in shapes {
+        loader.map_max_entries(shape.name, shape.max_entries);
+        if let Some(path) = pin(shape.name) {
+            loader.map_pin_path(shape.name, path);
+        }
+    }
+    let mut ebpf = loader.load(object).context("loading the eBPF object")?;
+    program::load_all(&mut ebpf)?;
+    let maps = Maps::open(|name| {
+        ebpf.take_map(name)
+            .with_context(|| format!("the object has no map {name}"))
+    })?;
+    Ok((ebpf, maps))
+}
+
+/// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it, and whatever its version is.
 pub fn cleanup(bpffs: &Path) -> Result<()> {
-    let pin = PinDir::new(bpffs);
     let devices: Vec<String> = if_nameindex()
         .context("listing the network devices")?
         .iter()
         .map(|device| device.name().to_string_lossy().into_owned())
         .collect();
-    attach::detach_all(&pin, &devices)?;
-    pin.remove()
+    let pins = takeover::all(bpffs)?;
+    let pins: Vec<_> = pins.iter().map(|found| found.pins(bpffs)).collect();
+    attach::detach_all(&pins, &devices)?;
+    pins.iter().try_for_each(PinDir::remove)
 }

@@ -1,11 +1,12 @@
 //! The directory that keeps the datapath alive without its agent.
 //!
 //! ```text
-//! DIR/portside-v1/NAME            a map
-//! DIR/portside-v1/links/HOOK-IF   a link: hook and interface index
+//! DIR/portside-v3/NAME            a map
+//! DIR/portside-v3/links/HOOK-IF   a link: hook and interface index
 //! ```
 //!
-//! The version of the map ABI is part of the name, so that an agent never adopts what it cannot read.
+//! The version of the map ABI is part of the name, so that an agent never adopts what it cannot read. What stands beside it while one
+//! agent takes over from another is told in [`super::takeover`].
 
 use std::{
     fs, io,
@@ -15,9 +16,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, MapInfo};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use proxy_common::abi;
 
-use super::{Maps, Shape};
+use super::{
+    Maps,
+    shape::Pinned,
+    takeover::{self, Found, Stage},
+};
 
 /// The pin directory of one datapath.
 #[derive(Clone, Debug)]
@@ -28,9 +32,11 @@ pub struct PinDir {
 impl PinDir {
     /// The directory of this ABI version under `bpffs`.
     pub fn new(bpffs: &Path) -> Self {
-        Self {
-            root: bpffs.join(format!("portside-v{}", abi::VERSION)),
-        }
+        Found::own(Stage::InForce).pins(bpffs)
+    }
+
+    pub(super) const fn at(root: PathBuf) -> Self {
+        Self { root }
     }
 
     pub fn root(&self) -> &Path {
@@ -64,33 +70,55 @@ impl PinDir {
         Ok(())
     }
 
-    /// Is every map that is pinned here of its shape?
-    pub fn check(&self, shapes: &[Shape]) -> Result<()> {
-        for shape in shapes {
-            let path = self.map(shape.name);
-            if path.exists() {
-                MapInfo::from_pin(&path)
-                    .map_err(anyhow::Error::from)
-                    .and_then(|found| shape.check(&found))
-                    .with_context(|| format!("the pinned map {}", path.display()))?;
+    /// Gives the directory another name.
+    pub(super) fn rename(&self, to: &Self) -> Result<()> {
+        rename(&self.root, &to.root)
+    }
+
+    /// Takes the links of another directory.
+    pub(super) fn take_links(&self, other: &Self) -> Result<()> {
+        for link in other.pinned_links()? {
+            if let Some(name) = link.file_name() {
+                rename(&link, &self.links().join(name))?;
             }
         }
         Ok(())
     }
 
+    /// The shape of a pinned map; `None` where there is none.
+    pub(super) fn shape(&self, name: &str) -> Result<Option<Pinned>> {
+        let path = self.map(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        MapInfo::from_pin(&path)
+            .map_err(anyhow::Error::from)
+            .and_then(|info| Pinned::of(&info))
+            .map(Some)
+            .with_context(|| format!("the pinned map {}", path.display()))
+    }
+
     /// The maps of a datapath that runs.
     pub fn open_maps(&self) -> Result<Maps> {
-        ensure!(
-            self.root.exists(),
-            "no datapath under {}: is the agent running with another --bpffs?",
-            self.root.display()
-        );
-        Maps::open(|name| {
-            let path = self.map(name);
-            let data = MapData::from_pin(&path)
-                .with_context(|| format!("opening the pinned map {}", path.display()))?;
-            Map::from_map_data(data).with_context(|| format!("map {name}"))
-        })
+        ensure!(self.root.exists(), takeover::why_missing(&self.root));
+        Maps::open(|name| self.open(name))
+    }
+
+    /// A pinned map.
+    pub(super) fn open(&self, name: &str) -> Result<Map> {
+        let path = self.map(name);
+        let data = MapData::from_pin(&path)
+            .with_context(|| format!("opening the pinned map {}", path.display()))?;
+        Map::from_map_data(data).with_context(|| format!("map {name}"))
+    }
+
+    /// Pins a map of another directory here, too.
+    pub(super) fn share(&self, other: &Self, name: &str) -> Result<()> {
+        let path = self.map(name);
+        let data = MapData::from_pin(other.map(name))
+            .with_context(|| format!("opening the pinned map {}", other.map(name).display()))?;
+        data.pin(&path)
+            .with_context(|| format!("pinning {}", path.display()))
     }
 
     /// How many entries a pinned map has room for.
@@ -119,4 +147,8 @@ impl PinDir {
             done => done.with_context(|| format!("removing {}", self.root.display())),
         }
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("renaming {} to {}", from.display(), to.display()))
 }

@@ -1,11 +1,11 @@
 //! The shape of every map, as this version of the agent knows it.
 //!
-//! In: the sizes. Out: a [`Shape`] per map. The one rule: a pinned map of another shape is never used, because aya would take it
+//! In: the sizes. Out: a [`Shape`] per map. The one rule: a pinned map of another layout is never used, because aya would take it
 //! without a look and the programs would read it as what it is not.
 
-use std::{fmt, mem::size_of};
+use std::mem::size_of;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use aya::maps::{MapInfo, MapType, lpm_trie::Key};
 use proxy_common::{
     abi::{
@@ -30,68 +30,159 @@ const SLOW_PROGRAMS: u32 = Hook::ALL.len() as u32 * 2;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
     pub name: &'static str,
+    pub role: Role,
+    /// The version of the ABI since which the map has this layout, and what it holds this meaning.
+    pub since: u32,
     pub kind: MapType,
     pub key: u32,
     pub value: u32,
     pub max_entries: u32,
 }
 
+/// What a map is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// What the node looks like; the agent finds it anew.
+    Node,
+    /// Services and backends, as the plan writes them.
+    Plan,
+    /// Connections, which the programs keep.
+    Flows,
+    /// Which backend a client has had last.
+    Affinity,
+    /// Traffic of services and backends.
+    Counts,
+    /// What is soon forgotten, or of a size that is part of its layout.
+    Scratch,
+    /// The programs themselves.
+    Programs,
+}
+
+/// The shape of a map that exists.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Pinned {
+    pub kind: MapType,
+    pub key: u32,
+    pub value: u32,
+    pub max_entries: u32,
+}
+
+impl Pinned {
+    /// An error for a kind of map that no agent has.
+    pub fn of(info: &MapInfo) -> Result<Self> {
+        Ok(Self {
+            kind: info.map_type()?,
+            key: info.key_size(),
+            value: info.value_size(),
+            max_entries: info.max_entries(),
+        })
+    }
+}
+
 /// The shapes of all maps.
 pub fn shapes(sizes: &Sizes) -> Vec<Shape> {
-    let mut all = vec![
-        of::<u32, Config>(names::CONFIG, MapType::Array, 1),
-        of::<u32, u64>(names::GATE, MapType::Array, gate::WORDS),
-        of::<u32, Device>(names::DEVICES, MapType::Hash, DEVICES),
-        of::<u32, Service>(names::SERVICES, MapType::Hash, sizes.services),
-        of::<u32, u32>(names::SLOTS, MapType::Array, sizes.slots()),
-        of::<u32, u64>(names::REASONS, MapType::PerCpuArray, reasons()),
-        of::<u32, ServiceCounter>(
-            names::SERVICE_COUNTERS,
-            MapType::PerCpuArray,
-            sizes.services,
-        ),
-        of::<u32, Counter>(
-            names::BACKEND_COUNTERS,
-            MapType::PerCpuArray,
-            sizes.backends,
-        ),
-        of::<u32, u32>(names::PORT_CURSOR, MapType::Array, 1),
-        of::<u32, u32>(names::SLOW_XDP, MapType::ProgramArray, SLOW_PROGRAMS),
-        of::<u32, u32>(names::SLOW_TC, MapType::ProgramArray, SLOW_PROGRAMS),
-    ];
-    family::<Ip4>(&mut all, 0, sizes);
-    family::<Ip6>(&mut all, 1, sizes);
+    let Sizes {
+        services, backends, ..
+    } = *sizes;
+    let counts = MapType::PerCpuArray;
+    let mut all = Vec::new();
+    let mut add = |role, shape| all.push(Shape { role, ..shape });
+    {
+        use MapType::{Array, Hash, ProgramArray};
+        add(Role::Node, of::<u32, Config>(names::CONFIG, Array, 1));
+        add(Role::Node, of::<u32, Device>(names::DEVICES, Hash, DEVICES));
+        add(Role::Plan, of::<u32, u64>(names::GATE, Array, gate::WORDS));
+        add(
+            Role::Plan,
+            of::<u32, Service>(names::SERVICES, Hash, services),
+        );
+        add(
+            Role::Plan,
+            of::<u32, u32>(names::SLOTS, Array, sizes.slots()),
+        );
+        add(
+            Role::Counts,
+            of::<u32, ServiceCounter>(names::SERVICE_COUNTERS, counts, services),
+        );
+        add(
+            Role::Counts,
+            of::<u32, Counter>(names::BACKEND_COUNTERS, counts, backends),
+        );
+        add(
+            Role::Scratch,
+            of::<u32, u64>(names::REASONS, counts, reasons()),
+        );
+        add(Role::Scratch, of::<u32, u32>(names::PORT_CURSOR, Array, 1));
+        add(
+            Role::Programs,
+            of::<u32, u32>(names::SLOW_XDP, ProgramArray, SLOW_PROGRAMS),
+        );
+        add(
+            Role::Programs,
+            of::<u32, u32>(names::SLOW_TC, ProgramArray, SLOW_PROGRAMS),
+        );
+    }
+    family::<Ip4>(&mut add, 0, sizes);
+    family::<Ip6>(&mut add, 1, sizes);
     all
 }
 
-fn family<A>(all: &mut Vec<Shape>, family: usize, sizes: &Sizes) {
-    all.extend([
-        of::<FrontendKey<A>, FrontendRef>(
-            names::FRONTENDS[family],
-            MapType::Hash,
-            sizes.frontends(),
+fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
+    use MapType::{Array, Hash, LpmTrie, LruHash};
+    let (flows, pending) = (names::FLOWS[family], names::PENDING[family]);
+    let (frontends, backends) = (names::FRONTENDS[family], names::BACKENDS[family]);
+    let (affinity, ranges) = (names::AFFINITY[family], names::SOURCE_RANGES[family]);
+    let (local, fragments) = (names::LOCAL_ADDRS[family], names::FRAGMENTS[family]);
+    add(
+        Role::Plan,
+        of::<FrontendKey<A>, FrontendRef>(frontends, Hash, sizes.frontends()),
+    );
+    add(
+        Role::Plan,
+        of::<u32, Backend<A>>(backends, Array, sizes.backends),
+    );
+    add(
+        Role::Plan,
+        of::<Key<RangeKey<A>>, u32>(ranges, LpmTrie, SOURCE_RANGES),
+    );
+    add(Role::Node, of::<A, LocalAddr>(local, Hash, LOCAL_ADDRS));
+    add(
+        Role::Flows,
+        since(2, of::<FlowKey<A>, Flow<A>>(flows, LruHash, sizes.flows())),
+    );
+    add(
+        Role::Flows,
+        since(
+            2,
+            of::<FlowKey<A>, Flow<A>>(pending, LruHash, sizes.pending()),
         ),
-        of::<u32, Backend<A>>(names::BACKENDS[family], MapType::Array, sizes.backends),
-        of::<A, LocalAddr>(names::LOCAL_ADDRS[family], MapType::Hash, LOCAL_ADDRS),
-        of::<FlowKey<A>, Flow<A>>(names::FLOWS[family], MapType::LruHash, sizes.flows()),
-        of::<FlowKey<A>, Flow<A>>(names::PENDING[family], MapType::LruHash, sizes.pending()),
-        of::<AffinityKey<A>, Affinity>(names::AFFINITY[family], MapType::LruHash, sizes.affinity()),
-        of::<Key<RangeKey<A>>, u32>(
-            names::SOURCE_RANGES[family],
-            MapType::LpmTrie,
-            SOURCE_RANGES,
-        ),
-        of::<FragmentKey<A>, FragmentPorts>(names::FRAGMENTS[family], MapType::LruHash, FRAGMENTS),
-    ]);
+    );
+    add(
+        Role::Affinity,
+        of::<AffinityKey<A>, Affinity>(affinity, LruHash, sizes.affinity()),
+    );
+    add(
+        Role::Scratch,
+        of::<FragmentKey<A>, FragmentPorts>(fragments, LruHash, FRAGMENTS),
+    );
 }
 
 const fn of<K, V>(name: &'static str, kind: MapType, max_entries: u32) -> Shape {
     Shape {
         name,
+        role: Role::Scratch,
+        since: 1,
         kind,
         key: size_of::<K>() as u32,
         value: size_of::<V>() as u32,
         max_entries,
+    }
+}
+
+const fn since(version: u32, shape: Shape) -> Shape {
+    Shape {
+        since: version,
+        ..shape
     }
 }
 
@@ -101,37 +192,19 @@ const fn reasons() -> u32 {
 }
 
 impl Shape {
-    /// Is a map that exists already of this shape?
-    pub fn check(&self, found: &MapInfo) -> Result<()> {
-        let found = Self {
-            name: self.name,
-            kind: found.map_type()?,
-            key: found.key_size(),
-            value: found.value_size(),
-            max_entries: found.max_entries(),
-        };
-        ensure!(
-            found == *self,
-            "it is {found}, this agent uses {self}: start with the sizes that it was made with, or remove it by \
-             `proxy-agent cleanup` (established connections through services end)"
-        );
-        Ok(())
+    /// Are keys and values those of a map that exists?
+    pub fn has_layout_of(&self, found: &Pinned) -> bool {
+        (self.kind, self.key, self.value) == (found.kind, found.key, found.value)
     }
-}
 
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name: _,
-            kind,
-            key,
-            value,
-            max_entries,
-        } = self;
-        write!(
-            f,
-            "{kind:?} of {max_entries} entries ({key}-byte keys, {value}-byte values)"
-        )
+    #[cfg(test)]
+    pub const fn pinned(&self) -> Pinned {
+        Pinned {
+            kind: self.kind,
+            key: self.key,
+            value: self.value,
+            max_entries: self.max_entries,
+        }
     }
 }
 
@@ -147,6 +220,10 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all.len());
         assert_eq!(all.len(), 11 + 2 * 8);
+        for shape in all {
+            let versions = 1..=proxy_common::abi::VERSION;
+            assert!(versions.contains(&shape.since), "{}", shape.name);
+        }
     }
 
     #[test]

@@ -65,9 +65,6 @@ impl Agent {
     pub async fn start(args: &Args, netlink: Netlink, status: Arc<Status>) -> Result<Self> {
         node::prepare_loopback(&args.proc_sys);
         let mut datapath = Datapath::load(datapath::object()?, &args.options())?;
-        if datapath.adopted() {
-            info!("taking over the maps under {}", args.place.bpffs.display());
-        }
         datapath.configure(RandomState::new().hash_one(()) as u32)?;
         let view = netlink.view().await?;
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
@@ -160,6 +157,7 @@ impl Agent {
             self.hooks
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
             self.datapath.detach_strays(&self.hooks.targets())?;
+            self.datapath.resize_flows(datapath::object()?)?;
             self.attached = true;
             let names = self.publish_names();
             write_names(&names, &self.names);

@@ -9,7 +9,7 @@ pub struct Config {
     pub epoch: u32,
     /// Seed of the hash that chooses a slot.
     pub seed: u32,
-    /// Coarse step at which a flow's last-seen time is written and its other direction repaired.
+    /// Coarse step at which a flow's last-seen time is written and its other direction repaired; [`Self::STILL`] for never.
     pub refresh: u32,
     /// A TCP flow that has ended gives up its reply tuple after this time.
     pub tcp_closed: u32,
@@ -24,6 +24,10 @@ pub struct Config {
 }
 
 impl Config {
+    /// Value of [`Self::refresh`] under which flows stay in the tables that they are in, while the agent moves them to others: none is
+    /// confirmed, and none is repaired.
+    pub const STILL: u32 = u32::MAX;
+
     /// The defaults for a kernel with `hz` jiffies per second. Times are those of conntrack under kube-proxy.
     pub const fn for_hz(hz: u32, seed: u32) -> Self {
         Self {

@@ -21,8 +21,8 @@ pub use flow::*;
 pub use frontend::*;
 pub use service::*;
 
-/// Version of the map ABI; the pin directory carries it.
-pub const VERSION: u32 = 2;
+/// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands beside its shape in the agent.
+pub const VERSION: u32 = 3;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;

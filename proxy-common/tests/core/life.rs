@@ -1,7 +1,12 @@
 //! The life of a flow: confirmed, ended, and left when its backend is gone.
 
 use crate::world::*;
-use proxy_common::{abi::TCP, hook::Hook, parse::tcp, verdict::Action};
+use proxy_common::{
+    abi::{Config, TCP},
+    hook::Hook,
+    parse::tcp,
+    verdict::Action,
+};
 
 const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
 
@@ -41,6 +46,21 @@ fn a_client_that_repeats_itself_is_not_confirmed_before_a_reply<F: Net>(proto: u
     world.sends(AT.0, AT.1, &first);
     let confirmed = if proto == TCP { 0 } else { 2 };
     assert_eq!(F::maps(&world).confirmed.len(), confirmed);
+}
+
+fn a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE);
+    let refresh = world.config.unwrap().refresh;
+    world.config.as_mut().unwrap().refresh = Config::STILL;
+    let first = confirm::<F>(&world, proto);
+    world.pass_time(2 * refresh);
+    let next = first.flags(tcp::ACK);
+    assert_eq!(world.sends(AT.0, AT.1, &next).dst, F::addr(REMOTE));
+    assert_eq!(F::maps(&world).confirmed.len(), 0);
+    assert_eq!(F::maps(&world).pending.len(), 2);
+    world.config.as_mut().unwrap().refresh = refresh;
+    world.sends(AT.0, AT.1, &next);
+    assert_eq!(F::maps(&world).confirmed.len(), 2);
 }
 
 fn only_tcp_stays_with_a_backend_that_is_gone<F: Net>(proto: u8) {
@@ -117,6 +137,7 @@ fn a_segment_of_an_unknown_connection_goes_on<F: Net>() {
 cases! {
     a_client_that_repeats_itself_is_not_confirmed_before_a_reply
     a_flood_of_first_packets_leaves_confirmed_flows_alone
+    a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later
     only_tcp_stays_with_a_backend_that_is_gone
     a_first_packet_after_the_end_chooses_again
     either_direction_rebuilds_the_other_at_the_next_refresh

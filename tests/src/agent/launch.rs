@@ -11,15 +11,38 @@ use crate::topology::Node;
 /// The variable that names the agent's static binary.
 pub const BINARY_VARIABLE: &str = "PORTSIDE_AGENT";
 
-/// More than a test needs, and small enough that many agents share a machine.
-const SMALL_TABLES: [&str; 6] = [
-    "--max-flows",
-    "16384",
-    "--max-backends",
-    "4096",
-    "--max-services",
-    "1024",
-];
+/// Sizes of an agent's tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tables {
+    pub flows: u32,
+    pub backends: u32,
+    pub services: u32,
+}
+
+impl Tables {
+    /// More than a test needs, and small enough that many agents share a machine.
+    const USUAL: Self = Self {
+        flows: 16_384,
+        backends: 4096,
+        services: 1024,
+    };
+
+    fn arguments(self) -> [String; 6] {
+        let Self {
+            flows,
+            backends,
+            services,
+        } = self;
+        [
+            "--max-flows".to_owned(),
+            flows.to_string(),
+            "--max-backends".to_owned(),
+            backends.to_string(),
+            "--max-services".to_owned(),
+            services.to_string(),
+        ]
+    }
+}
 
 /// Where on an uplink the packets are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +89,8 @@ pub struct Launch<'a> {
     source: &'a Source,
     uplink: Uplink,
     name: &'a str,
-    tables: [String; 6],
+    tables: Tables,
+    tc: &'a str,
 }
 
 impl<'a> Launch<'a> {
@@ -76,7 +100,8 @@ impl<'a> Launch<'a> {
             source,
             uplink,
             name: node.name(),
-            tables: SMALL_TABLES.map(str::to_owned),
+            tables: Tables::USUAL,
+            tc: "auto",
         }
     }
 
@@ -91,10 +116,23 @@ impl<'a> Launch<'a> {
     }
 
     /// Room for so many endpoints and service ports.
-    pub fn with_room_for(mut self, backends: u32, services: u32) -> Self {
-        self.tables[3] = backends.to_string();
-        self.tables[5] = services.to_string();
-        self
+    pub fn with_room_for(self, backends: u32, services: u32) -> Self {
+        let tables = Tables {
+            backends,
+            services,
+            ..self.tables
+        };
+        self.with_tables(tables)
+    }
+
+    /// Tables of other sizes.
+    pub fn with_tables(self, tables: Tables) -> Self {
+        Self { tables, ..self }
+    }
+
+    /// It attaches TC programs in this way, as `--tc` has it.
+    pub fn attaching_by(self, tc: &'a str) -> Self {
+        Self { tc, ..self }
     }
 
     pub(super) fn node(&self) -> &Node {
@@ -108,6 +146,7 @@ impl<'a> Launch<'a> {
             uplink,
             name,
             tables,
+            tc,
         } = self;
         let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
@@ -125,7 +164,8 @@ impl<'a> Launch<'a> {
             .arg(&node.cgroup)
             .arg("--state-dir")
             .arg(&node.state)
-            .args(tables);
+            .args(["--tc", tc])
+            .args(tables.arguments());
         match source {
             Source::Manifests(dir) => command.arg("--manifests").arg(dir),
             Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),

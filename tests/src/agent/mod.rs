@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::patience::patient;
 use crate::topology::Node;
 
-pub use launch::{BINARY_VARIABLE, Launch, Source, Uplink, ask, binary};
+pub use launch::{BINARY_VARIABLE, Launch, Source, Tables, Uplink, ask, binary};
 
 /// How long the first sync may take, loading and verifying the programs included.
 const READY_WITHIN: Duration = Duration::from_secs(30);

@@ -4,12 +4,15 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use proxy_agent::datapath::PinDir;
+use proxy_common::abi::VERSION;
 use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::Answer;
 use tests::cli;
 use tests::cluster::{Cluster, Vip};
 use tests::patience::eventually;
+use tests::pinned::{self, directory_of_version};
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
 use tests::topology::Plan;
@@ -86,14 +89,13 @@ fn cleaned_up(cluster: &Cluster) -> Result<()> {
     for connection in &mut open_from_the_pod(cluster, &vip)? {
         who(connection.ask()).context("with the agent stopped")?;
     }
+    // One is what an agent of another version left.
+    let own = PinDir::new(&cluster.node(2).bpffs);
+    let older = directory_of_version(cluster.node(2), VERSION - 1);
+    fs::rename(own.root(), older).context("giving the pins an older name")?;
     for node in &cluster.topology.nodes {
         cli::ask(node, &["cleanup"])?;
-        let mut left = Vec::new();
-        for entry in fs::read_dir(&node.bpffs)? {
-            left.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        // The kernel's own, in a bpffs that root mounts (bpf_preload, since 5.10).
-        left.retain(|name| !name.ends_with(".debug"));
+        let left = pinned::directories(node)?;
         ensure!(left.is_empty(), "pins of {}: {left:?}", node.name());
         let mut links = node.netns().command("ip")?;
         links.args(["-details", "link", "show"]);

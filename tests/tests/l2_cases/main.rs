@@ -13,6 +13,7 @@ mod serving;
 mod source_ports;
 mod spread;
 mod untouched;
+mod upgrade;
 mod world;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         rows.extend(mtu::rows(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows(uplink));
+        rows.extend(upgrade::rows(uplink));
     }
     runner::main(rows)
 }

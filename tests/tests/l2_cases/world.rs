@@ -40,6 +40,14 @@ impl World {
         }
     }
 
+    /// The same, and the row starts its agents.
+    pub fn without_agents(uplink: Uplink, plan: Plan) -> Self {
+        Self {
+            uplink,
+            cluster: Shared::new(move || Cluster::build(&plan, uplink)),
+        }
+    }
+
     pub fn row(
         &self,
         name: impl fmt::Display,

@@ -1,6 +1,6 @@
 //! The agent is killed under traffic; the next one goes on from what is pinned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::{Connection, ConnectionState, PinDir};
-use proxy_agent::plan::FrontendAt;
 use tests::cluster::PORT;
 use tests::patience::eventually;
+use tests::pinned::Ids;
 use tests::topology::{Node, Pod};
 
 use crate::traffic::{self, Kept, Served};
@@ -29,30 +29,6 @@ pub fn rows() -> Vec<Trial> {
     )]
 }
 
-/// What a datapath holds, as far as it has to outlive an agent.
-#[derive(PartialEq, Eq, Debug)]
-struct Pinned {
-    services: BTreeMap<FrontendAt, u32>,
-    /// By service and socket.
-    backends: BTreeMap<(u32, SocketAddr), u32>,
-}
-
-fn pinned(node: &Node) -> Result<Pinned> {
-    let image = PinDir::new(&node.bpffs).open_maps()?.image()?;
-    let backends = image.backends.into_iter();
-    Ok(Pinned {
-        services: image
-            .frontends
-            .into_iter()
-            .map(|(at, to)| (at, to.service()))
-            .collect(),
-        backends: backends
-            .filter(|(_, entry)| entry.flags != 0)
-            .map(|(id, entry)| ((entry.service, entry.socket), id))
-            .collect(),
-    })
-}
-
 /// Connections to echo servers: they stay as they are, those of HTTP come and go.
 fn connections(node: &Node) -> Result<BTreeSet<Connection>> {
     let all = PinDir::new(&node.bpffs).open_maps()?.connections()?;
@@ -68,13 +44,13 @@ fn death(world: &World) -> Result<()> {
     let served = Served::start(world, &pods, &pods[..2])?;
     let mut kept = Kept::open(cluster, &served)?;
     let nodes = &cluster.topology.nodes;
-    let all = |of: fn(&Node) -> Result<Pinned>| nodes.iter().map(of).collect::<Result<Vec<_>>>();
+    let all = |of: fn(&Node) -> Result<Ids>| nodes.iter().map(of).collect::<Result<Vec<_>>>();
     let open: Vec<_> = nodes.iter().map(connections).collect::<Result<_>>()?;
     ensure!(
         open.iter().map(BTreeSet::len).sum::<usize>() > 0,
         "no connection is tracked"
     );
-    let before = all(pinned)?;
+    let before = all(Ids::of)?;
     let (count, ()) = traffic::during(cluster, &served, || {
         cluster.kill_agents();
         thread::sleep(DEAD_FOR);
@@ -88,7 +64,7 @@ fn death(world: &World) -> Result<()> {
         cluster.start_agents()?;
         kept.stay().context("with a new agent")?;
         for ((node, before), open) in nodes.iter().zip(&before).zip(&open) {
-            let now = pinned(node)?;
+            let now = Ids::of(node)?;
             ensure!(now == *before, "{now:#?} is not what was {before:#?}");
             // One look may miss an entry, as those of HTTP come and go beside it.
             eventually("all connections are tracked", || {
@@ -108,7 +84,7 @@ fn death(world: &World) -> Result<()> {
 fn changed_while_dead(world: &World, served: &Served, pods: &[&Pod]) -> Result<()> {
     let cluster = &world.cluster;
     let nodes = &cluster.topology.nodes;
-    let before: Vec<_> = nodes.iter().map(pinned).collect::<Result<_>>()?;
+    let before: Vec<_> = nodes.iter().map(Ids::of).collect::<Result<_>>()?;
     cluster.kill_agents();
     served.move_to(world, &pods[1..])?;
     thread::sleep(DEAD_FOR);
@@ -117,7 +93,7 @@ fn changed_while_dead(world: &World, served: &Served, pods: &[&Pod]) -> Result<(
         world.await_on_nodes(&served.echo, |answer| answer.who() == Some(name))?;
     }
     for (node, before) in nodes.iter().zip(before) {
-        let now = pinned(node)?;
+        let now = Ids::of(node)?;
         ensure!(
             now.services == before.services,
             "{:#?} is not what was {:#?}",

@@ -17,11 +17,13 @@ mod xdp;
 
 use std::{
     collections::HashMap,
+    mem,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use aya::programs::{TcAttachType, links::FdLink};
+use nix::net::if_::if_nametoindex;
 use proxy_common::{abi::Dir, hook::Hook};
 
 use super::{Datapath, PinDir};
@@ -86,8 +88,12 @@ pub(super) struct Attachments {
 }
 
 impl Datapath {
-    /// Attaches the program of `hook` to `target`. Does nothing where it is attached already.
+    /// Attaches the program of `hook` to `target`. Does nothing where it is attached already. With the first, the maps come into force
+    /// in place of those of an earlier process.
     pub fn attach(&mut self, hook: &'static Hook, target: &Target) -> Result<Outcome> {
+        if let Some(takeover) = &mut self.takeover {
+            takeover.enforce()?;
+        }
         let key = (target.ifindex, hook.name);
         if self.attachments.held.contains_key(&key) {
             return Ok(Outcome::Attached);
@@ -110,19 +116,21 @@ impl Datapath {
     pub fn detach(&mut self, hook: &'static Hook, ifindex: u32) -> Result<()> {
         match self.attachments.held.remove(&(ifindex, hook.name)) {
             None | Some((_, Held::Link(_))) => Ok(()),
-            Some((_, Held::Pinned)) => match &self.pin {
-                Some(pin) => link::remove(&pin.link(hook.name, ifindex)),
+            Some((_, Held::Pinned)) => match &self.takeover {
+                Some(takeover) => link::remove(&takeover.pins().link(hook.name, ifindex)),
                 None => Ok(()),
             },
             Some((target, Held::Filter)) => clsact::detach(hook, &target.name),
         }
     }
 
-    /// Takes off what an earlier process attached and this one did not; `devices` are all there are.
-    pub fn detach_strays(&self, devices: &[Target]) -> Result<()> {
-        let Some(pin) = &self.pin else {
+    /// Takes off what an earlier process attached and this one did not, and ends what it was part of; `devices` are all there are.
+    pub fn detach_strays(&mut self, devices: &[Target]) -> Result<()> {
+        let Some(takeover) = &mut self.takeover else {
             return Ok(());
         };
+        takeover.enforce()?;
+        let pin = takeover.pins();
         let kept: Vec<_> = self
             .attachments
             .held
@@ -141,6 +149,26 @@ impl Datapath {
                 if !matches!(held, Some((_, Held::Filter))) {
                     clsact::detach(hook, &device.name)?;
                 }
+            }
+        }
+        takeover.remove_others()
+    }
+
+    /// Replaces every program that this process has attached by the one that is loaded now.
+    pub(super) fn attach_anew(&mut self) -> Result<()> {
+        for ((ifindex, name), (target, _)) in mem::take(&mut self.attachments.held) {
+            let Some(hook) = Hook::ALL.iter().find(|hook| hook.name == name) else {
+                continue;
+            };
+            let is_there = || if_nametoindex(target.name.as_str()) == Ok(ifindex);
+            match self.attach(hook, &target) {
+                Ok(Outcome::Attached) => {}
+                Ok(Outcome::NotTaken(why)) => {
+                    tracing::warn!("{} without {name}: {why}", target.name)
+                }
+                // Gone since.
+                Err(_) if !is_there() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -175,9 +203,9 @@ impl Datapath {
     }
 
     fn link_path(&self, hook: &Hook, target: &Target) -> Option<PathBuf> {
-        self.pin
+        self.takeover
             .as_ref()
-            .map(|pin| pin.link(hook.name, target.ifindex))
+            .map(|takeover| takeover.pins().link(hook.name, target.ifindex))
     }
 }
 
@@ -186,10 +214,12 @@ pub fn lacks_tcx(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(tcx::Error::Unsupported))
 }
 
-/// Takes every program of a pinned datapath off its device.
-pub fn detach_all(pin: &PinDir, devices: &[String]) -> Result<()> {
-    for path in pin.pinned_links()? {
-        link::remove(&path)?;
+/// Takes every program of pinned datapaths off its device.
+pub fn detach_all(pins: &[PinDir], devices: &[String]) -> Result<()> {
+    for pin in pins {
+        for path in pin.pinned_links()? {
+            link::remove(&path)?;
+        }
     }
     for device in devices {
         for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {

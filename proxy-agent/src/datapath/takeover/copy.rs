@@ -1,0 +1,164 @@
+//! What the plan's maps and the counters hold -> maps of other sizes.
+//!
+//! The agent that wrote the plan's maps is gone, and this one writes no others than its own: nothing changes while they are read. The old
+//! programs go on counting; what they count from here on until they are replaced is lost.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray},
+};
+use proxy_common::abi::{Backend, FrontendKey, RangeKey, names};
+
+use super::{
+    super::{
+        FamilyMaps, Maps, PinDir,
+        batch::Batched,
+        maps::{batched, entries, typed},
+    },
+    fate::{Fate, Fates},
+};
+
+/// What a smaller map has no room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CutOff {
+    map: &'static str,
+    elements: usize,
+}
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { map, elements } = self;
+        write!(f, "{elements} elements of {map}")
+    }
+}
+
+/// Copies from the pins `from` every map whose fate it is; `to` are the maps of the pins `pins`.
+pub fn copy(from: &PinDir, fates: &Fates, to: &mut Maps, pins: &PinDir) -> Result<Vec<CutOff>> {
+    let mut copying = Copying {
+        from,
+        fates,
+        pins,
+        cut_off: Vec::new(),
+    };
+    copying.array(names::GATE, &mut to.gate, 0)?;
+    copying.array(names::SLOTS, &mut to.slots, 0)?;
+    copying.counts(names::SERVICE_COUNTERS, &mut to.service_counts)?;
+    copying.counts(names::BACKEND_COUNTERS, &mut to.backend_counts)?;
+    // The id of a service is an index of its counter.
+    let ids = to.service_counts.len();
+    copying.hash(names::SERVICES, &mut to.services, |id| *id < ids)?;
+    copying.family(&mut to.v4, 0)?;
+    copying.family(&mut to.v6, 1)?;
+    Ok(copying.cut_off)
+}
+
+struct Copying<'a> {
+    from: &'a PinDir,
+    fates: &'a Fates,
+    pins: &'a PinDir,
+    cut_off: Vec<CutOff>,
+}
+
+impl Copying<'_> {
+    fn family<A>(&mut self, to: &mut FamilyMaps<A>, family: usize) -> Result<()>
+    where
+        Backend<A>: Pod + Default + PartialEq,
+        FrontendKey<A>: Pod,
+        RangeKey<A>: Pod,
+    {
+        self.array(
+            names::BACKENDS[family],
+            &mut to.backends,
+            Backend::default(),
+        )?;
+        self.hash(names::FRONTENDS[family], &mut to.frontends, |_| true)?;
+        self.trie(names::SOURCE_RANGES[family], &mut to.source_ranges)
+    }
+
+    fn array<V: Pod + PartialEq>(
+        &mut self,
+        name: &'static str,
+        to: &mut Batched<Array<MapData, V>>,
+        zero: V,
+    ) -> Result<()> {
+        if !self.is_copied(name) {
+            return Ok(());
+        }
+        let old: Batched<Array<_, V>> = batched(&mut |name| self.from.open(name), name)?;
+        let all = (0..).zip(old.all().context(name)?);
+        let used = all.filter(|(_, value)| *value != zero).collect();
+        let (keys, values) = self.fitting(name, used, |index| *index < to.len(), usize::MAX);
+        to.set_all(&keys, &values).context(name)
+    }
+
+    fn counts<V: Pod + Default + PartialEq>(
+        &mut self,
+        name: &'static str,
+        to: &mut Batched<PerCpuArray<MapData, V>>,
+    ) -> Result<()> {
+        if !self.is_copied(name) {
+            return Ok(());
+        }
+        let old: Batched<PerCpuArray<_, V>> = batched(&mut |name| self.from.open(name), name)?;
+        let used = old.all_but(V::default()).context(name)?;
+        let (keys, values) = self.fitting(name, used, |index| *index < to.len(), usize::MAX);
+        to.set_all(&keys, &values.concat()).context(name)
+    }
+
+    fn hash<K: Pod, V: Pod>(
+        &mut self,
+        name: &'static str,
+        to: &mut Batched<HashMap<MapData, K, V>>,
+        fits: impl Fn(&K) -> bool,
+    ) -> Result<()> {
+        if !self.is_copied(name) {
+            return Ok(());
+        }
+        let old: HashMap<_, K, V> = typed(&mut |name| self.from.open(name), name)?;
+        let all = entries(&old).context(name)?;
+        let room = self.pins.size(name)? as usize;
+        let (keys, values) = self.fitting(name, all, fits, room);
+        to.insert_all(&keys, &values).context(name)
+    }
+
+    /// All agents have room for as many ranges.
+    fn trie<A>(&self, name: &'static str, to: &mut LpmTrie<MapData, RangeKey<A>, u32>) -> Result<()>
+    where
+        RangeKey<A>: Pod,
+    {
+        if !self.is_copied(name) {
+            return Ok(());
+        }
+        let old: LpmTrie<_, RangeKey<A>, u32> = typed(&mut |name| self.from.open(name), name)?;
+        for range in old.iter() {
+            let (key, value) = range.context(name)?;
+            to.insert(&key, value, 0).context(name)?;
+        }
+        Ok(())
+    }
+
+    fn is_copied(&self, name: &str) -> bool {
+        self.fates[name] == Fate::Copied
+    }
+
+    /// At most `room` of those elements that fit; the others are noted.
+    fn fitting<K, V>(
+        &mut self,
+        map: &'static str,
+        all: Vec<(K, V)>,
+        fits: impl Fn(&K) -> bool,
+        room: usize,
+    ) -> (Vec<K>, Vec<V>) {
+        let before = all.len();
+        let fitting = all.into_iter().filter(|(key, _)| fits(key)).take(room);
+        let fitting: (Vec<K>, Vec<V>) = fitting.unzip();
+        let elements = before - fitting.0.len();
+        if elements > 0 {
+            self.cut_off.push(CutOff { map, elements });
+        }
+        fitting
+    }
+}

@@ -1,0 +1,100 @@
+//! What is pinned of a datapath, as far as it has to outlive an agent.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use aya::maps::MapInfo;
+use aya::programs::links::{FdLink, PinnedLink};
+use proxy_agent::datapath::PinDir;
+use proxy_agent::plan::FrontendAt;
+
+use crate::topology::Node;
+
+/// Who has which id.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Ids {
+    pub services: BTreeMap<FrontendAt, u32>,
+    /// By service and socket.
+    pub backends: BTreeMap<(u32, SocketAddr), u32>,
+}
+
+impl Ids {
+    pub fn of(node: &Node) -> Result<Self> {
+        let image = PinDir::new(&node.bpffs).open_maps()?.image()?;
+        let backends = image.backends.into_iter();
+        Ok(Self {
+            services: image
+                .frontends
+                .into_iter()
+                .map(|(at, to)| (at, to.service()))
+                .collect(),
+            backends: backends
+                .filter(|(_, entry)| entry.flags != 0)
+                .map(|(id, entry)| ((entry.service, entry.socket), id))
+                .collect(),
+        })
+    }
+}
+
+/// One link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    pub id: u32,
+    pub program: u32,
+}
+
+/// The links, by the names of their pins.
+pub fn links(node: &Node) -> Result<BTreeMap<String, Link>> {
+    let link = |path: &Path| -> Result<Link> {
+        let info = FdLink::from(PinnedLink::from_pin(path)?).info()?;
+        Ok(Link {
+            id: info.id(),
+            program: info.program_id(),
+        })
+    };
+    each(&PinDir::new(&node.bpffs).links(), link)
+}
+
+/// The maps' ids and numbers of entries, by the names of their pins.
+pub fn maps(node: &Node) -> Result<BTreeMap<String, (u32, u32)>> {
+    let map = |path: &Path| -> Result<_> {
+        let info = MapInfo::from_pin(path)?;
+        Ok((info.id(), info.max_entries()))
+    };
+    each(PinDir::new(&node.bpffs).root(), map)
+}
+
+fn each<T>(dir: &Path, look: impl Fn(&Path) -> Result<T>) -> Result<BTreeMap<String, T>> {
+    let files = names(dir)?.into_iter().map(|name| (dir.join(&name), name));
+    files
+        .filter(|(path, _)| !path.is_dir())
+        .map(|(path, name)| {
+            let seen = look(&path).with_context(|| path.display().to_string())?;
+            Ok((name, seen))
+        })
+        .collect()
+}
+
+/// The directories of all agents that ever pinned something on `node`.
+pub fn directories(node: &Node) -> Result<Vec<String>> {
+    let mut names = names(&node.bpffs)?;
+    // The kernel's own, in a bpffs that root mounts (bpf_preload, since 5.10).
+    names.retain(|name| !name.ends_with(".debug"));
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The pin directory of another version of the map layout.
+pub fn directory_of_version(node: &Node, version: u32) -> PathBuf {
+    node.bpffs.join(format!("portside-v{version}"))
+}
+
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect()
+}

@@ -1,0 +1,434 @@
+//! An agent takes over from one of another version, or of other sizes, while requests go on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::HashMap;
+use libtest_mimic::Trial;
+use proxy_agent::datapath::PinDir;
+use proxy_common::abi::VERSION;
+use tests::address::Family;
+use tests::agent::{Agent, Tables, Uplink};
+use tests::answer::Answer;
+use tests::cluster::{Cluster, Vip};
+use tests::patience::eventually;
+use tests::pinned::{self, Ids, directory_of_version};
+use tests::sockets::Protocol;
+use tests::sockets::client::{Conversation, Dial};
+use tests::topology::{Host, Node, Plan};
+
+use crate::world::{World, await_answer, dial, open};
+
+/// From one request of a client to its next.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// When an agent is killed, as parts of the time that a whole start takes: while it makes maps, while it loads programs, and about when
+/// it attaches them.
+const KILLED_AT: [f64; 5] = [0.3, 0.7, 0.85, 0.95, 1.0];
+
+const SMALL: Tables = Tables {
+    flows: 4096,
+    backends: 1024,
+    services: 256,
+};
+const BIG: Tables = Tables {
+    flows: 65_536,
+    backends: 8192,
+    services: 4096,
+};
+
+/// XDP and TC links; and TC filters, which kernels before 6.6 have in place of TC links.
+pub fn rows(uplink: Uplink) -> Vec<Trial> {
+    let tc = match uplink {
+        Uplink::Xdp => "auto",
+        Uplink::Tc => "clsact",
+    };
+    let row = |name, test: fn(&Site) -> Result<()>| {
+        let world = World::without_agents(uplink, Plan::default());
+        world.row(name, move |cluster| test(&Site::build(cluster, tc)?))
+    };
+    vec![
+        row(
+            "another agent of the same layout replaces the programs in place",
+            replaced,
+        ),
+        row("tables get other sizes and no connection ends", resized),
+        row(
+            "the next version of the layout goes on with what it can read",
+            next_version,
+        ),
+        row(
+            "an agent before a newer one's maps serves and says what is lost",
+            rolled_back,
+        ),
+        row(
+            "a takeover that is killed is finished by the next agent",
+            killed,
+        ),
+    ]
+}
+
+/// A node with an agent, and a service with endpoints on it and on the other one.
+struct Site<'a> {
+    cluster: &'a Cluster,
+    node: &'a Node,
+    tc: &'static str,
+    vip: Vip,
+}
+
+impl<'a> Site<'a> {
+    /// Without an agent yet.
+    fn build(cluster: &'a Cluster, tc: &'static str) -> Result<Self> {
+        let endpoints = [cluster.pod("p1"), cluster.pod("p2")];
+        Ok(Self {
+            cluster,
+            node: cluster.node(1),
+            tc,
+            vip: cluster.publish("upgraded", &endpoints)?,
+        })
+    }
+
+    /// Starts an agent and does not wait for it.
+    fn begin(&self, tables: Tables) -> Result<()> {
+        let launch = self.cluster.launch(self.node);
+        let agent = Agent::begin(&launch.with_tables(tables).attaching_by(self.tc))?;
+        self.cluster.agents().push(agent);
+        Ok(())
+    }
+
+    fn start(&self, tables: Tables) -> Result<()> {
+        self.begin(tables)?;
+        self.cluster.agents()[0].wait_until_ready()
+    }
+
+    /// Waits until every client gets an answer, and opens connections that stay.
+    fn connect(&self) -> Result<Kept> {
+        let mut kept = Vec::new();
+        for (client, protocol, target) in self.clients() {
+            await_answer(client, protocol, target, |answer| answer.who().is_some())?;
+            let name = format!("{protocol} from {} to {target}", client.name);
+            let mut connection = open(dial(client, protocol, target))?;
+            let at = answered(connection.ask()).with_context(|| name.clone())?;
+            kept.push((connection, name, at));
+        }
+        Ok(Kept(kept))
+    }
+
+    /// Outside, in a pod and on the node, in both families and protocols.
+    fn clients(&self) -> Vec<(&'a Host, Protocol, SocketAddr)> {
+        let Self {
+            cluster, node, vip, ..
+        } = self;
+        let mut clients = Vec::new();
+        for family in Family::BOTH {
+            for protocol in Protocol::BOTH {
+                let cluster_ip = vip.on_cluster_ip(family);
+                clients.extend([
+                    (
+                        cluster.topology.client(),
+                        protocol,
+                        vip.on_node(node, family),
+                    ),
+                    (&**cluster.pod("c1"), protocol, cluster_ip),
+                    (&node.host, protocol, cluster_ip),
+                ]);
+            }
+        }
+        clients
+    }
+
+    /// Runs `work` while every client sends requests, each by a connection of its own. None may fail.
+    fn during<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let done = &done;
+            let ask = |(client, protocol, target): (&'a Host, _, _)| {
+                let name = format!("{protocol} from {} to {target}", client.name);
+                scope.spawn(move || ask_until(done, dial(client, protocol, target)).context(name))
+            };
+            let asking: Vec<_> = self.clients().into_iter().map(ask).collect();
+            let worked = work();
+            done.store(true, Ordering::Relaxed);
+            let mut requests = 0;
+            for asking in asking {
+                requests += asking.join().expect("asking does not panic")?;
+            }
+            eprintln!("{requests} requests, none failed");
+            worked
+        })
+    }
+
+    /// What the agent that runs has said.
+    fn has_said(&self, words: &str) -> Result<()> {
+        let agents = self.cluster.agents();
+        let mut lines = agents.iter().flat_map(Agent::lines);
+        ensure!(lines.any(|line| line.contains(words)), "not said: {words}");
+        Ok(())
+    }
+
+    /// There is one datapath, and nothing beside it.
+    fn is_alone(&self) -> Result<()> {
+        let found = pinned::directories(self.node)?;
+        ensure!(found == [format!("portside-v{VERSION}")], "{found:?}");
+        let maps = pinned::maps(self.node)?;
+        let odd: Vec<_> = maps.keys().filter(|name| name.contains('-')).collect();
+        ensure!(odd.is_empty(), "{odd:?}");
+        Ok(())
+    }
+}
+
+fn ask_until(done: &AtomicBool, dial: Dial) -> Result<usize> {
+    let mut requests = 0;
+    while !done.load(Ordering::Relaxed) {
+        answered(dial.ask()).with_context(|| format!("after {requests} good requests"))?;
+        requests += 1;
+        thread::sleep(PAUSE);
+    }
+    Ok(requests)
+}
+
+/// The server that answered, and the client as it saw it.
+fn answered(answer: Answer) -> Result<(String, SocketAddr)> {
+    match answer {
+        Answer::Ok { who, client } => Ok((who, client)),
+        other => Err(anyhow::anyhow!("no server answered: {other}")),
+    }
+}
+
+/// Connections, each with the server that has it and the address that the server sees.
+struct Kept(Vec<(Conversation, String, (String, SocketAddr))>);
+
+impl Kept {
+    fn stay(&mut self) -> Result<()> {
+        for (connection, name, before) in &mut self.0 {
+            let now = answered(connection.ask()).with_context(|| name.clone())?;
+            ensure!(now == *before, "{name}: it was {before:?} and is {now:?}");
+        }
+        Ok(())
+    }
+}
+
+/// What a takeover must leave as it was.
+struct Before {
+    ids: Ids,
+    /// Of new connections, by service id.
+    counts: BTreeMap<u32, u64>,
+    links: BTreeMap<String, pinned::Link>,
+}
+
+impl Before {
+    fn of(site: &Site) -> Result<Self> {
+        Ok(Self {
+            ids: Ids::of(site.node)?,
+            counts: counts(site.node)?,
+            links: pinned::links(site.node)?,
+        })
+    }
+
+    /// Ids are whose they were, counts go on, and the links are the same ones with other programs.
+    fn goes_on(&self, site: &Site) -> Result<()> {
+        site.is_alone()?;
+        let ids = Ids::of(site.node)?;
+        ensure!(ids == self.ids, "{ids:#?} is not {:#?}", self.ids);
+        let counts = counts(site.node)?;
+        for (id, before) in &self.counts {
+            ensure!(
+                counts[id] >= *before,
+                "{counts:?} do not go on from {:?}",
+                self.counts
+            );
+        }
+        self.links_go_on(site)
+    }
+
+    fn links_go_on(&self, site: &Site) -> Result<()> {
+        let now = pinned::links(site.node)?;
+        let ids = |links: &BTreeMap<String, pinned::Link>| -> BTreeMap<_, _> {
+            links
+                .iter()
+                .map(|(name, link)| (name.clone(), link.id))
+                .collect()
+        };
+        ensure!(
+            ids(&now) == ids(&self.links),
+            "{now:?} is not {:?}",
+            self.links
+        );
+        for (name, link) in &now {
+            ensure!(link.program != self.links[name].program, "{name}: {link:?}");
+        }
+        Ok(())
+    }
+}
+
+fn counts(node: &Node) -> Result<BTreeMap<u32, u64>> {
+    let ids = Ids::of(node)?.services;
+    let maps = PinDir::new(&node.bpffs).open_maps()?;
+    let count = |id| Ok((id, maps.service_count(id)?.connections));
+    ids.into_values().map(count).collect()
+}
+
+fn replaced(site: &Site) -> Result<()> {
+    site.start(SMALL)?;
+    let mut kept = site.connect()?;
+    let (before, maps) = (Before::of(site)?, pinned::maps(site.node)?);
+    site.during(|| {
+        site.cluster.kill_agents();
+        kept.stay().context("without an agent")?;
+        site.start(SMALL)?;
+        kept.stay()
+    })?;
+    before.goes_on(site)?;
+    let now = pinned::maps(site.node)?;
+    ensure!(now == maps, "{now:?} is not {maps:?}");
+    Ok(())
+}
+
+fn resized(site: &Site) -> Result<()> {
+    let cluster = site.cluster;
+    site.start(SMALL)?;
+    let mut kept = site.connect()?;
+    // The last services to come have the highest ids.
+    let spare = cluster.publish("spare", &[cluster.pod("p1b")])?;
+    let target = spare.on_node(site.node, Family::V6);
+    let is_served = |answer: &Answer| answer.who().is_some();
+    await_answer(cluster.topology.client(), Protocol::Udp, target, is_served)?;
+    for tables in [BIG, SMALL] {
+        let before = Before::of(site)?;
+        site.during(|| {
+            cluster.kill_agents();
+            kept.stay().context("without an agent")?;
+            site.start(tables)?;
+            kept.stay()
+        })?;
+        before.goes_on(site)?;
+        let maps = pinned::maps(site.node)?;
+        for (name, size) in [
+            ("SERVICES", tables.services),
+            ("SLOTS", 4 * tables.backends),
+            ("BACKENDS_4", tables.backends),
+            ("FRONTENDS_6", 4 * tables.services),
+            ("BACKEND_COUNTS", tables.backends),
+            ("FLOWS_4", 2 * tables.flows),
+            ("FLOWS_6", 2 * tables.flows),
+            ("AFFINITY_6", tables.flows / 2),
+        ] {
+            let (_, found) = maps[name];
+            ensure!(found == size, "{name} has room for {found}, not for {size}");
+        }
+    }
+    // A port for each protocol in each family, and id 0 is nobody's.
+    let too_small = Tables {
+        services: 5,
+        ..SMALL
+    };
+    site.during(|| {
+        cluster.kill_agents();
+        site.start(too_small)?;
+        kept.stay()
+    })?;
+    site.has_said("no room any more for 4 elements of SERVICES")
+}
+
+fn next_version(site: &Site) -> Result<()> {
+    site.start(SMALL)?;
+    let mut kept = site.connect()?;
+    let before = Before::of(site)?;
+    let flows = pinned::maps(site.node)?["FLOWS_4"];
+    let own = PinDir::new(&site.node.bpffs);
+    site.during(|| {
+        site.cluster.kill_agents();
+        let older = directory_of_version(site.node, VERSION - 1);
+        fs::rename(own.root(), &older).context("giving the pins an older name")?;
+        // A map that the older version had otherwise.
+        let affinity = older.join("AFFINITY_4");
+        fs::remove_file(&affinity)?;
+        HashMap::<_, [u8; 8], [u8; 16]>::create(1024, 0)?.pin(&affinity)?;
+        let asked = tests::cli::ask(site.node, &["maps"]);
+        let complaint = asked
+            .err()
+            .context("the maps of another version are shown")?;
+        let complaint = format!("{complaint:#}");
+        let version = format!("version {}", VERSION - 1);
+        ensure!(complaint.contains(&version), "{complaint}");
+        site.start(SMALL)?;
+        kept.stay()
+    })?;
+    before.goes_on(site)?;
+    let now = pinned::maps(site.node)?["FLOWS_4"];
+    ensure!(
+        now == flows,
+        "the table of flows is another: {now:?}, not {flows:?}"
+    );
+    site.has_said("not taken over: AFFINITY_4: clients with session affinity")
+}
+
+/// Connections end here: requests that cross the moment may fail, those after it do not.
+fn rolled_back(site: &Site) -> Result<()> {
+    site.start(SMALL)?;
+    let mut kept = site.connect()?;
+    let before = Before::of(site)?;
+    site.cluster.kill_agents();
+    let newer = directory_of_version(site.node, VERSION + 1);
+    fs::rename(PinDir::new(&site.node.bpffs).root(), &newer)
+        .context("giving the pins a newer name")?;
+    kept.stay().context("without an agent")?;
+    site.start(SMALL)?;
+    site.is_alone()?;
+    before.links_go_on(site)?;
+    site.has_said("none of its maps is read")?;
+    site.has_said("PENDING_6: connections through services end")?;
+    site.connect()?.stay()?;
+    site.during(|| {
+        thread::sleep(10 * PAUSE);
+        Ok(())
+    })
+}
+
+fn killed(site: &Site) -> Result<()> {
+    let began = Instant::now();
+    site.start(SMALL)?;
+    let whole = began.elapsed();
+    let mut kept = site.connect()?;
+    let before = Before::of(site)?;
+    let own = PinDir::new(&site.node.bpffs);
+    site.during(|| {
+        let sizes = [BIG, SMALL].into_iter().cycle();
+        for (part, tables) in KILLED_AT.into_iter().zip(sizes) {
+            site.cluster.kill_agents();
+            site.begin(tables)?;
+            thread::sleep(whole.mul_f64(part));
+            site.cluster.kill_agents();
+            kept.stay()
+                .with_context(|| format!("killed at {part} of its start"))?;
+        }
+        // What the steps leave between which no clock hits: the directory retired, and another being made.
+        let retired = site.node.bpffs.join(format!("portside-v{VERSION}-old-0"));
+        if own.root().exists() {
+            fs::rename(own.root(), &retired)?;
+        }
+        fs::create_dir_all(
+            site.node
+                .bpffs
+                .join(format!("portside-v{VERSION}-new/links")),
+        )?;
+        site.start(SMALL)?;
+        kept.stay()
+            .context("after an end while directories were renamed")?;
+        site.is_alone()?;
+        // A link that is not moved yet.
+        site.cluster.kill_agents();
+        fs::create_dir_all(retired.join("links"))?;
+        for name in pinned::links(site.node)?.into_keys().take(1) {
+            fs::rename(own.links().join(&name), retired.join("links").join(&name))?;
+        }
+        site.start(SMALL)?;
+        kept.stay().context("after an end while links were moved")
+    })?;
+    eventually("the takeover is over", || before.goes_on(site))
+}
