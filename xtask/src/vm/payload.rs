@@ -167,7 +167,7 @@ impl Build {
             object: self.object.clone(),
             agent: self.program(AGENT)?,
             programs: Vec::new(),
-            tools: tools::collect()?,
+            tools: tools::collect(&[])?,
             modules: if has(Level::L2, share.rest()) {
                 &modules::KUBE_PROXY
             } else {
@@ -185,15 +185,24 @@ impl Build {
         Ok(payload)
     }
 
-    /// A prompt, with the tools of a small system in `/bin` and all suites in `/vm`.
+    /// A prompt, with the tools of a small system in `/bin` and all suites in `/vm`. The shell is the host's bash where it
+    /// has one: busybox's prefers its own applets to programs of their name, `ip` among them.
     pub fn prompt(&self, busybox: &Path) -> anyhow::Result<Payload> {
-        let busybox = |arguments: &[&str]| Suite {
-            program: busybox.to_path_buf(),
+        let suite = |program: PathBuf, arguments: &[&str]| Suite {
+            program,
             arguments: arguments.iter().map(ToString::to_string).collect(),
         };
+        let shell = match shell::find("bash") {
+            Some(bash) => suite(bash, &["--norc", "-i"]),
+            None => suite(busybox.to_path_buf(), &["sh"]),
+        };
         Ok(Payload {
-            suites: vec![busybox(&["--install", "-s", "/bin"]), busybox(&["sh"])],
+            suites: vec![
+                suite(busybox.to_path_buf(), &["--install", "-s", "/bin"]),
+                shell,
+            ],
             programs: self.programs.values().cloned().collect(),
+            tools: tools::collect(&["bash"])?,
             ..self.nothing()?
         })
     }

@@ -45,14 +45,17 @@ pub struct File {
     pub there: PathBuf,
 }
 
-/// All that is there. Programs are in `/bin`, under the name by which a program of many names knows what to be.
-pub fn collect() -> anyhow::Result<Vec<File>> {
+/// All of these that are there, and `more`. Programs are in `/bin`, under the name by which a program of many names knows what to be.
+///
+/// # Errors
+/// Where one that is needed is not installed.
+pub fn collect(more: &[&'static str]) -> anyhow::Result<Vec<File>> {
     let mut programs = Vec::new();
     for name in NEEDED {
         let found = shell::find(name).with_context(|| format!("`{name}` is not installed"))?;
         programs.push((name, found));
     }
-    for name in OPTIONAL {
+    for name in OPTIONAL.iter().chain(more).copied() {
         programs.extend(shell::find(name).map(|found| (name, found)));
     }
     let same = |path: PathBuf| File {
