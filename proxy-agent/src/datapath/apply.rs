@@ -14,7 +14,7 @@ use proxy_common::{
 
 use super::{
     Datapath, FamilyMaps,
-    maps::{Maps, remove},
+    maps::{Maps, gone, remove},
 };
 use crate::{
     model::{Cidr, Family},
@@ -251,11 +251,4 @@ where
     RangeKey<A>: aya::Pod,
 {
     Key::new(32 + u32::from(range.prefix()), RangeKey { service, addr })
-}
-
-fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        done => done,
-    }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a way to get a map by its name (from a loaded object, or from the pins of a running datapath). Out: [`Maps`].
 
-use std::{borrow::Borrow, collections::HashSet, hash::Hash, net::IpAddr};
+use std::{borrow::Borrow, collections::HashSet, hash::Hash, io, net::IpAddr};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -153,9 +153,16 @@ where
     K: Pod,
     V: Pod,
 {
-    match map.remove(key) {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) => Err(error),
+    gone(map.remove(key))
+}
+
+/// Takes it for removed where nothing was there: aya hands the kernel's ENOENT on.
+pub fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        done => done,
     }
 }
 
@@ -190,4 +197,24 @@ where
     V: Pod,
 {
     map.iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::sys::SyscallError;
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_as_good_as_removed() {
+        let failed = |code| {
+            Err(MapError::SyscallError(SyscallError {
+                call: "bpf_map_delete_elem",
+                io_error: io::Error::from_raw_os_error(code),
+            }))
+        };
+        assert!(gone(failed(libc::ENOENT)).is_ok());
+        assert!(gone(failed(libc::EPERM)).is_err());
+    }
 }

@@ -170,10 +170,12 @@ impl Moving<'_> {
         AffinityKey<A>: Pod,
     {
         let Self { config, now, .. } = self;
-        let age = |seen: u32| now.wrapping_sub(seen);
+        // What a program has touched since is of age 0.
+        let age = |seen: u32| now.wrapping_sub(seen).cast_signed().max(0);
         let flow_age = |key: &FlowKey<A>, flow: &Flow<A>| {
+            let age = age(flow.last_seen);
             let is_over = has_expired(flow, key.proto(), Table::Confirmed, config, *now);
-            (!is_over).then(|| age(flow.last_seen))
+            (age == 0 || !is_over).then_some(age)
         };
         let affinity_age = |_: &AffinityKey<A>, affinity: &Affinity| Some(age(affinity.last_used));
         let (flows, affinity) = (names::FLOWS[family], names::AFFINITY[family]);
@@ -190,15 +192,18 @@ impl Moving<'_> {
         name: &str,
         old: &mut Entries<K, V>,
         new: &mut Entries<K, V>,
-        age: impl Fn(&K, &V) -> Option<u32>,
+        age: impl Fn(&K, &V) -> Option<i32>,
     ) -> Result<Option<HashSet<K>>> {
         let Some(shape) = self.wanted.iter().find(|shape| shape.name == name) else {
             return Ok(None);
         };
         let all = entries(old).context(shape.name)?;
-        let keys: HashSet<K> = all.iter().map(|(key, _)| *key).collect();
+        let mut keys = HashSet::with_capacity(all.len());
         let mut kept = Vec::with_capacity(all.len());
         for (key, value) in all {
+            if !keys.insert(key) {
+                continue;
+            }
             match age(&key, &value) {
                 Some(age) => kept.push((age, key, value)),
                 None => remove(old, &key)?,

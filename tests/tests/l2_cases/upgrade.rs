@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::HashMap;
+use aya::maps::{HashMap, MapError};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
-use proxy_common::abi::VERSION;
+use proxy_common::abi::{FlowKey, UDP, VERSION};
+use proxy_common::addr::{Be16, Ip4};
 use tests::address::Family;
 use tests::agent::{Agent, Tables, Uplink};
 use tests::answer::Answer;
@@ -30,6 +31,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// When an agent is killed, as parts of the time that a whole start takes: while it makes maps, while it loads programs, and about when
 /// it attaches them.
 const KILLED_AT: [f64; 5] = [0.3, 0.7, 0.85, 0.95, 1.0];
+
+/// In jiffies: longer than a UDP flow lives, whatever the kernel's HZ is.
+const LONG_AGO: u32 = 200_000;
 
 const SMALL: Tables = Tables {
     flows: 4096,
@@ -300,6 +304,7 @@ fn resized(site: &Site) -> Result<()> {
     await_answer(cluster.topology.client(), Protocol::Udp, target, is_served)?;
     for tables in [BIG, SMALL] {
         let before = Before::of(site)?;
+        let idle = add_idle_flow(site.node)?;
         site.during(|| {
             cluster.kill_agents();
             kept.stay().context("without an agent")?;
@@ -307,6 +312,9 @@ fn resized(site: &Site) -> Result<()> {
             kept.stay()
         })?;
         before.goes_on(site)?;
+        let flows = PinDir::new(&site.node.bpffs).open_maps()?.v4.flows;
+        let found = flows.get(&idle, 0);
+        ensure!(matches!(found, Err(MapError::KeyNotFound)), "{found:?}");
         let maps = pinned::maps(site.node)?;
         for (name, size) in [
             ("SERVICES", tables.services),
@@ -333,6 +341,17 @@ fn resized(site: &Site) -> Result<()> {
         kept.stay()
     })?;
     site.has_said("no room any more for 4 elements of SERVICES")
+}
+
+/// A flow that its client has left long ago.
+fn add_idle_flow(node: &Node) -> Result<FlowKey<Ip4>> {
+    let mut flows = PinDir::new(&node.bpffs).open_maps()?.v4.flows;
+    let (mut key, mut flow) = flows.iter().next().context("no flow is tracked")??;
+    key.tuple.sport = Be16::new(1);
+    key.kind = FlowKey::new(key.tuple, UDP, key.dir()).kind;
+    flow.last_seen = flow.last_seen.wrapping_sub(LONG_AGO);
+    flows.insert(key, flow, 0)?;
+    Ok(key)
 }
 
 fn next_version(site: &Site) -> Result<()> {
