@@ -6,6 +6,7 @@
 use crate::{
     abi::Macs,
     addr::{Addr, Be16, Family, V4, V6},
+    crc,
     csum::Sum,
     hook::{Client, Hook},
     packet::Packet,
@@ -216,7 +217,8 @@ pub fn reset<F: AnswerIp, P: Packet>(
 
 /// Turns a packet into an ICMP error about itself, from the address that it was sent to.
 ///
-/// Quoted are the IP header and the first 8 bytes of UDP, or the whole 20 of a TCP header.
+/// Quoted are the IP header and the first 8 bytes of UDP, or the whole 20 of a TCP header. SCTP's 20 reach to the
+/// initiate tag of an INIT, by which its sender knows its own (RFC 9260 section 10).
 #[inline(always)]
 pub fn icmp_error<F: AnswerIp, P: Packet>(
     hook: Hook,
@@ -232,15 +234,19 @@ pub fn icmp_error<F: AnswerIp, P: Packet>(
     let (client, server) = (&view.tuple.src, &view.tuple.dst);
     let csum_at = l4 + csum_offset(view.ip.proto);
     let partial = packet.checksum_is_partial(csum_at);
-    let quoted_l4: u16 = if view.is_tcp() { 20 } else { 8 };
+    let quoted_l4: u16 = if view.is_connected() { 20 } else { 8 };
     packet.trim(l4 as u32 + quoted_l4 as u32)?;
 
     // With a partial checksum the device will still fill in the quoted packet's field. What the quoted
-    // segment sums to after that is known now: the complement of what the field holds.
-    let sum = if partial {
+    // segment sums to after that is known now: the complement of what the field holds; SCTP's with its CRC.
+    let sum = if partial && !view.is_sctp() {
         Sum::default().half(!packet.load::<u16>(csum_at)?)
-    } else if view.is_tcp() {
-        Sum::default().words(&packet.load::<[u32; 5]>(l4)?)
+    } else if view.is_connected() {
+        let mut words = packet.load::<[u32; 5]>(l4)?;
+        if partial {
+            words[2] = crc::field_of(&words);
+        }
+        Sum::default().words(&words)
     } else {
         Sum::default().words(&packet.load::<[u32; 2]>(l4)?)
     };

@@ -1,4 +1,4 @@
-//! What becomes of a TCP or UDP packet: the flow it belongs to, or the one that it begins.
+//! What becomes of a TCP, UDP or SCTP packet: the flow it belongs to, or the one that it begins.
 //!
 //! In: a view of the packet and the tables. Out: a [`Decision`]. Nothing of the packet has been touched by then; what
 //! the datapath is not sure of is a [`Decision::Pass`].
@@ -47,7 +47,7 @@ pub fn has_news<F: Family, T: Tables<F>>(
 ) -> bool {
     view.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
         || tables.now().wrapping_sub(flow.last_seen) >= config.refresh
-        || (!view.is_tcp()
+        || (!view.is_connected()
             && !flow.is_reply()
             && !track::backend_lives(tables.backend(flow.backend), flow.generation))
 }
@@ -130,7 +130,7 @@ fn begin<F: Family, T: Tables<F>>(
     let Some(frontend) = classify::frontend::<F, T>(tables, &view.tuple, view.ip.proto) else {
         return Decision::Pass(Reason::NotService);
     };
-    if view.is_tcp() && !view.opens() {
+    if view.is_connected() && !view.opens() {
         return Decision::Pass(Reason::MidFlow);
     }
     if frontend.kind() == FrontendKind::Refuse {

@@ -4,7 +4,7 @@
 //! What it cannot finish is [`Verdict::SLOW`], with the packet untouched.
 
 use crate::{
-    abi::{FlowKey, TCP, Tuple, UDP},
+    abi::{FlowKey, SCTP, TCP, Tuple, UDP},
     addr::{Family, V4, V6},
     classify,
     decide::has_news,
@@ -13,6 +13,7 @@ use crate::{
     parse::{L3, ParseIp, View, ethertype},
     path,
     reason::Reason,
+    rewrite::Protocols,
     send::finish,
     tables::{Table, Tables},
     verdict::Verdict,
@@ -85,7 +86,15 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         return Verdict::SLOW;
     }
     match path::by_hints(hook, tables.ifindex(), config, &flow) {
-        Some(hop) => finish::<F, P, T>(hook, packet, &view, &flow, &hop, tables),
+        Some(hop) => finish::<F, P, T>(
+            Protocols::TcpAndUdp,
+            hook,
+            packet,
+            &view,
+            &flow,
+            &hop,
+            tables,
+        ),
         None => Verdict::SLOW,
     }
 }
@@ -94,7 +103,8 @@ const UDP_HEADER: usize = 8;
 /// Without options.
 const TCP_HEADER: usize = 20;
 
-/// Neither TCP nor UDP: ICMP errors may be about a flow, and behind IPv6's extensions there may be one.
+/// Neither TCP nor UDP: SCTP has the slow path alone, ICMP errors may be about a flow, and behind IPv6's extensions
+/// there may be one.
 #[inline(always)]
 fn other<F: ParseIp>(head: &Head<'_>, proto: u8) -> Verdict {
     let is_error = proto == F::ICMP_PROTO
@@ -102,7 +112,7 @@ fn other<F: ParseIp>(head: &Head<'_>, proto: u8) -> Verdict {
             Some(kind) => F::is_icmp_error(kind.to_ne_bytes()[0]),
             None => true,
         };
-    if is_error || F::is_extension(proto) {
+    if is_error || proto == SCTP || F::is_extension(proto) {
         return Verdict::SLOW;
     }
     Verdict::pass(Reason::NotService)

@@ -13,6 +13,7 @@ pub mod abi;
 pub mod addr;
 pub mod answer;
 pub mod classify;
+pub mod crc;
 pub mod csum;
 pub mod decide;
 pub mod fast;

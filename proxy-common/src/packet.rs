@@ -158,7 +158,12 @@ pub trait Packet: Bytes {
     /// Brings the transport checksum at `offset` in line with `change`, whatever offload state it is in.
     fn fix_l4<F: crate::addr::Family>(&mut self, offset: usize, change: L4Change) -> Option<()>;
 
-    /// Payload bytes of each segment if this is several segments in one (GSO), else 0.
+    /// Takes over, into a sum that the device made of the whole packet (`CHECKSUM_COMPLETE`), a change that no field
+    /// of the internet checksum within the packet balances.
+    fn note_change(&mut self, change: crate::csum::Diff);
+
+    /// Payload bytes of each segment if this is several segments in one (GSO), else 0. For SCTP any other number than 0
+    /// says no more than that (kernel `GSO_BY_FRAGS`).
     fn gso_size(&self) -> u32;
 
     /// Does the packet carry only the pseudo header's sum, the rest being left to the device

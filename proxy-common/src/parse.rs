@@ -3,7 +3,7 @@
 //! Nothing is judged here. What is not understood is reported as a [`Reason`] and the packet goes on as it is.
 
 use crate::{
-    abi::{TCP, Tuple, UDP},
+    abi::{SCTP, TCP, Tuple, UDP},
     addr::{Addr, Be16, Family, Ip4, Ip6, V4, V6},
     packet::{Be16Pair, Head, Packet},
     reason::Reason,
@@ -22,6 +22,22 @@ pub mod tcp {
     pub const SYN: u8 = 2;
     pub const RST: u8 = 4;
     pub const ACK: u8 = 16;
+}
+
+/// What the first chunk of an SCTP packet says of its association, as the TCP flags that say it of a connection.
+///
+/// INIT and SHUTDOWN COMPLETE have a packet to themselves (RFC 9260 section 6.10). An ABORT may come behind other
+/// chunks; then the flow ends by its idle time.
+#[inline(always)]
+fn chunk_flags(kind: u8) -> u8 {
+    match kind {
+        // INIT, INIT ACK, ABORT, SHUTDOWN COMPLETE.
+        1 => tcp::SYN,
+        2 => tcp::SYN | tcp::ACK,
+        6 => tcp::RST,
+        14 => tcp::FIN,
+        _ => tcp::ACK,
+    }
 }
 
 /// Which part of its datagram a packet is.
@@ -52,13 +68,13 @@ pub struct Ip<A> {
     pub ttl: u8,
 }
 
-/// A TCP or UDP packet, or a fragment of one.
+/// A TCP, UDP or SCTP packet, or a fragment of one.
 #[derive(Clone, Copy, Debug)]
 pub struct View<A> {
     pub ip: Ip<A>,
     /// Ports are 0 where the packet does not show them (a later fragment).
     pub tuple: Tuple<A>,
-    /// TCP flags; 0 for UDP.
+    /// TCP flags, for SCTP those that say the same; 0 for UDP.
     pub flags: u8,
 }
 
@@ -74,13 +90,24 @@ impl<A> View<A> {
         self.ip.proto == TCP
     }
 
-    /// Does this segment open a TCP connection?
+    #[inline(always)]
+    pub fn is_sctp(&self) -> bool {
+        self.ip.proto == SCTP
+    }
+
+    /// Is the packet of a protocol whose connections (SCTP: associations) begin and end by packets that say so?
+    #[inline(always)]
+    pub fn is_connected(&self) -> bool {
+        is_connected(self.ip.proto)
+    }
+
+    /// Does this packet open a connection?
     #[inline(always)]
     pub fn opens(&self) -> bool {
         self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
     }
 
-    /// Does this segment end a TCP connection?
+    /// Does this packet end a connection?
     #[inline(always)]
     pub fn ends(&self) -> bool {
         self.flags & (tcp::FIN | tcp::RST) != 0
@@ -303,7 +330,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
             _ => Parsed::Other(Reason::NotService),
         };
     }
-    if ip.proto != TCP && ip.proto != UDP {
+    if !is_transport(ip.proto) {
         return Parsed::Other(Reason::NotService);
     }
     let mut tuple = Tuple {
@@ -323,20 +350,41 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         if packet.load::<u16>(ip.l4 + csum_offset(ip.proto)).is_none() {
             return Parsed::Other(Reason::BadHeader);
         }
-        if ip.proto == TCP {
-            let Some(f) = packet.load::<u16>(ip.l4 + 12) else {
-                return Parsed::Other(Reason::BadHeader);
-            };
-            flags = f.to_ne_bytes()[1];
-        }
+        let word = packet.load::<u16>(ip.l4 + 12).map(u16::to_ne_bytes);
+        flags = match (ip.proto, word) {
+            (UDP, _) => 0,
+            // Header length and flags.
+            (TCP, Some([_, flags])) => flags,
+            // Behind the common header: the first chunk's type and flags.
+            (SCTP, Some([kind, _])) => chunk_flags(kind),
+            // Several packets in one buffer show no chunk (kernel `GSO_BY_FRAGS`). They are of data.
+            (SCTP, None) if packet.load::<u32>(ip.l4 + 8).is_some() => tcp::ACK,
+            _ => return Parsed::Other(Reason::BadHeader),
+        };
     }
     Parsed::Transport(View { ip, tuple, flags })
 }
 
-/// Offset of the checksum in a TCP or UDP header.
+/// Is this a protocol that services have?
+#[inline(always)]
+const fn is_transport(proto: u8) -> bool {
+    proto == TCP || proto == UDP || proto == SCTP
+}
+
+/// See [`View::is_connected`].
+#[inline(always)]
+pub const fn is_connected(proto: u8) -> bool {
+    proto != UDP
+}
+
+/// Offset of the checksum in a transport header: two bytes of it, in SCTP four.
 #[inline(always)]
 pub const fn csum_offset(proto: u8) -> usize {
-    if proto == TCP { 16 } else { 6 }
+    match proto {
+        TCP => 16,
+        SCTP => 8,
+        _ => 6,
+    }
 }
 
 /// The tuple that a quoted packet's answer would have, and where the quoted transport header is.
@@ -347,13 +395,13 @@ pub struct Quoted<A> {
     pub tuple: Tuple<A>,
 }
 
-/// Reads the packet that an ICMP error quotes. `None`: not TCP or UDP, or cut too short.
+/// Reads the packet that an ICMP error quotes. `None`: no service has its protocol, or it is cut too short.
 #[inline(always)]
 pub fn quoted<F: ParseIp, P: Packet>(packet: &P, outer: &Ip<F::Addr>) -> Option<Quoted<F::Addr>> {
     let Ok(ip) = F::ip(packet, outer.l4 + 8) else {
         return None;
     };
-    if ip.proto != TCP && ip.proto != UDP {
+    if !is_transport(ip.proto) {
         return None;
     }
     if ip.part == Part::Later {

@@ -56,7 +56,7 @@ reasons! {
     Extension = "extension-header",
     /// A later fragment whose first one has not been seen.
     FragmentUnknown = "fragment-unknown",
-    /// A TCP segment in the middle of a connection that is not known here.
+    /// A TCP segment (SCTP packet) in the middle of a connection that is not known here.
     MidFlow = "mid-flow",
     /// XDP leaves it to TC: a fragment, an ICMP error, an answer to give.
     LeftToTc = "left-to-tc",
@@ -80,7 +80,7 @@ reasons! {
     NoPort = "no-port",
     /// Dropped: a flow could not be stored.
     TableFull = "table-full",
-    /// Dropped: the packet could not be edited as decided.
+    /// Dropped: the packet could not be edited as decided; a fragment of an SCTP packet whose ports would change.
     EditFailed = "edit-failed",
     /// The configuration is missing: the agent has not filled the maps.
     NotConfigured = "not-configured",

@@ -8,7 +8,7 @@ use crate::{
     parse::{L3, View},
     path::Hop,
     reason::Reason,
-    rewrite,
+    rewrite::{self, Protocols},
     tables::Tables,
     verdict::Verdict,
 };
@@ -17,6 +17,7 @@ use crate::{
 /// hop limit ends or it is too big.
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(
+    protocols: Protocols,
     hook: Hook,
     packet: &mut P,
     view: &View<F::Addr>,
@@ -25,7 +26,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
 ) -> Verdict {
     let forwarded = hop.route == Route::Forward;
-    if forwarded && (view.ip.ttl <= 1 || is_too_big(packet, view, hop.mtu)) {
+    if forwarded && (view.ip.ttl <= 1 || is_too_big(protocols, packet, view, hop.mtu)) {
         return Verdict::SLOW;
     }
     // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
@@ -35,7 +36,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
         packet.frame_len() - L3 as u32
     };
     let (backend, reply) = (flow.backend, flow.is_reply());
-    let verdict = match rewrite::rewrite::<F, P>(packet, view, flow, forwarded) {
+    let verdict = match rewrite::rewrite::<F, P>(protocols, packet, view, flow, forwarded) {
         Some(()) => send(hook, packet, hop, tables.ifindex()),
         None => return Verdict::drop(Reason::EditFailed),
     };
@@ -45,13 +46,16 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
 
 /// Is the packet, or each segment of it, larger than `mtu`?
 #[inline(always)]
-fn is_too_big<A, P: Packet>(packet: &P, view: &View<A>, mtu: u16) -> bool {
+fn is_too_big<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>, mtu: u16) -> bool {
     if mtu == 0 {
         return false;
     }
     let gso = packet.gso_size();
     let len = if gso == 0 {
         view.ip.len
+    } else if protocols.is_sctp(view) {
+        // Segments of any size, each made for the path by its sender.
+        return false;
     } else {
         let header = if view.is_tcp() {
             match packet.load::<u16>(view.ip.l4 + 12).map(u16::to_ne_bytes) {

@@ -3,6 +3,7 @@
 
 use crate::{
     answer::{self, AnswerIp},
+    classify,
     decide::{Decision, decide},
     fragment,
     hook::Hook,
@@ -10,6 +11,7 @@ use crate::{
     packet::Packet,
     parse::{ParseIp, Parsed, Part, parse},
     reason::Reason,
+    rewrite::Protocols,
     send,
     tables::Tables,
     verdict::{Action, Verdict},
@@ -57,6 +59,13 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
             return Verdict::pass(reason);
         }
     }
+    // The gate again: neither SCTP nor a packet with options or extensions has passed it.
+    let Work { view, .. } = &*work;
+    if !classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto)
+        && !classify::may_be_from_backend::<F, T>(tables, &view.tuple)
+    {
+        return Verdict::pass(Reason::NotService);
+    }
     let decision = decide::<F, T>(hook, tables, work);
     let Work {
         view, flow, hop, ..
@@ -72,7 +81,8 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
             answer::icmp_error::<F, P>(hook, packet, view, F::PORT_UNREACHABLE, tables.ifindex())
         }
         Decision::Translate => {
-            let verdict = send::finish::<F, P, T>(hook, packet, view, flow, hop, tables);
+            let verdict =
+                send::finish::<F, P, T>(Protocols::All, hook, packet, view, flow, hop, tables);
             if verdict.action != Action::Slow {
                 return verdict;
             }

@@ -5,8 +5,9 @@
 //! client answers the first reply; only then may it take room from confirmed ones.
 
 use crate::{
-    abi::{Backend, Config, Flow, TCP, backend_flags, flow_state},
+    abi::{Backend, Config, Flow, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
+    parse::is_connected,
     tables::{FlowCell, Table, Tables},
     work::Work,
 };
@@ -26,7 +27,7 @@ pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> 
 /// Must this packet begin a new flow, although its tuple has an old one?
 ///
 /// TCP keeps its backend to the end of the connection; a SYN begins anew after a FIN or RST, or when the
-/// backend is gone. UDP leaves a backend that is gone at once (spec M1, M3), and after the idle time.
+/// backend is gone. So does SCTP, by its chunks that say the same. UDP leaves a backend that is gone at once (spec M1, M3), and after the idle time.
 #[inline(always)]
 pub fn is_over<F: Family, T: Tables<F>>(
     tables: &T,
@@ -35,10 +36,10 @@ pub fn is_over<F: Family, T: Tables<F>>(
     work: &Work<F::Addr>,
 ) -> bool {
     let Work { view, flow, .. } = work;
-    if flow.is_reply() || (view.is_tcp() && !view.opens()) {
+    if flow.is_reply() || (view.is_connected() && !view.opens()) {
         return false;
     }
-    let ended = if view.is_tcp() {
+    let ended = if view.is_connected() {
         flow.state & flow_state::CLOSING != 0
     } else {
         now.wrapping_sub(flow.last_seen) >= config.udp_idle
@@ -55,14 +56,14 @@ pub fn has_expired<A: Addr>(
     config: &Config,
     now: u32,
 ) -> bool {
-    let limit =
-        if table == Table::Pending || (proto == TCP && flow.state & flow_state::CLOSING != 0) {
-            config.tcp_closed
-        } else if proto == TCP {
-            config.tcp_idle
-        } else {
-            config.udp_idle
-        };
+    let connected = is_connected(proto);
+    let limit = if table == Table::Pending || (connected && flow.state & flow_state::CLOSING != 0) {
+        config.tcp_closed
+    } else if connected {
+        config.tcp_idle
+    } else {
+        config.udp_idle
+    };
     now.wrapping_sub(flow.last_seen) >= limit
 }
 
@@ -222,7 +223,7 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
 }
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
-/// client goes on after that. A SYN with a forged source never gets so far. A UDP flow without replies is
+/// client goes on after that. A SYN (SCTP: an INIT) with a forged source never gets so far. A UDP flow without replies is
 /// confirmed when it goes on for longer than the coarse step. `age`: jiffies since the flow was last seen.
 #[inline(always)]
 pub fn advance<F: Family, T: Tables<F>>(
@@ -245,7 +246,7 @@ pub fn advance<F: Family, T: Tables<F>>(
     if config.refresh == Config::STILL {
         return;
     }
-    let settled = if work.view.is_tcp() {
+    let settled = if work.view.is_connected() {
         answered && !work.view.opens()
     } else {
         answered || age >= config.refresh

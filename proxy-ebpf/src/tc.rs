@@ -8,8 +8,8 @@ use crate::{
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT},
     helpers::generated::{
-        bpf_jiffies64, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head,
-        bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_csum_update, bpf_jiffies64, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
     },
     macros::classifier,
     programs::TcContext,
@@ -18,6 +18,7 @@ use proxy_common::{
     abi::slow_index,
     addr::{Family, V4, V6},
     answer::AnswerIp,
+    csum::Diff,
     fast::fast,
     hook::Hook,
     packet::{Bytes, L4Change, Packet},
@@ -34,6 +35,10 @@ use proxy_common::{
 const FAST_HEADERS: u32 = 14 + 20 + 20;
 /// What the slow path may read: Ethernet, IPv6 with an extension, ICMP and a quoted packet.
 const SLOW_HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
+
+/// Segments in a list, behind a head that holds the headers alone: SCTP's (kernel include/linux/skbuff.h). To pull in a
+/// byte of one would move where it begins, upon which `skb_segment` of 5.10 is a BUG.
+const GSO_BY_FRAGS: u32 = 0xffff;
 
 /// Kernel 6.16 (ead7f9b8de65, in stable series since): the pseudo header is IPv6's, whose address change the
 /// checksum cancels out in a complete sum over the packet.
@@ -53,7 +58,9 @@ fn frame(skb: *mut __sk_buff, headers: u32) -> Frame<__sk_buff> {
     unsafe {
         let len = (*skb).len;
         let wanted = if len < headers { len } else { headers };
-        if ((*skb).data as usize) + wanted as usize > (*skb).data_end as usize {
+        if ((*skb).data as usize) + wanted as usize > (*skb).data_end as usize
+            && (*skb).gso_size != GSO_BY_FRAGS
+        {
             // Failing that, the packet reads as cut off and goes on untouched.
             bpf_skb_pull_data(skb, wanted);
         }
@@ -100,6 +107,12 @@ impl Packet for Frame<__sk_buff> {
             return None;
         }
         Some(())
+    }
+
+    #[inline(always)]
+    fn note_change(&mut self, change: Diff) {
+        // SAFETY: the context is valid while the program runs. A packet without such a sum is no error here.
+        unsafe { bpf_csum_update(self.0, change.to_wsum()) };
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ use aya_ebpf::{
 use proxy_common::{
     abi::slow_index,
     addr::{Family, V4, V6},
+    csum::Diff,
     fast::fast,
     hook::Hook,
     packet::{Bytes, L4Change, Packet},
@@ -52,6 +53,10 @@ impl Packet for Frame<xdp_md> {
         }
         Some(())
     }
+
+    // The kernel makes its buffer, and takes the device's sum, after XDP.
+    #[inline(always)]
+    fn note_change(&mut self, _: Diff) {}
 
     #[inline(always)]
     fn gso_size(&self) -> u32 {

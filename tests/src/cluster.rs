@@ -1,7 +1,8 @@
 //! A topology with a cast of pods, echo servers on all of them, manifests, and an agent on each node.
 //!
 //! The cast: on node N the servers `pN` and `pNb` and the client pod `cN`. The nodes themselves serve, too, as
-//! host-network backends. Everything serves [`PORT`] and [`OTHER_PORT`] over TCP and UDP, in both families.
+//! host-network backends. Everything serves [`PORT`] and [`OTHER_PORT`] over TCP, UDP and, where the kernel has it,
+//! SCTP, in both families.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -30,6 +31,7 @@ pub fn port_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "t",
         Protocol::Udp => "u",
+        Protocol::Sctp => "s",
     }
 }
 

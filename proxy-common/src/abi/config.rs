@@ -11,9 +11,9 @@ pub struct Config {
     pub seed: u32,
     /// Coarse step at which a flow's last-seen time is written and its other direction repaired; [`Self::STILL`] for never.
     pub refresh: u32,
-    /// A TCP flow that has ended gives up its reply tuple after this time.
+    /// A TCP or SCTP flow that has ended gives up its reply tuple after this time.
     pub tcp_closed: u32,
-    /// The same for an idle, open TCP flow.
+    /// The same for an idle, open one.
     pub tcp_idle: u32,
     /// The same for a UDP flow; a later datagram starts a new flow.
     pub udp_idle: u32,

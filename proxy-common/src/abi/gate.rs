@@ -44,7 +44,7 @@ pub fn service_addr<A: Addr>(addr: &A) -> Bit {
     bit(SERVICE_ADDRS, hash16(addr))
 }
 
-/// The bit of a NodePort; protocols other than TCP and UDP share UDP's set.
+/// The bit of a NodePort; SCTP shares UDP's set.
 #[inline(always)]
 pub fn node_port(proto: u8, port: Be16) -> Bit {
     let set = if proto == TCP {

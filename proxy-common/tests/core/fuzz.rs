@@ -4,7 +4,7 @@
 use crate::world::*;
 use proptest::prelude::*;
 use proxy_common::{
-    abi::{TCP, UDP},
+    abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
     hook::Hook,
     verdict::Action,
@@ -48,11 +48,12 @@ proptest! {
 
     #[test]
     fn damaged_packets_do_no_harm(
-        which in 0usize..4,
+        proto in prop::sample::select(vec![TCP, UDP, SCTP]),
+        is_v6 in any::<bool>(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
-        let mut bytes = [good::<V4>(TCP), good::<V4>(UDP), good::<V6>(TCP), good::<V6>(UDP)][which].clone();
+        let mut bytes = if is_v6 { good::<V6>(proto) } else { good::<V4>(proto) };
         for (at, value) in damage {
             let at = at.index(bytes.len());
             bytes[at] = value;

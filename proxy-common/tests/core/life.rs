@@ -2,10 +2,11 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{Config, TCP},
+    abi::{Config, SCTP, TCP, UDP},
     hook::Hook,
     parse::tcp,
-    verdict::Action,
+    reason::Reason,
+    verdict::Verdict,
 };
 
 const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
@@ -44,7 +45,7 @@ fn a_client_that_repeats_itself_is_not_confirmed_before_a_reply<F: Net>(proto: u
     // A stream of datagrams needs no reply, only time.
     world.pass_time(world.config.unwrap().refresh);
     world.sends(AT.0, AT.1, &first);
-    let confirmed = if proto == TCP { 0 } else { 2 };
+    let confirmed = if proto == UDP { 2 } else { 0 };
     assert_eq!(F::maps(&world).confirmed.len(), confirmed);
 }
 
@@ -63,7 +64,7 @@ fn a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later<F: Net>(pro
     assert_eq!(F::maps(&world).confirmed.len(), 2);
 }
 
-fn only_tcp_stays_with_a_backend_that_is_gone<F: Net>(proto: u8) {
+fn only_udp_leaves_a_backend_that_is_gone<F: Net>(proto: u8) {
     for is_replaced in [false, true] {
         let mut world = World::with_backend(REMOTE);
         let first = confirm::<F>(&world, proto);
@@ -75,7 +76,7 @@ fn only_tcp_stays_with_a_backend_that_is_gone<F: Net>(proto: u8) {
         }
         world.serve(SERVICE, CLUSTER_IP, &[REMOTE_TUNNEL]);
         let next = first.clone().flags(tcp::ACK);
-        let stays = if proto == TCP { REMOTE } else { REMOTE_TUNNEL };
+        let stays = if proto == UDP { REMOTE_TUNNEL } else { REMOTE };
         assert_eq!(world.sends(AT.0, AT.1, &next).dst, F::addr(stays));
         let anew = world.sends(AT.0, AT.1, &first);
         assert_eq!(anew.dst, F::addr(REMOTE_TUNNEL), "a SYN begins anew");
@@ -128,9 +129,11 @@ fn either_direction_rebuilds_the_other_at_the_next_refresh<F: Net>(proto: u8) {
 
 fn a_segment_of_an_unknown_connection_goes_on<F: Net>() {
     let world = World::with_backend(REMOTE);
-    let mut packet = open::<F>(TCP, 4000).flags(tcp::ACK).build();
-    let verdict = world.run(AT.0, AT.1, &mut packet);
-    assert_eq!(verdict.action, Action::Pass);
+    for proto in [TCP, SCTP] {
+        let mut packet = open::<F>(proto, 4000).flags(tcp::ACK).build();
+        let verdict = world.run(AT.0, AT.1, &mut packet);
+        assert_eq!(verdict, Verdict::pass(Reason::MidFlow));
+    }
     assert_eq!(F::maps(&world).pending.len(), 0);
 }
 
@@ -138,7 +141,7 @@ cases! {
     a_client_that_repeats_itself_is_not_confirmed_before_a_reply
     a_flood_of_first_packets_leaves_confirmed_flows_alone
     a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later
-    only_tcp_stays_with_a_backend_that_is_gone
+    only_udp_leaves_a_backend_that_is_gone
     a_first_packet_after_the_end_chooses_again
     either_direction_rebuilds_the_other_at_the_next_refresh
 }

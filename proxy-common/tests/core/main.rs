@@ -1,11 +1,12 @@
 //! The core, played packet by packet against a [`world`] of ordinary collections: what the hooks do with the
 //! kernel's maps and helpers happens here without a kernel.
 //!
-//! A test's name is a sentence; `cases!` runs it for both families and both protocols.
+//! A test's name is a sentence; `cases!` runs it for both families and all protocols.
 
 mod answers;
 mod fuzz;
 mod life;
 mod ports;
+mod sctp;
 mod ways;
 mod world;

@@ -3,7 +3,7 @@
 use crate::world::*;
 use proptest::prelude::*;
 use proxy_common::{
-    abi::{TCP, UDP},
+    abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
     hook::Hook,
     reason::Reason,
@@ -46,10 +46,10 @@ proptest! {
     fn connections_never_share_a_reply_tuple(
         flows in prop::collection::btree_set((0u16..12, 0u16..3, any::<bool>()), 1..60),
     ) {
-        every_reply_goes_home::<V4>(TCP, &flows)?;
-        every_reply_goes_home::<V4>(UDP, &flows)?;
-        every_reply_goes_home::<V6>(TCP, &flows)?;
-        every_reply_goes_home::<V6>(UDP, &flows)?;
+        for proto in [TCP, UDP, SCTP] {
+            every_reply_goes_home::<V4>(proto, &flows)?;
+            every_reply_goes_home::<V6>(proto, &flows)?;
+        }
     }
 }
 

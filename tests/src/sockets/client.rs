@@ -5,8 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
-
 use super::Protocol;
 use super::wording::{Greeting, Request, Sum};
 use crate::answer::Answer;
@@ -22,7 +20,7 @@ pub struct Dial<'a> {
     netns: &'a Netns,
     protocol: Protocol,
     target: SocketAddr,
-    source_port: u16,
+    source: Option<SocketAddr>,
     patience: Duration,
 }
 
@@ -32,15 +30,20 @@ impl<'a> Dial<'a> {
             netns,
             protocol,
             target: target.into(),
-            source_port: 0,
+            source: None,
             patience: patient(PATIENCE),
         }
     }
 
     /// Uses this source port, also when another socket of the host has it.
     pub fn from_port(self, source_port: u16) -> Self {
+        self.from(any_address(self.target, source_port))
+    }
+
+    /// Uses this source, also when another socket of the host has it; port 0 for any.
+    pub fn from(self, source: SocketAddr) -> Self {
         Self {
-            source_port,
+            source: Some(source),
             ..self
         }
     }
@@ -71,14 +74,10 @@ impl<'a> Dial<'a> {
     }
 
     fn connect(self) -> io::Result<Conversation> {
-        let kind = match self.protocol {
-            Protocol::Tcp => Type::STREAM,
-            Protocol::Udp => Type::DGRAM,
-        };
-        let socket = Socket::new(Domain::for_address(self.target), kind, None)?;
-        if self.source_port != 0 {
+        let socket = self.protocol.socket(self.target)?;
+        if let Some(source) = self.source {
             socket.set_reuse_address(true)?;
-            socket.bind(&any_address(self.target, self.source_port).into())?;
+            socket.bind(&source.into())?;
         }
         socket.connect_timeout(&self.target.into(), self.patience)?;
         socket.set_read_timeout(Some(self.patience))?;
@@ -87,8 +86,9 @@ impl<'a> Dial<'a> {
             Protocol::Tcp => {
                 let stream = TcpStream::from(socket);
                 stream.set_nodelay(true)?;
-                Conversation::Tcp(BufReader::new(stream))
+                Conversation::Stream(BufReader::new(stream))
             }
+            Protocol::Sctp => Conversation::Stream(BufReader::new(TcpStream::from(socket))),
             Protocol::Udp => Conversation::Udp(socket.into()),
         })
     }
@@ -104,7 +104,8 @@ fn any_address(target: SocketAddr, port: u16) -> SocketAddr {
 
 /// A connection to an echo server, or a connected UDP socket.
 pub enum Conversation {
-    Tcp(BufReader<TcpStream>),
+    /// TCP or SCTP.
+    Stream(BufReader<TcpStream>),
     Udp(UdpSocket),
 }
 
@@ -117,13 +118,13 @@ impl Conversation {
     /// Sends `content`, and wants it back.
     pub fn echo(&mut self, content: &[u8]) -> Answer {
         let exchanged = match self {
-            Self::Tcp(stream) => echo_over_tcp(stream, content),
+            Self::Stream(stream) => echo_over_stream(stream, content),
             Self::Udp(socket) => echo_over_udp(socket, content),
         };
         exchanged.unwrap_or_else(|error| Answer::from_error(&error))
     }
 
-    /// Sends `content` in bulk over TCP, and wants its checksum back.
+    /// Sends `content` in bulk over a stream, and wants its checksum back.
     pub fn upload(&mut self, content: &[u8]) -> Answer {
         self.transfer(Request::Upload, content.len(), |stream| {
             stream.get_mut().write_all(content)?;
@@ -131,7 +132,7 @@ impl Conversation {
         })
     }
 
-    /// Gets `length` bytes in bulk over TCP, and compares their checksum.
+    /// Gets `length` bytes in bulk over a stream, and compares their checksum.
     pub fn download(&mut self, length: usize) -> Answer {
         self.transfer(Request::Download, length, |stream| {
             let line = read_greeting(stream)?;
@@ -147,7 +148,7 @@ impl Conversation {
         length: usize,
         rest: impl FnOnce(&mut BufReader<TcpStream>) -> io::Result<Answer>,
     ) -> Answer {
-        let Self::Tcp(stream) = self else {
+        let Self::Stream(stream) = self else {
             return Answer::Failed("a datagram is not for bulk".to_owned());
         };
         let asked = stream.get_mut().write_all(request.line(length).as_bytes());
@@ -157,7 +158,7 @@ impl Conversation {
     }
 }
 
-fn echo_over_tcp(stream: &mut BufReader<TcpStream>, content: &[u8]) -> io::Result<Answer> {
+fn echo_over_stream(stream: &mut BufReader<TcpStream>, content: &[u8]) -> io::Result<Answer> {
     let mut message = Request::Echo.line(content.len()).into_bytes();
     message.extend_from_slice(content);
     stream.get_mut().write_all(&message)?;

@@ -1,4 +1,4 @@
-//! Echo servers over TCP and UDP that say who they are and which client address they saw.
+//! Echo servers over TCP, UDP and SCTP that say who they are and which client address they saw.
 //!
 //! A server binds the very addresses it is reached at: a reply then has the right source on a host with several.
 
@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use socket2::SockRef;
 
+use super::Protocol;
 use super::client::unique_content;
 use super::listener::Listener;
 use super::wording::{Greeting, Request, Sum};
@@ -20,9 +21,9 @@ use crate::topology::Host;
 
 const MAX_DATAGRAM: usize = 65536;
 
-/// TCP and UDP on one port, at both addresses of a host.
+/// TCP, UDP and, where the kernel has it, SCTP on one port, at both addresses of a host.
 pub struct EchoServer {
-    _tcp: Vec<Listener>,
+    _streams: Vec<Listener>,
     _udp: Vec<UdpServer>,
 }
 
@@ -32,9 +33,11 @@ impl EchoServer {
         let who = format!("{}:{port}", host.name);
         let addresses = Family::BOTH.map(|family| SocketAddr::new(host.ip.of(family), port));
         Ok(Self {
-            _tcp: addresses
-                .iter()
-                .map(|at| serve_tcp(&host.netns, *at, &who))
+            _streams: [Protocol::Tcp, Protocol::Sctp]
+                .into_iter()
+                .filter(|protocol| protocol.missing().is_none())
+                .flat_map(|protocol| addresses.map(|at| (protocol, at)))
+                .map(|(protocol, at)| serve_streams(&host.netns, protocol, at, &who))
                 .collect::<Result<_>>()?,
             _udp: addresses
                 .iter()
@@ -44,16 +47,24 @@ impl EchoServer {
     }
 }
 
-fn serve_tcp(netns: &Netns, address: SocketAddr, who: &str) -> Result<Listener> {
+fn serve_streams(
+    netns: &Netns,
+    protocol: Protocol,
+    address: SocketAddr,
+    who: &str,
+) -> Result<Listener> {
     let who = who.to_owned();
-    Listener::start(netns, address, move |stream, client| {
+    Listener::start(netns, protocol, address, move |stream, client| {
+        let no_delay = match protocol {
+            Protocol::Tcp => stream.set_nodelay(true),
+            _ => Ok(()),
+        };
         // An error here is the client's end of the connection, and the client reports it.
-        let _ = answer_requests(stream, client, &who);
+        let _ = no_delay.and_then(|()| answer_requests(stream, client, &who));
     })
 }
 
 fn answer_requests(stream: TcpStream, client: SocketAddr, who: &str) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Protocol;
 use super::listener::Listener;
 use crate::address::Family;
 use crate::netns::Netns;
@@ -26,7 +27,7 @@ impl HttpServer {
         let serve = |family| {
             let name = name.to_owned();
             let at = SocketAddr::new(host.ip.of(family), port);
-            Listener::start(&host.netns, at, move |stream, client| {
+            Listener::start(&host.netns, Protocol::Tcp, at, move |stream, client| {
                 // An error here is the client's end of the connection, and the client reports it.
                 let _ = answer_request(stream, client, &name);
             })

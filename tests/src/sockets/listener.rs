@@ -1,4 +1,4 @@
-//! A TCP socket that is served by threads until its handle is dropped.
+//! A TCP or SCTP socket that is served by threads until its handle is dropped.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,8 +7,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
+use super::Protocol;
 use crate::netns::Netns;
 
 /// A connection that says nothing for so long is given up, in case its client went away without a word.
@@ -24,13 +25,18 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Listens on `address` in `netns` and gives each connection to `serve` on a thread of its own.
-    pub(super) fn start<F>(netns: &Netns, address: SocketAddr, serve: F) -> Result<Self>
+    pub(super) fn start<F>(
+        netns: &Netns,
+        protocol: Protocol,
+        address: SocketAddr,
+        serve: F,
+    ) -> Result<Self>
     where
         F: Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
     {
         let socket = netns
-            .run(|| listen(address))
-            .with_context(|| format!("listening on tcp {address}"))?;
+            .run(|| listen(protocol, address))
+            .with_context(|| format!("listening on {protocol} {address}"))?;
         let accepting = socket.try_clone()?;
         let serve = Arc::new(serve);
         let acceptor = thread::spawn(move || {
@@ -64,8 +70,8 @@ impl Drop for Listener {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = protocol.socket(address)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -1,6 +1,6 @@
 //! What an echo server and its client say to each other.
 //!
-//! Over UDP a request is the payload; over TCP it is a line `echo <length>` or `upload <length>` and then the payload,
+//! Over UDP a request is the payload; over TCP and SCTP it is a line `echo <length>` or `upload <length>` and then the payload,
 //! or a line `download <length>` alone. A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the
 //! payload>`, and then, for an echo and a download, the payload itself.
 

@@ -6,9 +6,11 @@ use std::ops::Range;
 use etherparse::{
     IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, NetHeaders, PacketBuilder, PacketHeaders,
-    SingleVlanHeader, TcpHeader, TransportHeader, VlanHeader, VlanId,
+    PayloadSlice, SingleVlanHeader, TcpHeader, TransportHeader, VlanHeader, VlanId,
 };
 use tests::sockets::Protocol;
+
+use crate::sctp;
 
 pub const ETHERNET: usize = 14;
 const TCP_HEADER: usize = 20;
@@ -17,7 +19,7 @@ const UDP_HEADER: usize = 8;
 /// The source and the destination of a frame.
 pub type Link = [[u8; 6]; 2];
 
-/// A TCP or UDP packet.
+/// A TCP, UDP or SCTP packet.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub link: Link,
@@ -34,7 +36,7 @@ pub struct Frame {
     pub no_checksum: bool,
 }
 
-/// What of a TCP header varies.
+/// What of a TCP header varies. SCTP has the chunk that says the same.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Tcp {
     pub syn: bool,
@@ -91,6 +93,10 @@ impl Frame {
                 step.tcp_header(header).write(&mut bytes, &self.payload)
             }
             Protocol::Udp => step.udp(from, to).write(&mut bytes, &self.payload),
+            Protocol::Sctp => {
+                let packet = sctp::packet([from, to], &self.tcp, &self.payload);
+                step.write(&mut bytes, IpNumber::SCTP, &packet)
+            }
         }
         .expect("a frame can be built from fields that fit");
         if self.no_checksum {
@@ -115,11 +121,12 @@ impl Frame {
         self.bytes()[ETHERNET..self.transport() + transport].to_vec()
     }
 
-    /// Length of the transport header.
+    /// Length of the transport header; of SCTP's that and what begins its first chunk.
     pub fn transport_len(&self) -> usize {
         match self.protocol {
             Protocol::Tcp => TCP_HEADER,
             Protocol::Udp => UDP_HEADER,
+            Protocol::Sctp => sctp::HEADERS,
         }
     }
 
@@ -164,6 +171,7 @@ impl Frame {
         let number = match self.protocol {
             Protocol::Tcp => IpNumber::TCP,
             Protocol::Udp => IpNumber::UDP,
+            Protocol::Sctp => IpNumber::SCTP,
         };
         match (self.source.ip(), self.destination.ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -238,7 +246,7 @@ pub fn icmp_error(link: Link, from: IpAddr, to: IpAddr, error: Error, quotation:
     bytes
 }
 
-/// The checksum fields of an untagged TCP or UDP packet, with their names.
+/// The checksum fields of an untagged TCP, UDP or SCTP packet, with their names.
 fn checksums(packet: &[u8]) -> Vec<(&'static str, Range<usize>)> {
     let Ok(headers) = PacketHeaders::from_ethernet_slice(packet) else {
         return Vec::new();
@@ -256,9 +264,16 @@ fn checksums(packet: &[u8]) -> Vec<(&'static str, Range<usize>)> {
         Some(TransportHeader::Udp(_)) => {
             fields.push(("the UDP checksum", transport + 6..transport + 8))
         }
+        None if is_sctp(&headers.payload) => {
+            fields.push(("the SCTP checksum", transport + 8..transport + 12))
+        }
         _ => {}
     }
     fields
+}
+
+fn is_sctp(payload: &PayloadSlice) -> bool {
+    matches!(payload, PayloadSlice::Ip(ip) if ip.ip_number == IpNumber::SCTP)
 }
 
 /// The checksum in which `found` differs from `expected`, if that is all.

@@ -1,10 +1,11 @@
 //! L1: packet in, packet out, verdict, reason: through the loaded programs, by BPF_PROG_TEST_RUN.
 //!
-//! Every expected frame is built from its fields by `etherparse`, checksums in full, and compared byte by byte.
+//! Every expected frame is built from its fields by `etherparse` (SCTP by [`sctp`]), checksums in full, and compared byte by byte.
 
 mod cases;
 mod frame;
 mod node;
+mod sctp;
 mod world;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     let mut rows = Vec::new();
     for (name, case) in cases::all() {
         for family in Family::BOTH {
-            for protocol in Protocol::BOTH {
+            for protocol in Protocol::ALL {
                 let node = node.clone();
                 let row = format!("{name}/{family}/{protocol:?}").to_lowercase();
                 rows.push(runner::row(row, no_object(), move || {

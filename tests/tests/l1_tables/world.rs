@@ -336,6 +336,7 @@ impl<'a> World<'a> {
         match self.protocol {
             Protocol::Tcp => model::Protocol::Tcp,
             Protocol::Udp => model::Protocol::Udp,
+            Protocol::Sctp => model::Protocol::Sctp,
         }
     }
 

@@ -9,6 +9,7 @@ mod no_endpoints;
 mod odd_packets;
 mod policies;
 mod ports;
+mod sctp;
 mod serving;
 mod source_ports;
 mod spread;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         rows.extend(policies::rows(&world));
         rows.extend(spread::rows(&world));
         rows.extend(source_ports::rows(&world));
+        rows.extend(sctp::rows(&world));
         rows.extend(untouched::rows(&world));
         rows.extend(odd_packets::rows(&world));
         rows.extend(serving::rows(&world));

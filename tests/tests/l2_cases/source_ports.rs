@@ -78,6 +78,7 @@ fn source_port(protocol: Protocol, backend: &str) -> u16 {
     let protocol = match protocol {
         Protocol::Tcp => 0,
         Protocol::Udp => 1,
+        Protocol::Sctp => 2,
     };
     20000 + protocol * 10 + u16::from(backend == "p2")
 }

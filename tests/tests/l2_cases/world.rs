@@ -9,7 +9,7 @@ use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
-use tests::runner::{Shared, cluster_row};
+use tests::runner::{Shared, ignorable_cluster_row};
 use tests::topology::{Host, Plan, Pod};
 
 pub use tests::ask::{await_answer, await_everywhere, dial, open, who};
@@ -53,7 +53,17 @@ impl World {
         name: impl fmt::Display,
         test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
     ) -> Trial {
-        cluster_row(row_name(self.uplink, name), &self.cluster, test)
+        self.row_unless(None, name, test)
+    }
+
+    /// A row that may miss something here.
+    pub fn row_unless(
+        &self,
+        missing: Option<&'static str>,
+        name: impl fmt::Display,
+        test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
+    ) -> Trial {
+        ignorable_cluster_row(row_name(self.uplink, name), missing, &self.cluster, test)
     }
 }
 

@@ -1,17 +1,17 @@
 //! Frames, written and read byte by byte without the core's help.
 
 use super::{
-    check::sum,
+    check::{sctp_field, sum},
     net::Net,
     packet::{Buffer, Partial},
 };
 use proxy_common::{
-    abi::{TCP, Tuple},
+    abi::{SCTP, TCP, Tuple, UDP},
     addr::Be16,
     parse::tcp,
 };
 
-/// A TCP or UDP packet to be written.
+/// A TCP, UDP or SCTP packet to be written.
 #[derive(Clone, Debug)]
 pub struct Frame<F: Net> {
     pub tuple: Tuple<F::Addr>,
@@ -33,7 +33,7 @@ impl<F: Net> Frame<F> {
                 dport: Be16::new(dst.1),
             },
             proto,
-            flags: if proto == TCP { tcp::SYN } else { 0 },
+            flags: if proto == UDP { 0 } else { tcp::SYN },
             seq: 0x1020_3040,
             ttl: 64,
             payload: b"hello".to_vec(),
@@ -46,9 +46,9 @@ impl<F: Net> Frame<F> {
         Self::new(proto, (t.src, t.sport.get()), (t.dst, t.dport.get())).flags(tcp::SYN | tcp::ACK)
     }
 
-    /// TCP flags; UDP has none.
+    /// TCP flags, which choose the chunk of SCTP; UDP has none.
     pub fn flags(mut self, flags: u8) -> Self {
-        if self.proto == TCP {
+        if self.proto != UDP {
             self.flags = flags;
         }
         self
@@ -64,8 +64,39 @@ impl<F: Net> Frame<F> {
         self
     }
 
+    /// An SCTP packet of one chunk (RFC 9260 section 3.1), with the CRC32c or without.
+    fn sctp(&self, partial: bool) -> Vec<u8> {
+        let mut s = Vec::new();
+        s.extend(self.tuple.sport.get().to_be_bytes());
+        s.extend(self.tuple.dport.get().to_be_bytes());
+        const ACKED: u8 = tcp::SYN | tcp::ACK;
+        let chunk = match self.flags {
+            tcp::SYN => 1,
+            ACKED => 2,
+            tcp::RST => 6,
+            flags if flags & tcp::FIN != 0 => 14,
+            _ => 0,
+        };
+        let tag = if chunk == 1 { 0 } else { self.seq };
+        s.extend(tag.to_be_bytes());
+        s.extend([0; 4]);
+        s.extend([chunk, 3]);
+        s.extend((8 + self.payload.len() as u16).to_be_bytes());
+        s.extend(self.seq.to_be_bytes());
+        s.extend(&self.payload);
+        s.resize(s.len().next_multiple_of(4), 0);
+        if !partial {
+            let field = sctp_field(&s);
+            s[8..12].copy_from_slice(&field);
+        }
+        s
+    }
+
     /// The transport header and payload, with the whole checksum or the pseudo header's sum alone.
     fn segment(&self, partial: bool) -> Vec<u8> {
+        if self.proto == SCTP {
+            return self.sctp(partial);
+        }
         let mut s = Vec::new();
         s.extend(self.tuple.sport.get().to_be_bytes());
         s.extend(self.tuple.dport.get().to_be_bytes());
@@ -109,9 +140,19 @@ impl<F: Net> Frame<F> {
     /// As a socket of this node sends it: the device is to fill in the checksum.
     pub fn build_partial(&self) -> Buffer {
         let start = 14 + F::HEADER_LEN;
-        let field = start + if self.proto == TCP { 16 } else { 6 };
+        let field = start
+            + match self.proto {
+                TCP => 16,
+                SCTP => 8,
+                _ => 6,
+            };
+        let is_crc = self.proto == SCTP;
         Buffer {
-            partial: Some(Partial { start, field }),
+            partial: Some(Partial {
+                start,
+                field,
+                is_crc,
+            }),
             ..Buffer::new(frame::<F>(
                 &self.tuple.src,
                 &self.tuple.dst,

@@ -8,7 +8,7 @@ mod packet;
 mod tables;
 
 pub use check::{check, sum};
-pub use frame::{Frame, Seen, icmp_error, see, see_at};
+pub use frame::{Frame, Seen, frame as ip_frame, icmp_error, see, see_at};
 pub use net::Net;
 pub use node::{
     BACKEND_PORT, CLIENT, CLUSTER_IP, EXTERNAL_IP, LB_IP, LO, NODE, NODE_PORT, POD_A, POD_B,
@@ -18,19 +18,23 @@ pub use node::{
 pub use packet::Buffer;
 pub use tables::World;
 
-/// Runs generic tests `fn name<F: Net>(proto: u8)` for IPv4 and IPv6, TCP and UDP.
+/// Runs generic tests `fn name<F: Net>(proto: u8)` for IPv4 and IPv6, TCP, UDP and SCTP.
 macro_rules! cases {
     ($($name:ident)+) => {$(
         mod $name {
-            use proxy_common::{abi::{TCP, UDP}, addr::{V4, V6}};
+            use proxy_common::{abi::{SCTP, TCP, UDP}, addr::{V4, V6}};
             #[test]
             fn v4_tcp() { super::$name::<V4>(TCP) }
             #[test]
             fn v4_udp() { super::$name::<V4>(UDP) }
             #[test]
+            fn v4_sctp() { super::$name::<V4>(SCTP) }
+            #[test]
             fn v6_tcp() { super::$name::<V6>(TCP) }
             #[test]
             fn v6_udp() { super::$name::<V6>(UDP) }
+            #[test]
+            fn v6_sctp() { super::$name::<V6>(SCTP) }
         }
     )+};
 }

@@ -10,7 +10,7 @@ use super::{
 use proxy_common::{
     abi::{
         Backend, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef, Macs,
-        NODEPORT_ADDR, Service, TCP, Tuple, UDP, backend_flags, device_flags, gate,
+        NODEPORT_ADDR, SCTP, Service, TCP, Tuple, UDP, backend_flags, device_flags, gate,
     },
     addr::{Addr, Be16, V4, V6},
     hook::Hook,
@@ -117,7 +117,7 @@ impl World {
         let shift = cluster_ip - CLUSTER_IP;
         let port = Be16::new(SERVICE_PORT);
         let node_port = Be16::new(NODE_PORT + shift);
-        for proto in [TCP, UDP] {
+        for proto in [TCP, UDP, SCTP] {
             for (addr, kind) in [
                 (cluster_ip, FrontendKind::ClusterIp),
                 (EXTERNAL_IP + shift, FrontendKind::ExternalIp),

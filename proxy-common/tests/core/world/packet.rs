@@ -3,6 +3,7 @@
 
 use proxy_common::{
     addr::Family,
+    csum::{Diff, fold},
     packet::{Bytes, L4Change, Packet},
 };
 
@@ -11,8 +12,10 @@ use proxy_common::{
 pub struct Partial {
     /// First byte that is summed.
     pub start: usize,
-    /// The field, which holds the pseudo header's sum until then.
+    /// The field, which holds the pseudo header's sum until then; SCTP's holds 0.
     pub field: usize,
+    /// A CRC32c instead (the kernel's `csum_not_inet`).
+    pub is_crc: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +23,8 @@ pub struct Buffer {
     pub bytes: Vec<u8>,
     pub partial: Option<Partial>,
     pub gso: u32,
+    /// A device's sum of the bytes from the IP header on (`CHECKSUM_COMPLETE`).
+    pub complete: Option<u16>,
 }
 
 impl Buffer {
@@ -28,7 +33,14 @@ impl Buffer {
             bytes,
             partial: None,
             gso: 0,
+            complete: None,
         }
+    }
+
+    /// The same packet as a device leaves it that sums whatever it receives.
+    pub fn summed(mut self) -> Self {
+        self.complete = Some(super::sum(&self.bytes[14..]));
+        self
     }
 
     fn half(&self, offset: usize) -> Option<u16> {
@@ -38,7 +50,16 @@ impl Buffer {
     /// The bytes as the device sends them: with a partial checksum filled in.
     pub fn on_the_wire(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        if let Some(Partial { start, field }) = self.partial {
+        if let Some(Partial {
+            start,
+            field,
+            is_crc: true,
+        }) = self.partial
+        {
+            // As `skb_crc32c_csum_help` has it: over the field as it stands.
+            let crc = super::check::CRC32C.checksum(&bytes[start..]);
+            bytes[field..field + 4].copy_from_slice(&crc.to_le_bytes());
+        } else if let Some(Partial { start, field, .. }) = self.partial {
             let sum = !super::sum(&bytes[start..]);
             let sum = if sum == 0 { 0xffff } else { sum };
             bytes[field..field + 2].copy_from_slice(&sum.to_be_bytes());
@@ -99,6 +120,14 @@ impl Packet for Buffer {
         Some(())
     }
 
+    fn note_change(&mut self, change: Diff) {
+        // In memory order, as the packet's words are.
+        if let Some(complete) = self.complete {
+            let sum = complete.to_be() as u64 + change.to_wsum() as u64;
+            self.complete = Some(u16::from_be(fold(sum)));
+        }
+    }
+
     fn gso_size(&self) -> u32 {
         self.gso
     }
@@ -123,6 +152,7 @@ impl Packet for Buffer {
         self.partial = self.partial.map(|p| Partial {
             start: p.start + len,
             field: p.field + len,
+            ..p
         });
         Some(())
     }

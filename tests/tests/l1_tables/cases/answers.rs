@@ -43,7 +43,7 @@ fn refused(w: &mut World, ask: &Frame) -> Result<()> {
             ..ask.clone()
         }
         .bytes(),
-        Protocol::Udp => icmp_error(
+        Protocol::Udp | Protocol::Sctp => icmp_error(
             to_gateway(),
             ask.destination.ip(),
             ask.source.ip(),

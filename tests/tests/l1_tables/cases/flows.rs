@@ -17,8 +17,8 @@ const XDP: Hook = Hook::XDP_UPLINK;
 const TC: Hook = Hook::TC_UPLINK_IN;
 
 pub const CASES: &[(&str, Case)] = &[
-    ("mid_flow_tcp_passes_by_xdp", |w| mid_flow(w, XDP)),
-    ("mid_flow_tcp_passes_by_tc", |w| mid_flow(w, TC)),
+    ("mid_flow_passes_by_xdp", |w| mid_flow(w, XDP)),
+    ("mid_flow_passes_by_tc", |w| mid_flow(w, TC)),
     ("one_client_port_to_two_services_by_xdp", |w| {
         collision(w, XDP)
     }),
@@ -46,7 +46,9 @@ fn mid_flow(w: &mut World, hook: Hook) -> Result<()> {
     w.serve(&[w.at.pod_a])?;
     let ask = w.middle(w.inbound(), w.client(), w.node_port());
     match w.protocol {
-        Protocol::Tcp => w.untouched(hook, Device::Uplink, &ask.bytes(), &[Reason::MidFlow]),
+        Protocol::Tcp | Protocol::Sctp => {
+            w.untouched(hook, Device::Uplink, &ask.bytes(), &[Reason::MidFlow])
+        }
         Protocol::Udp => {
             let sent = ask.clone().to(w.backend(w.at.pod_a));
             w.becomes(hook, Device::Uplink, &ask, Verdict::Pass, &sent)
@@ -109,15 +111,15 @@ fn reselect(w: &mut World, hook: Hook) -> Result<()> {
     };
     from_uplink(w, hook, &Frame { tcp, ..ask.clone() }, first)?;
     // A datagram cannot say that it is the last one.
-    let then = if w.protocol == Protocol::Tcp {
-        second
-    } else {
+    let then = if w.protocol == Protocol::Udp {
         first
+    } else {
+        second
     };
     from_uplink(w, hook, &ask, then)
 }
 
-/// UDP leaves it at once; a TCP connection goes on to its end.
+/// UDP leaves it at once; a TCP connection or SCTP association goes on to its end.
 fn gone(w: &mut World, hook: Hook) -> Result<()> {
     let [first, second] = [w.at.pod_a, w.at.pod_b];
     w.serve(&[first, second])?;
@@ -127,10 +129,10 @@ fn gone(w: &mut World, hook: Hook) -> Result<()> {
     w.choose_only(2, 2)?;
     w.retire(1, first)?;
     let next = w.middle(w.inbound(), w.client(), w.node_port());
-    let then = if w.protocol == Protocol::Tcp {
-        first
-    } else {
+    let then = if w.protocol == Protocol::Udp {
         second
+    } else {
+        first
     };
     from_uplink(w, hook, &next, then)
 }

@@ -1,4 +1,4 @@
-//! The cases, by subject. Each runs in both families, over TCP and UDP.
+//! The cases, by subject. Each runs in both families, over TCP, UDP and SCTP.
 
 mod answers;
 mod flows;
