@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,8 +19,13 @@ const IDLE: Duration = Duration::from_secs(120);
 /// A backlog that a burst of test connections does not fill.
 const BACKLOG: i32 = 1024;
 
+/// How often the acceptor of SCTP looks whether it is to end: not every kernel wakes it when its socket is shut down
+/// (5.10 does not, 6.12 does).
+const LOOK: Duration = Duration::from_millis(100);
+
 pub(super) struct Listener {
     socket: TcpListener,
+    stop: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -39,6 +45,8 @@ impl Listener {
             .with_context(|| format!("listening on {protocol} {address}"))?;
         let accepting = socket.try_clone()?;
         let serve = Arc::new(serve);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
         let acceptor = thread::spawn(move || {
             loop {
                 match accepting.accept() {
@@ -49,6 +57,9 @@ impl Listener {
                     }
                     // The client took its connection back before it was accepted.
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    Err(error)
+                        if error.kind() == ErrorKind::WouldBlock
+                            && !stopping.load(Ordering::Relaxed) => {}
                     // Shutting the socket down makes accept fail: the end.
                     Err(_) => break,
                 }
@@ -56,6 +67,7 @@ impl Listener {
         });
         Ok(Self {
             socket,
+            stop,
             acceptor: Some(acceptor),
         })
     }
@@ -63,6 +75,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -75,5 +88,8 @@ fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<TcpListene
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    if protocol == Protocol::Sctp {
+        socket.set_read_timeout(Some(LOOK))?;
+    }
     Ok(socket.into())
 }
