@@ -24,8 +24,6 @@ use std::{
     hash::Hash,
     io, mem,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -47,10 +45,8 @@ use super::{
     maps::{entries, remove},
     program,
     shape::{Role, Shape, shapes},
+    sys::wait_for_programs,
 };
-
-/// A program that read the configuration before it was changed has ended after this time.
-const SETTLED: Duration = Duration::from_millis(50);
 
 const NOEXIST: u64 = 1;
 
@@ -84,7 +80,7 @@ impl Datapath {
             refresh: Config::STILL,
             ..self.config()?
         })?;
-        thread::sleep(SETTLED);
+        wait_for_programs();
         let moving = Moving {
             wanted: &wanted,
             config: Config::for_hz(self.hz, 0),
@@ -96,7 +92,9 @@ impl Datapath {
         mem::swap(&mut self.ebpf, &mut ebpf);
         mem::swap(&mut self.maps, &mut maps);
         self.attach_anew()?;
-        // What was written by a program that took longer than expected, and affinity of the moments between.
+        // The last that may move a flow in the old tables.
+        wait_for_programs();
+        // Affinity, which has been written in both.
         moved4.add_news(&maps.v4, &mut self.maps.v4)?;
         moved6.add_news(&maps.v6, &mut self.maps.v6)?;
         for shape in wanted {

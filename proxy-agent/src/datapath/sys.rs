@@ -1,6 +1,6 @@
-//! bpf(2), for commands that aya has no call for.
+//! bpf(2), for commands that aya has no call for, and the end of programs that run.
 
-use std::io;
+use std::{io, thread, time::Duration};
 
 use nix::libc;
 
@@ -36,4 +36,26 @@ pub unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
         return Err(io::Error::last_os_error());
     }
     Ok(done as i32)
+}
+
+/// What no program runs for, on a kernel that cannot tell.
+const LONG: Duration = Duration::from_millis(50);
+
+/// Waits until every program that runs now has ended: what comes after it sees what was changed before.
+///
+/// Programs run in a read-side critical section of RCU, whose end membarrier(2) waits for by MEMBARRIER_CMD_GLOBAL; not with
+/// `nohz_full` (kernel/sched/membarrier.c).
+pub fn wait_for_programs() {
+    // SAFETY: no addresses are given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_membarrier,
+            libc::MEMBARRIER_CMD_GLOBAL,
+            0 as libc::c_uint,
+            0 as libc::c_int,
+        )
+    };
+    if done != 0 {
+        thread::sleep(LONG);
+    }
 }

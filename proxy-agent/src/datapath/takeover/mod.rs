@@ -52,6 +52,7 @@ pub use self::found::{Found, Stage, all};
 use super::{
     Maps, PinDir,
     shape::{Role, Shape},
+    sys::wait_for_programs,
 };
 
 /// The directory of pins of an agent that takes over, or has taken over.
@@ -183,7 +184,12 @@ impl Takeover {
 
     /// The end of step 8.
     pub fn remove_others(&self) -> Result<()> {
-        for found in self.others()? {
+        let others = self.others()?;
+        if !others.is_empty() {
+            // One of the old programs may be about to call another, which goes with its pin.
+            wait_for_programs();
+        }
+        for found in others {
             let pins = found.pins(&self.bpffs);
             info!("{} is taken over", pins.root().display());
             pins.remove()?;
