@@ -129,7 +129,7 @@ impl<'a> Site<'a> {
     /// Waits until every client gets an answer, and opens connections that stay.
     fn connect(&self) -> Result<Kept> {
         let mut kept = Vec::new();
-        for (client, protocol, target) in self.clients() {
+        for (client, protocol, target) in self.unharmed_clients() {
             await_answer(client, protocol, target, |answer| answer.who().is_some())?;
             let name = format!("{protocol} from {} to {target}", client.name);
             let mut connection = open(dial(client, protocol, target))?;

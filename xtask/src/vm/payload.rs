@@ -22,13 +22,7 @@ use crate::{
 };
 
 const PROGRAMS: [&str; 5] = ["vm_init", MEASURING, "vm_plant", "vm_uplink", "vm_outside"];
-const TESTS: [&str; 5] = [
-    "l1_tables",
-    "testbed",
-    "l2_cases",
-    "l2_matrix",
-    "l2_migration",
-];
+const TESTS: [&str; 4] = ["l1_tables", "l2_cases", "l2_matrix", "l2_migration"];
 const AGENT: &str = "proxy-agent";
 
 /// How much slower than a real machine one may be that QEMU emulates, on a host with other work.
@@ -155,7 +149,6 @@ impl Build {
             suites.push(self.suite("l2_cases", &[&waiting, share.skips()].concat())?);
         }
         if has(Level::L2, share.rest()) {
-            suites.push(self.suite("testbed", &waiting)?);
             suites.push(self.suite("l2_migration", &rows)?);
         }
         if has(Level::L2, share.matrix()) {
