@@ -21,7 +21,8 @@ struct Way {
     reply_verdict: Verdict,
 }
 
-/// Plays three packets of a connection, so that its flow gets confirmed, and a fourth by the fast path.
+/// Plays three packets of a connection, so that its flow gets confirmed, then one each way by the fast path, and one each way after
+/// pauses, from the side that spoke last as well as from the other.
 fn play<F: Net>(proto: u8, way: Way) {
     let world = World::with_backend(way.backend);
     let open = Frame::<F>::new(
@@ -54,8 +55,14 @@ fn play<F: Net>(proto: u8, way: Way) {
     assert_eq!((maps.pending.len(), maps.confirmed.len()), (0, 2));
     forth(&open.clone().flags(tcp::ACK));
     back(tcp::ACK);
+    for _ in 0..2 {
+        world.pass_time(world.config.unwrap().refresh);
+        back(tcp::ACK);
+        world.pass_time(world.config.unwrap().refresh);
+        forth(&open.clone().flags(tcp::ACK));
+    }
     let counted = world.backend_count(way.backend as u32);
-    assert_eq!((counted.packets, counted.reply_packets), (3, 2));
+    assert_eq!((counted.packets, counted.reply_packets), (5, 4));
     assert_eq!(counted.connections, 1);
     assert_eq!(world.service_count(SERVICE).connections, 1);
 }
@@ -145,19 +152,21 @@ fn a_pod_that_reaches_itself_comes_from_the_node<F: Net>(proto: u8) {
 }
 
 fn a_process_on_the_node_reaches_a_remote_backend_by_the_uplink<F: Net>(proto: u8) {
-    play::<F>(
-        proto,
-        Way {
-            backend: REMOTE,
-            client: NODE,
-            frontend: (CLUSTER_IP, SERVICE_PORT),
-            at: (Hook::TC_UPLINK_OUT, UPLINK),
-            source: NODE,
-            verdict: Verdict::TRANSLATED,
-            reply_at: (Hook::TC_UPLINK_IN, UPLINK),
-            reply_verdict: Verdict::TRANSLATED,
-        },
-    );
+    for hook in [Hook::XDP_UPLINK, Hook::TC_UPLINK_IN] {
+        play::<F>(
+            proto,
+            Way {
+                backend: REMOTE,
+                client: NODE,
+                frontend: (CLUSTER_IP, SERVICE_PORT),
+                at: (Hook::TC_UPLINK_OUT, UPLINK),
+                source: NODE,
+                verdict: Verdict::TRANSLATED,
+                reply_at: (hook, UPLINK),
+                reply_verdict: Verdict::TRANSLATED,
+            },
+        );
+    }
 }
 
 fn a_process_on_the_node_reaches_a_pod_of_the_node<F: Net>(proto: u8) {

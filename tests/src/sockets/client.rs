@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Protocol;
-use super::wording::{Greeting, Request, Sum};
+use super::wording::{Greeting, LATE_WORD, Request, Sum};
 use crate::answer::Answer;
 use crate::netns::Netns;
 use crate::patience::patient;
@@ -117,8 +117,18 @@ impl Conversation {
 
     /// Sends `content`, and wants it back.
     pub fn echo(&mut self, content: &[u8]) -> Answer {
+        self.exchange(Request::Echo, content)
+    }
+
+    /// A request that is answered after a pause in which nothing is sent.
+    pub fn ask_late(&mut self) -> Answer {
+        let content = [LATE_WORD.as_bytes(), &unique_content(64)].concat();
+        self.exchange(Request::Late, &content)
+    }
+
+    fn exchange(&mut self, request: Request, content: &[u8]) -> Answer {
         let exchanged = match self {
-            Self::Stream(stream) => echo_over_stream(stream, content),
+            Self::Stream(stream) => echo_over_stream(stream, request, content),
             Self::Udp(socket) => echo_over_udp(socket, content),
         };
         exchanged.unwrap_or_else(|error| Answer::from_error(&error))
@@ -158,8 +168,12 @@ impl Conversation {
     }
 }
 
-fn echo_over_stream(stream: &mut BufReader<TcpStream>, content: &[u8]) -> io::Result<Answer> {
-    let mut message = Request::Echo.line(content.len()).into_bytes();
+fn echo_over_stream(
+    stream: &mut BufReader<TcpStream>,
+    request: Request,
+    content: &[u8],
+) -> io::Result<Answer> {
+    let mut message = request.line(content.len()).into_bytes();
     message.extend_from_slice(content);
     stream.get_mut().write_all(&message)?;
     let line = read_greeting(stream)?;

@@ -14,7 +14,7 @@ use socket2::SockRef;
 use super::Protocol;
 use super::client::unique_content;
 use super::listener::Listener;
-use super::wording::{Greeting, Request, Sum};
+use super::wording::{Greeting, LATE, LATE_WORD, Request, Sum};
 use crate::address::Family;
 use crate::netns::Netns;
 use crate::topology::Host;
@@ -74,9 +74,12 @@ fn answer_requests(stream: TcpStream, client: SocketAddr, who: &str) -> std::io:
         };
         line.clear();
         let (sum, content) = match request {
-            Request::Echo => {
+            Request::Echo | Request::Late => {
                 let mut content = vec![0; length];
                 reader.read_exact(&mut content)?;
+                if let Request::Late = request {
+                    thread::sleep(LATE);
+                }
                 (Sum::of(&content), content)
             }
             Request::Upload => (sum_up(&mut reader, length)?, Vec::new()),
@@ -142,7 +145,12 @@ impl UdpServer {
                     continue;
                 };
                 let content = &buffer[..length];
-                let _ = serving.send_to(&reply(&who, client, Sum::of(content), content), client);
+                let reply = reply(&who, client, Sum::of(content), content);
+                if content.starts_with(LATE_WORD.as_bytes()) {
+                    send_late(&serving, reply, client);
+                } else {
+                    let _ = serving.send_to(&reply, client);
+                }
             }
         });
         Ok(Self {
@@ -151,6 +159,17 @@ impl UdpServer {
             thread: Some(thread),
         })
     }
+}
+
+/// Others are answered meanwhile.
+fn send_late(socket: &UdpSocket, reply: Vec<u8>, client: SocketAddr) {
+    let Ok(socket) = socket.try_clone() else {
+        return;
+    };
+    thread::spawn(move || {
+        thread::sleep(LATE);
+        let _ = socket.send_to(&reply, client);
+    });
 }
 
 impl Drop for UdpServer {

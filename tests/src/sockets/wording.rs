@@ -1,11 +1,18 @@
 //! What an echo server and its client say to each other.
 //!
-//! Over UDP a request is the payload; over TCP and SCTP it is a line `echo <length>` or `upload <length>` and then the payload,
-//! or a line `download <length>` alone. A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the
+//! Over UDP a request is the payload; over TCP and SCTP it is a line `echo <length>`, `late <length>` or `upload <length>` and then
+//! the payload, or a line `download <length>` alone. What `late` asks for is an echo [`LATE`] after it; over UDP, a payload that begins
+//! with that word does. A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the
 //! payload>`, and then, for an echo and a download, the payload itself.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Longer than the coarse step at which the datapath repairs its flows.
+pub(super) const LATE: Duration = Duration::from_millis(1500);
+
+pub(super) const LATE_WORD: &str = "late";
 
 /// A running checksum of content.
 #[derive(Default)]
@@ -54,6 +61,7 @@ impl Greeting {
 #[derive(Clone, Copy)]
 pub(super) enum Request {
     Echo,
+    Late,
     Upload,
     Download,
 }
@@ -62,6 +70,7 @@ impl Request {
     pub(super) fn line(self, length: usize) -> String {
         match self {
             Self::Echo => format!("echo {length}\n"),
+            Self::Late => format!("{LATE_WORD} {length}\n"),
             Self::Upload => format!("upload {length}\n"),
             Self::Download => format!("download {length}\n"),
         }
@@ -71,6 +80,7 @@ impl Request {
         let (word, length) = line.trim_end().split_once(' ')?;
         let request = match word {
             "echo" => Self::Echo,
+            LATE_WORD => Self::Late,
             "upload" => Self::Upload,
             "download" => Self::Download,
             _ => return None,

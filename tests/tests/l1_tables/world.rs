@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, ensure};
 use proxy_agent::model;
 use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
-use proxy_common::abi::{Extent, FrontendKind, FrontendRef, Service, backend_flags, gate};
+use proxy_common::abi::{Config, Extent, FrontendKind, FrontendRef, Service, backend_flags, gate};
 use proxy_common::addr::{Be16, Ip4, Ip6};
 use proxy_common::hook::Hook;
 use proxy_common::reason::Reason;
@@ -208,6 +208,15 @@ impl<'a> World<'a> {
             base: 0,
             backends: vec![id; of],
         }])
+    }
+
+    /// From here on the coarse step at which a flow is repaired is over at each packet.
+    pub fn let_flows_age(&mut self) -> Result<()> {
+        let config = Config {
+            refresh: 0,
+            ..self.node.datapath.config()?
+        };
+        self.node.datapath.set_config(&config)
     }
 
     /// Backend `id` is gone.

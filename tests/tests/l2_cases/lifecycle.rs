@@ -33,6 +33,7 @@ pub fn rows(world: &World) -> Vec<Trial> {
             scaling,
         ),
         world.row("a UDP flow moves when its endpoint is removed", udp_moves),
+        world.row("an answer that comes late reaches its client", late_answers),
         world.row("a deleted service is served no more", deletion),
     ]
 }
@@ -165,6 +166,34 @@ fn udp_moves(cluster: &Cluster) -> Result<()> {
         await_everywhere(cluster, &vip, |answer| answer.who().is_some())?;
     }
     Ok(())
+}
+
+/// From pods on this node and on the other.
+fn late_answers(cluster: &Cluster) -> Result<()> {
+    let mut connections = Vec::new();
+    for pod in ["p1", "p2"] {
+        let vip = serve(cluster, &format!("late-{pod}"), &[cluster.pod(pod)])?;
+        for protocol in Protocol::BOTH {
+            let open = open_everywhere(cluster, &vip, protocol)?;
+            connections.extend(open.into_iter().map(|one| (protocol, one)));
+        }
+    }
+    thread::scope(|scope| {
+        let asking: Vec<_> = connections
+            .iter_mut()
+            .map(|(protocol, (connection, name))| {
+                let ask = || who(connection.ask_late());
+                (format!("{protocol} from {name}"), scope.spawn(ask))
+            })
+            .collect();
+        for (name, asking) in asking {
+            asking
+                .join()
+                .expect("asking does not panic")
+                .context(name)?;
+        }
+        Ok(())
+    })
 }
 
 fn deletion(cluster: &Cluster) -> Result<()> {

@@ -29,7 +29,12 @@ pub const CASES: &[(&str, Case)] = &[
     ("node_port_to_a_next_hop_to_resolve", outside_to_silent),
     ("pod_to_a_local_backend", pod_to_local),
     ("pod_to_itself", pod_to_itself),
-    ("node_to_a_remote_backend", node_to_remote),
+    ("node_to_a_remote_backend_and_back_by_xdp", |w| {
+        node_to_remote(w, Hook::XDP_UPLINK)
+    }),
+    ("node_to_a_remote_backend_and_back_by_tc", |w| {
+        node_to_remote(w, Hook::TC_UPLINK_IN)
+    }),
 ];
 
 pub fn to_other_node() -> Link {
@@ -223,22 +228,25 @@ fn pod_to_itself(w: &mut World) -> Result<()> {
     )
 }
 
-fn node_to_remote(w: &mut World) -> Result<()> {
+fn node_to_remote(w: &mut World, hook: Hook) -> Result<()> {
     w.serve(&[w.at.remote])?;
-    let ask = w.opening(
-        to_gateway(),
-        w.socket(w.at.node, CLIENT_PORT),
-        w.cluster_ip(),
-    );
-    let sent = ask
-        .clone()
-        .forwarded(to_other_node())
-        .to(w.backend(w.at.remote));
+    let (node, backend) = (w.socket(w.at.node, CLIENT_PORT), w.backend(w.at.remote));
+    let ask = w.opening(to_gateway(), node, w.cluster_ip());
+    let sent = ask.clone().forwarded(to_other_node()).to(backend);
     w.becomes(
         Hook::TC_UPLINK_OUT,
         Device::Uplink,
         &ask,
         Verdict::Pass,
         &sent,
-    )
+    )?;
+    let reply = w.middle([OTHER_NODE_MAC, Device::Uplink.mac()], backend, node);
+    let restored = reply.clone().from(w.cluster_ip());
+    for is_late in [false, true] {
+        if is_late {
+            w.let_flows_age()?;
+        }
+        w.becomes(hook, Device::Uplink, &reply, Verdict::Pass, &restored)?;
+    }
+    Ok(())
 }
