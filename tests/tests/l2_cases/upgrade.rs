@@ -66,9 +66,7 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
     };
     let row = |name, test: fn(&Site) -> Result<()>| {
         let world = World::without_agents(uplink, Plan::default());
-        world.row(name, move |cluster| {
-            test(&Site::build(cluster, uplink, tc)?)
-        })
+        world.row(name, move |cluster| test(&Site::build(cluster, tc)?))
     };
     vec![
         row(
@@ -95,19 +93,17 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
 struct Site<'a> {
     cluster: &'a Cluster,
     node: &'a Node,
-    uplink: Uplink,
     tc: &'static str,
     vip: Vip,
 }
 
 impl<'a> Site<'a> {
     /// Without an agent yet.
-    fn build(cluster: &'a Cluster, uplink: Uplink, tc: &'static str) -> Result<Self> {
+    fn build(cluster: &'a Cluster, tc: &'static str) -> Result<Self> {
         let endpoints = [cluster.pod("p1"), cluster.pod("p2")];
         Ok(Self {
             cluster,
             node: cluster.node(1),
-            uplink,
             tc,
             vip: cluster.publish("upgraded", &endpoints)?,
         })
@@ -129,7 +125,7 @@ impl<'a> Site<'a> {
     /// Waits until every client gets an answer, and opens connections that stay.
     fn connect(&self) -> Result<Kept> {
         let mut kept = Vec::new();
-        for (client, protocol, target) in self.unharmed_clients() {
+        for (client, protocol, target) in self.clients() {
             await_answer(client, protocol, target, |answer| answer.who().is_some())?;
             let name = format!("{protocol} from {} to {target}", client.name);
             let mut connection = open(dial(client, protocol, target))?;
@@ -162,17 +158,7 @@ impl<'a> Site<'a> {
         clients
     }
 
-    /// Those whose requests may not fail while an agent takes over. With native XDP that does not hold for the node's own
-    /// processes: docs/architecture.md, known limits.
-    fn unharmed_clients(&self) -> Vec<(&'a Host, Protocol, SocketAddr)> {
-        let mut clients = self.clients();
-        if self.uplink == Uplink::Xdp {
-            clients.retain(|(client, ..)| client.name != self.node.name());
-        }
-        clients
-    }
-
-    /// Runs `work` while such clients send requests, each by a connection of its own, and while those that are kept go on talking. None
+    /// Runs `work` while the clients send requests, each by a connection of its own, and while those that are kept go on talking. None
     /// may fail.
     fn during(&self, kept: &mut Kept, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let done = AtomicBool::new(false);
@@ -183,7 +169,7 @@ impl<'a> Site<'a> {
                 let ask = move || answered(dial(client, protocol, target).ask()).map(drop);
                 scope.spawn(move || repeat_until(done, ask).context(name))
             };
-            let asking: Vec<_> = self.unharmed_clients().into_iter().map(ask).collect();
+            let asking: Vec<_> = self.clients().into_iter().map(ask).collect();
             let talking = scope.spawn(|| repeat_until(done, || kept.stay()));
             let worked = work();
             done.store(true, Ordering::Relaxed);
