@@ -109,18 +109,16 @@ pub fn receive<F: Family, T: Tables<F>>(tables: &T, ifindex: u32) -> Result<Hop,
 ///
 /// A reply for a process on this node does so if it came in by the very device on which the stack expects it.
 #[inline(always)]
-fn goes_on<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
-    match Route::from_bits(flow.route) {
-        Route::Stack => true,
-        Route::Receive => flow.ifindex == here && hook.dir == Dir::In,
-        Route::Forward => false,
-    }
+fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool {
+    route == Route::Stack
+        || (route == Route::Receive && flow.ifindex == here && hook.dir == Dir::In)
 }
 
 /// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
 #[inline(always)]
 pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
-    if goes_on(hook, here, flow) {
+    let route = Route::from_bits(flow.route);
+    if goes_on(hook, here, route, flow) {
         return Some(Hop::STACK);
     }
     if flow.epoch != config.epoch {
@@ -130,7 +128,7 @@ pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>)
         ifindex: flow.ifindex,
         macs: flow.macs,
         mtu: flow.mtu,
-        route: Route::from_bits(flow.route),
+        route,
         resolved: true,
     };
     hop.usable_by(hook, here).ok()
@@ -147,12 +145,13 @@ pub fn of_flow<F: Family, T: Tables<F>>(
     renew: bool,
 ) -> Result<Hop, Reason> {
     let here = tables.ifindex();
-    if (!renew || goes_on(hook, here, flow))
+    let route = Route::from_bits(flow.route);
+    if (!renew || goes_on(hook, here, route, flow))
         && let Some(hop) = by_hints(hook, here, config, flow)
     {
         return Ok(hop);
     }
-    let hop = if Route::from_bits(flow.route) == Route::Receive {
+    let hop = if route == Route::Receive {
         receive::<F, T>(tables, flow.ifindex)?
     } else {
         forward::<F, T>(tables, &flow.to.src, &flow.to.dst)?

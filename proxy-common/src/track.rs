@@ -5,7 +5,7 @@
 //! client answers the first reply; only then may it take room from confirmed ones.
 
 use crate::{
-    abi::{Backend, Config, Flow, backend_flags, flow_state},
+    abi::{Backend, Config, Flow, FlowKey, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
     parse::is_connected,
     tables::{FlowCell, Table, Tables},
@@ -77,8 +77,28 @@ pub fn find_peer<A: Addr>(work: &mut Work<A>) {
 #[inline(always)]
 pub fn forget<F: Family, T: Tables<F>>(tables: &T, table: Table, work: &mut Work<F::Addr>) {
     find_peer(work);
-    tables.delete_flow(table, &work.peer_key);
+    delete_peer::<F, T>(tables, table, &work.peer_key, &work.key, &mut work.other);
     tables.delete_flow(table, &work.key);
+}
+
+/// Removes the entry under `key` if it is the other direction of the one under `of`.
+///
+/// Where the table was full it may have lost either entry of a connection without the other, and the place of the lost one may be
+/// another connection's by now, which lives.
+#[inline(always)]
+fn delete_peer<F: Family, T: Tables<F>>(
+    tables: &T,
+    table: Table,
+    key: &FlowKey<F::Addr>,
+    of: &FlowKey<F::Addr>,
+    found: &mut Flow<F::Addr>,
+) {
+    if let Some(cell) = tables.flow(table, key) {
+        *found = cell.get();
+        if found.peer_key(key.proto()) == *of {
+            tables.delete_flow(table, key);
+        }
+    }
 }
 
 /// Why a flow could not be made.
@@ -158,7 +178,13 @@ fn claim<F: Family, T: Tables<F>>(
             return false;
         }
         work.other_key = work.other.peer_key(work.key.proto());
-        tables.delete_flow(table, &work.other_key);
+        delete_peer::<F, T>(
+            tables,
+            table,
+            &work.other_key,
+            &work.peer_key,
+            &mut work.other,
+        );
     }
     if fresh {
         tables.delete_flow(Table::Confirmed, &work.peer_key);

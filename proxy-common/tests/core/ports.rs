@@ -6,6 +6,7 @@ use proxy_common::{
     abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
     hook::Hook,
+    parse::tcp,
     reason::Reason,
     verdict::Verdict,
 };
@@ -89,7 +90,74 @@ fn an_expired_connection_gives_up_its_reply_tuple<F: Net>(proto: u8) {
     assert_ne!(again, behind, "the first one begins anew");
 }
 
+/// A connection from outside that has ended, of which the table has lost one direction, and then the same client's next one.
+fn after_half_is_lost<F: Net>(proto: u8, lost_is_reply: bool) -> (World, Frame<F>) {
+    let mut world = World::with_backend(REMOTE);
+    let first = open_from::<F>(&mut world, proto, 1000);
+    let behind = world.sends(Hook::TC_UPLINK_IN, UPLINK, &first);
+    let reply = Frame::<F>::answer(proto, &behind);
+    world.sends(Hook::TC_UPLINK_IN, UPLINK, &reply);
+    world.sends(
+        Hook::TC_UPLINK_IN,
+        UPLINK,
+        &first.clone().flags(tcp::FIN | tcp::ACK),
+    );
+    let flows = &F::maps(&world).confirmed;
+    let is_lost = |key: &_| flows.get(key).unwrap().is_reply() == lost_is_reply;
+    let lost = flows.keys().into_iter().find(is_lost).unwrap();
+    assert!(flows.remove(&lost));
+    (world, first)
+}
+
+/// A process of the node goes to the same backend from the port that the one from outside has there.
+fn open_from_node<F: Net>(world: &World, proto: u8) -> Frame<F> {
+    let open = Frame::<F>::new(
+        proto,
+        (F::addr(NODE), 4000),
+        (F::addr(CLUSTER_IP), SERVICE_PORT),
+    );
+    let behind = world.sends(Hook::TC_UPLINK_OUT, UPLINK, &open);
+    assert_eq!(behind, tuple::<F>((NODE, 4000), (REMOTE, BACKEND_PORT)));
+    open
+}
+
+fn a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple<F: Net>(proto: u8) {
+    let (world, first) = after_half_is_lost::<F>(proto, true);
+    let other = open_from_node::<F>(&world, proto);
+    world.pass_time(world.config.unwrap().udp_idle);
+    let reply = Frame::<F>::answer(proto, &tuple::<F>((NODE, 4000), (REMOTE, BACKEND_PORT)));
+    let restored = other.tuple.inverse();
+    assert_eq!(world.sends(Hook::TC_UPLINK_IN, UPLINK, &reply), restored);
+    let next = other.flags(tcp::ACK);
+    world.sends(Hook::TC_UPLINK_OUT, UPLINK, &next);
+    // For UDP, the first one is over by then.
+    world.pass_time(world.config.unwrap().udp_idle - 1);
+    world.sends(Hook::TC_UPLINK_OUT, UPLINK, &next);
+    world.pass_time(1);
+    world.sends(Hook::TC_UPLINK_IN, UPLINK, &first);
+    assert_eq!(world.sends(Hook::TC_UPLINK_IN, UPLINK, &reply), restored);
+}
+
+fn what_is_left_of_an_expired_connection_goes_without_its_clients_next_one<F: Net>(proto: u8) {
+    let (mut world, first) = after_half_is_lost::<F>(proto, false);
+    world.serve(SERVICE, CLUSTER_IP, &[POD_A]);
+    let behind = world.sends(Hook::TC_UPLINK_IN, UPLINK, &first);
+    assert_eq!(behind.dst, F::addr(POD_A));
+    let reply = Frame::<F>::answer(proto, &behind);
+    world.sends(Hook::TC_UPLINK_OUT, UPLINK, &reply);
+    let next = first.flags(tcp::ACK);
+    world.sends(Hook::TC_UPLINK_IN, UPLINK, &next);
+    world.pass_time(world.config.unwrap().udp_idle - 1);
+    world.sends(Hook::TC_UPLINK_IN, UPLINK, &next);
+    world.pass_time(1);
+    world.serve(SERVICE, CLUSTER_IP, &[REMOTE]);
+    open_from_node::<F>(&world, proto);
+    assert_eq!(world.sends(Hook::TC_UPLINK_IN, UPLINK, &next), behind);
+}
+
 cases! {
+    a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple
+    what_is_left_of_an_expired_connection_goes_without_its_clients_next_one
     a_taken_port_is_followed_by_the_next_of_the_round
     an_expired_connection_gives_up_its_reply_tuple
 }

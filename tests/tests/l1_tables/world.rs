@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
+use aya::Pod;
+use aya::maps::{HashMap, MapData};
 use proxy_agent::model;
 use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
-use proxy_common::abi::{Config, Extent, FrontendKind, FrontendRef, Service, backend_flags, gate};
-use proxy_common::addr::{Be16, Ip4, Ip6};
+use proxy_common::abi::{
+    Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Service, backend_flags, gate,
+};
+use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
 use proxy_common::hook::Hook;
 use proxy_common::reason::Reason;
 use tests::address::{Family, Pair};
@@ -219,6 +223,15 @@ impl<'a> World<'a> {
         self.node.datapath.set_config(&config)
     }
 
+    /// The entries of all replies go, as where a table is full.
+    pub fn lose_replies(&mut self) -> Result<()> {
+        let maps = self.node.datapath.maps_mut();
+        match self.family {
+            Family::V4 => remove_replies(&mut maps.v4.pending),
+            Family::V6 => remove_replies(&mut maps.v6.pending),
+        }
+    }
+
     /// Backend `id` is gone.
     pub fn retire(&mut self, id: u32, host: Pair) -> Result<()> {
         let entry = BackendEntry {
@@ -393,4 +406,18 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+fn remove_replies<A: Addr>(flows: &mut HashMap<MapData, FlowKey<A>, Flow<A>>) -> Result<()>
+where
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    let entries = flows.iter().collect::<Result<Vec<_>, _>>()?;
+    let replies: Vec<_> = entries.iter().filter(|(_, flow)| flow.is_reply()).collect();
+    ensure!(!replies.is_empty(), "no reply is tracked");
+    for (key, _) in replies {
+        flows.remove(key)?;
+    }
+    Ok(())
 }

@@ -25,6 +25,12 @@ pub const CASES: &[(&str, Case)] = &[
     ("one_client_port_to_two_services_by_tc", |w| {
         collision(w, TC)
     }),
+    ("half_of_an_old_flow_is_no_harm_to_a_new_one_by_xdp", |w| {
+        half_lost(w, XDP)
+    }),
+    ("half_of_an_old_flow_is_no_harm_to_a_new_one_by_tc", |w| {
+        half_lost(w, TC)
+    }),
     ("a_flow_keeps_its_backend_until_it_ends_by_xdp", |w| {
         reselect(w, XDP)
     }),
@@ -88,6 +94,33 @@ fn collision(w: &mut World, hook: Hook) -> Result<()> {
         "{ports:?}"
     );
     Ok(())
+}
+
+/// A connection of a process on the node has the reply tuple of one from outside, which has ended and lost its own reply's entry.
+/// When that client begins anew, the process's replies go on.
+fn half_lost(w: &mut World, hook: Hook) -> Result<()> {
+    w.serve(&[w.at.remote])?;
+    let backend = w.backend(w.at.remote);
+    let (client, node) = (w.client(), w.socket(w.at.node, CLIENT_PORT));
+    let outside = w.opening(w.inbound(), client, w.node_port());
+    w.node.run(&hook, Device::Uplink, &outside.bytes())?;
+    let tcp = Tcp {
+        fin: true,
+        ..outside.tcp
+    };
+    let last = Frame {
+        tcp,
+        ..outside.clone()
+    };
+    w.node.run(&hook, Device::Uplink, &last.bytes())?;
+    w.lose_replies()?;
+    let ask = w.opening(to_gateway(), node, w.cluster_ip());
+    w.node
+        .run(&Hook::TC_UPLINK_OUT, Device::Uplink, &ask.bytes())?;
+    w.node.run(&hook, Device::Uplink, &outside.bytes())?;
+    let reply = w.middle([OTHER_NODE_MAC, Device::Uplink.mac()], backend, node);
+    let restored = reply.clone().from(w.cluster_ip());
+    w.becomes(hook, Device::Uplink, &reply, Verdict::Pass, &restored)
 }
 
 fn from_uplink(w: &mut World, hook: Hook, ask: &Frame, backend: Pair) -> Result<()> {
