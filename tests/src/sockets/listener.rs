@@ -2,12 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use super::Protocol;
@@ -15,6 +17,9 @@ use crate::netns::Netns;
 
 /// A connection that says nothing for so long is given up, in case its client went away without a word.
 const IDLE: Duration = Duration::from_secs(120);
+
+/// How long a socket that is dropped waits for its acceptor.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// A backlog that a burst of test connections does not fill.
 const BACKLOG: i32 = 1024;
@@ -73,8 +78,23 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Waits until every connection that is established has been accepted: to shut the socket down resets the others.
+    fn drain(&self) {
+        let deadline = Instant::now() + DRAIN;
+        let is_readable = || {
+            let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            poll(&mut socket, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        };
+        while is_readable() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
+        self.drain();
         self.stop.store(true, Ordering::Relaxed);
         let _ = SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
