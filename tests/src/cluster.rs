@@ -132,6 +132,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts an agent on the first node alone, which is enough for what goes through that node, and waits until it is ready.
+    pub fn start_first_agent(&self) -> Result<()> {
+        let agent = Agent::start(self.node(1), &self.source, self.uplink)?;
+        self.agents().push(agent);
+        Ok(())
+    }
+
     /// The nodes on which an agent was started, in the order of their numbers.
     pub fn nodes_with_agents(&self) -> &[Node] {
         let agents = self.agents().len();

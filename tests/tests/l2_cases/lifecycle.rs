@@ -13,7 +13,7 @@ use tests::cluster::{Cluster, Vip};
 use tests::patience::eventually;
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
-use tests::topology::{Host, Plan, Pod};
+use tests::topology::{Host, Pod};
 
 use crate::world::{World, await_everywhere, dial, open, serve, who};
 
@@ -40,7 +40,7 @@ pub fn rows(world: &World) -> Vec<Trial> {
 
 /// What stops its agents needs a cluster of its own.
 pub fn rows_without_agent(uplink: Uplink) -> Vec<Trial> {
-    let world = || World::of(uplink, Plan::default());
+    let world = || World::with_first_agent(uplink);
     vec![
         world().row("without its agent the datapath goes on", agent_stopped),
         world().row(
@@ -230,7 +230,7 @@ fn agent_restarted(cluster: &Cluster) -> Result<()> {
             .manifests
             .apply_endpoints(&vip.endpoints(&[cluster.pod("p2")]));
         let caught_up = changed
-            .and_then(|()| cluster.start_agents())
+            .and_then(|()| cluster.start_first_agent())
             .and_then(|()| {
                 await_everywhere(cluster, &vip, |answer| answer.who() == Some("p2:8080"))
             });

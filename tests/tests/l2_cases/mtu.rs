@@ -79,7 +79,7 @@ fn narrow_beyond(uplink: Uplink) -> Result<()> {
 
 fn upload(cluster: &Cluster, backend: &Pod) -> Result<()> {
     let vip = cluster.publish("narrow", &[backend])?;
-    cluster.start_agents()?;
+    cluster.start_first_agent()?;
     for family in Family::BOTH {
         upload_to(cluster, &vip, family).map_err(|error| error.context(cluster.logs()))?;
     }
@@ -118,7 +118,7 @@ fn download(uplink: Uplink, backend: &str) -> Result<()> {
     };
     let cluster = Cluster::build(&plan, uplink)?;
     let vip = cluster.publish("narrow", &[cluster.pod(backend)])?;
-    cluster.start_agents()?;
+    cluster.start_first_agent()?;
     for family in Family::BOTH {
         download_from(&cluster, &vip, backend, family)
             .map_err(|error| error.context(cluster.logs()))?;

@@ -40,7 +40,19 @@ impl World {
         }
     }
 
-    /// The same, and the row starts its agents.
+    /// The same with an agent on the first node alone.
+    pub fn with_first_agent(uplink: Uplink) -> Self {
+        Self {
+            uplink,
+            cluster: Shared::new(move || {
+                let cluster = Cluster::build(&Plan::default(), uplink)?;
+                cluster.start_first_agent()?;
+                Ok(cluster)
+            }),
+        }
+    }
+
+    /// One whose row starts its agents.
     pub fn without_agents(uplink: Uplink, plan: Plan) -> Self {
         Self {
             uplink,

@@ -66,7 +66,7 @@ fn outlive(cluster: &Cluster) -> Result<()> {
         }
     }
     go_on(&mut connections, "through kube-proxy")?;
-    cluster.start_agents()?;
+    cluster.start_first_agent()?;
     go_on(&mut connections, "with Portside beside it")?;
     let said = cleanup(node.netns())?;
     ensure!(said.contains("nft: removed table ip kube-proxy"), "{said}");
