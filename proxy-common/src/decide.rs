@@ -10,7 +10,7 @@ use crate::{
     },
     addr::{Addr, Family},
     classify,
-    hook::{Client, Edge, Hook},
+    hook::{Client, Hook},
     parse::{View, tcp},
     path::{self, Hop},
     reason::Reason,
@@ -225,7 +225,7 @@ fn way<F: Family, T: Tables<F>>(
         Client::Pod if backend.addr != tuple.src => return Ok(through_stack),
         Client::Node if backend.flags & backend_flags::HOST != 0 => {
             // Node to node: the packet is on the loopback device already, or is turned round to it.
-            let hop = if hook.edge == Edge::Loopback {
+            let hop = if hook.is_loopback() {
                 Hop::STACK
             } else {
                 path::receive::<F, T>(tables, LOOPBACK)?

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use proxy_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
+        self, Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
         FragmentPorts, FrontendKey, LocalAddr, RangeKey, Service, ServiceCounter, gate,
     },
     addr::{Ip4, Ip6},
@@ -20,7 +20,7 @@ use proxy_common::{
 const ATOMIC: usize = BPF_F_NO_PREALLOC as usize;
 
 const REASON_SLOTS: usize = Hook::ALL.len() * Reason::COUNT as usize;
-const SLOW_PROGRAMS: usize = Hook::ALL.len() * 2;
+const SLOW_PROGRAMS: usize = abi::SLOW_PROGRAMS as usize;
 const GATE_WORDS: usize = gate::WORDS as usize;
 
 #[btf_map]

@@ -15,7 +15,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_common::{
-    abi::slow_index,
+    abi::{Dir, slow_index},
     addr::{Family, V4, V6},
     answer::AnswerIp,
     csum::Diff,
@@ -24,7 +24,7 @@ use proxy_common::{
     packet::{Bytes, L4Change, Packet},
     parse::{ParseIp, ethertype},
     slow::slow,
-    tables::Tables,
+    tables::{Shared, Tables},
     verdict::{Action, Verdict},
     work::Work,
 };
@@ -166,15 +166,15 @@ fn enter(hook: Hook, ctx: &TcContext) -> i32 {
         let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
         // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
         // filled the array, and the packet goes on as it is.
-        unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.index, is_v6)) };
+        unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.dir, is_v6)) };
     }
     act(verdict, skb)
 }
 
-/// Runs the slow path of a family.
+/// Runs the slow path of a family and direction, for whichever hook the packet is at.
 #[inline(always)]
 fn enter_slow<F: ParseIp + AnswerIp>(
-    hook: Hook,
+    dir: Dir,
     ctx: &TcContext,
     work: Option<&mut Work<F::Addr>>,
 ) -> i32
@@ -182,13 +182,13 @@ where
     Kernel: Tables<F>,
 {
     let skb = ctx.skb.skb;
-    match work {
-        Some(work) => act(
-            slow::<F, _, _>(hook, &mut frame(skb, SLOW_HEADERS), &tables(skb), work),
-            skb,
-        ),
-        None => TC_ACT_UNSPEC,
-    }
+    let tables = tables(skb);
+    let (Some(work), Some(device)) = (work, tables.device(tables.ifindex())) else {
+        return TC_ACT_UNSPEC;
+    };
+    let hook = Hook::of_device(device.flags, dir);
+    let mut packet = frame(skb, SLOW_HEADERS);
+    act(slow::<F, _, _>(hook, &mut packet, &tables, work), skb)
 }
 
 /// TC's action for a verdict.
@@ -218,31 +218,37 @@ fn redirect(ifindex: u32, flags: u64) -> i32 {
 /// "Go on": the next program of the chain, or the stack.
 const TC_ACT_UNSPEC: i32 = -1;
 
-/// A hook's three programs: the one that is attached, and its slow path for each family.
+/// The programs that are attached.
 macro_rules! hooks {
-    ($($hook:ident: $fast:ident $slow4:ident $slow6:ident,)+) => {$(
+    ($($hook:ident: $fast:ident,)+) => {$(
         #[classifier]
         pub fn $fast(ctx: TcContext) -> i32 {
             enter(Hook::$hook, &ctx)
         }
-
-        #[classifier]
-        pub fn $slow4(ctx: TcContext) -> i32 {
-            enter_slow::<V4>(Hook::$hook, &ctx, work!(WORK_4))
-        }
-
-        #[classifier]
-        pub fn $slow6(ctx: TcContext) -> i32 {
-            enter_slow::<V6>(Hook::$hook, &ctx, work!(WORK_6))
-        }
     )+};
 }
 hooks! {
-    TC_UPLINK_IN: tc_uplink_in tc_uplink_in_slow4 tc_uplink_in_slow6,
-    TC_UPLINK_OUT: tc_uplink_out tc_uplink_out_slow4 tc_uplink_out_slow6,
-    TC_WORKLOAD_IN: tc_workload_in tc_workload_in_slow4 tc_workload_in_slow6,
-    TC_WORKLOAD_OUT: tc_workload_out tc_workload_out_slow4 tc_workload_out_slow6,
-    TC_LOOPBACK_OUT: tc_loopback_out tc_loopback_out_slow4 tc_loopback_out_slow6,
+    TC_UPLINK_IN: tc_uplink_in,
+    TC_UPLINK_OUT: tc_uplink_out,
+    TC_WORKLOAD_IN: tc_workload_in,
+    TC_WORKLOAD_OUT: tc_workload_out,
+    TC_LOOPBACK_OUT: tc_loopback_out,
+}
+
+/// Those that they call.
+macro_rules! slow_paths {
+    ($($dir:ident $family:ident: $slow:ident $work:ident,)+) => {$(
+        #[classifier]
+        pub fn $slow(ctx: TcContext) -> i32 {
+            enter_slow::<$family>(Dir::$dir, &ctx, work!($work))
+        }
+    )+};
+}
+slow_paths! {
+    In V4: tc_in_slow4 WORK_4,
+    In V6: tc_in_slow6 WORK_6,
+    Out V4: tc_out_slow4 WORK_4,
+    Out V6: tc_out_slow6 WORK_6,
 }
 
 /// Never attached. The agent runs it twice to learn the kernel's HZ: it returns the low 32 bits of jiffies.

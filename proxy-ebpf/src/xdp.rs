@@ -109,13 +109,13 @@ pub fn xdp_uplink(ctx: XdpContext) -> u32 {
         let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
         // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
         // filled the array, and TC decides.
-        unsafe { maps::SLOW_XDP.tail_call(&ctx, slow_index(hook.index, is_v6)) };
+        unsafe { maps::SLOW_XDP.tail_call(&ctx, slow_index(hook.dir, is_v6)) };
     }
     act(verdict)
 }
 
 #[xdp]
-pub fn xdp_uplink_slow4(ctx: XdpContext) -> u32 {
+pub fn xdp_slow4(ctx: XdpContext) -> u32 {
     let Some(work) = work!(WORK_4) else {
         return xdp_action::XDP_PASS;
     };
@@ -128,7 +128,7 @@ pub fn xdp_uplink_slow4(ctx: XdpContext) -> u32 {
 }
 
 #[xdp]
-pub fn xdp_uplink_slow6(ctx: XdpContext) -> u32 {
+pub fn xdp_slow6(ctx: XdpContext) -> u32 {
     let Some(work) = work!(WORK_6) else {
         return xdp_action::XDP_PASS;
     };

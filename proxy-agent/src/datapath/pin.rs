@@ -1,8 +1,8 @@
 //! The directory that keeps the datapath alive without its agent.
 //!
 //! ```text
-//! DIR/portside-v3/NAME            a map
-//! DIR/portside-v3/links/HOOK-IF   a link: hook and interface index
+//! DIR/portside-v4/NAME            a map
+//! DIR/portside-v4/links/HOOK-IF   a link: hook and interface index
 //! ```
 //!
 //! The version of the map ABI is part of the name, so that an agent never adopts what it cannot read. What stands beside it while one

@@ -7,12 +7,25 @@ use aya::{
     Ebpf, TestRun, TestRunOptions,
     programs::{Program, SchedClassifier, Xdp},
 };
-use proxy_common::{abi::slow_index, hook::Hook};
+use proxy_common::{
+    abi::{Dir, slow_index},
+    hook::Hook,
+};
 
 use super::Maps;
 
 /// Tells the time in the kernel's own unit; never attached.
 pub const CLOCK: &str = "clock";
+
+/// The programs of the slow path: for packets in this direction, of IPv6 or of IPv4.
+const SLOW: [(&str, Dir, bool); 6] = [
+    ("xdp_slow4", Dir::In, false),
+    ("xdp_slow6", Dir::In, true),
+    ("tc_in_slow4", Dir::In, false),
+    ("tc_in_slow6", Dir::In, true),
+    ("tc_out_slow4", Dir::Out, false),
+    ("tc_out_slow6", Dir::Out, true),
+];
 
 /// One packet for one program.
 #[derive(Clone, Copy, Debug)]
@@ -103,47 +116,32 @@ fn words(words: &[u32]) -> Vec<u8> {
 
 /// Loads every program into the kernel.
 pub fn load_all(ebpf: &mut Ebpf) -> Result<()> {
-    for hook in &Hook::ALL {
-        for name in [
-            hook.name.to_owned(),
-            slow_name(hook, false),
-            slow_name(hook, true),
-        ] {
-            if hook.xdp {
-                xdp(ebpf, &name)?.load()
-            } else {
-                classifier(ebpf, &name)?.load()
-            }
-            .with_context(|| format!("loading program {name}"))?;
+    let hooks = Hook::ALL.iter().map(|hook| hook.name);
+    let slow = SLOW.iter().map(|(name, ..)| *name);
+    for name in hooks.chain(slow).chain([CLOCK]) {
+        match ebpf.program_mut(name) {
+            Some(Program::Xdp(program)) => program.load(),
+            Some(Program::SchedClassifier(program)) => program.load(),
+            _ => bail!("the object has no XDP or TC program {name}"),
         }
-    }
-    classifier(ebpf, CLOCK)?
-        .load()
-        .with_context(|| format!("loading program {CLOCK}"))
-}
-
-/// Puts the slow-path programs where the others call them. The kernel empties such an array when the last handle and pin of it go.
-pub fn link_slow(ebpf: &Ebpf, maps: &mut Maps) -> Result<()> {
-    for hook in &Hook::ALL {
-        for is_v6 in [false, true] {
-            let name = slow_name(hook, is_v6);
-            let index = slow_index(hook.index, is_v6);
-            let program = ebpf.program(&name);
-            let (array, fd) = match program {
-                Some(Program::Xdp(program)) => (&mut maps.slow_xdp, program.fd()?),
-                Some(Program::SchedClassifier(program)) => (&mut maps.slow_tc, program.fd()?),
-                _ => bail!("the object has no XDP or TC program {name}"),
-            };
-            array
-                .set(index, fd, 0)
-                .with_context(|| format!("linking program {name}"))?;
-        }
+        .with_context(|| format!("loading program {name}"))?;
     }
     Ok(())
 }
 
-fn slow_name(hook: &Hook, is_v6: bool) -> String {
-    format!("{}_slow{}", hook.name, if is_v6 { 6 } else { 4 })
+/// Puts the slow-path programs where the others call them. The kernel empties such an array when the last handle and pin of it go.
+pub fn link_slow(ebpf: &Ebpf, maps: &mut Maps) -> Result<()> {
+    for (name, dir, is_v6) in SLOW {
+        let (array, fd) = match ebpf.program(name) {
+            Some(Program::Xdp(program)) => (&mut maps.slow_xdp, program.fd()?),
+            Some(Program::SchedClassifier(program)) => (&mut maps.slow_tc, program.fd()?),
+            _ => bail!("the object has no XDP or TC program {name}"),
+        };
+        array
+            .set(slow_index(dir, is_v6), fd, 0)
+            .with_context(|| format!("linking program {name}"))?;
+    }
+    Ok(())
 }
 
 pub fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {

@@ -10,8 +10,8 @@ use aya::maps::{MapInfo, MapType, lpm_trie::Key};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, LocalAddr, RangeKey, Service, ServiceCounter,
-        gate, names,
+        FragmentPorts, FrontendKey, FrontendRef, LocalAddr, RangeKey, SLOW_PROGRAMS, Service,
+        ServiceCounter, gate, names,
     },
     addr::{Ip4, Ip6},
     hook::Hook,
@@ -24,8 +24,6 @@ const DEVICES: u32 = 4096;
 const LOCAL_ADDRS: u32 = 4096;
 const FRAGMENTS: u32 = 8192;
 const SOURCE_RANGES: u32 = 65_536;
-/// One for each hook and family.
-const SLOW_PROGRAMS: u32 = Hook::ALL.len() as u32 * 2;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
@@ -115,11 +113,17 @@ pub fn shapes(sizes: &Sizes) -> Vec<Shape> {
         add(Role::Scratch, of::<u32, u32>(names::PORT_CURSOR, Array, 1));
         add(
             Role::Programs,
-            of::<u32, u32>(names::SLOW_XDP, ProgramArray, SLOW_PROGRAMS),
+            since(
+                4,
+                of::<u32, u32>(names::SLOW_XDP, ProgramArray, SLOW_PROGRAMS),
+            ),
         );
         add(
             Role::Programs,
-            of::<u32, u32>(names::SLOW_TC, ProgramArray, SLOW_PROGRAMS),
+            since(
+                4,
+                of::<u32, u32>(names::SLOW_TC, ProgramArray, SLOW_PROGRAMS),
+            ),
         );
     }
     family::<Ip4>(&mut add, 0, sizes);

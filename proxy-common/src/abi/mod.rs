@@ -22,7 +22,7 @@ pub use frontend::*;
 pub use service::*;
 
 /// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands beside its shape in the agent.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -55,11 +55,13 @@ pub mod names {
     pub const FRAGMENTS: [&str; 2] = ["FRAGMENTS_4", "FRAGMENTS_6"];
 }
 
-/// Index of a hook's slow-path program in its program array: `Hook::index` and the family. The program's name
-/// is the hook's with `_slow4` or `_slow6`.
-pub const fn slow_index(hook: u32, is_v6: bool) -> u32 {
-    hook * 2 + is_v6 as u32
+/// Index of a slow-path program in its program array, [`SLOW_PROGRAMS`] at most.
+pub const fn slow_index(dir: Dir, is_v6: bool) -> u32 {
+    dir as u32 * 2 + is_v6 as u32
 }
+
+/// Size of a program array of the slow path: one for each direction and family.
+pub const SLOW_PROGRAMS: u32 = 4;
 
 /// Marks ABI types as plain old data for aya's user half.
 #[cfg(feature = "user")]

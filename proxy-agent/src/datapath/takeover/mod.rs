@@ -5,10 +5,10 @@
 //! the last. So a map of the same layout and size is not copied: it is pinned in both directories, one map of both agents.
 //!
 //! ```text
-//! DIR/portside-v3          in force
-//! DIR/portside-v3-new      being made
-//! DIR/portside-v3-old-N    replaced by maps of other sizes
-//! DIR/portside-v2          of an older agent
+//! DIR/portside-v4          in force
+//! DIR/portside-v4-new      being made
+//! DIR/portside-v4-old-N    replaced by maps of other sizes
+//! DIR/portside-v3          of an older agent
 //! ```
 //!
 //! A directory of this version whose maps fit is adopted as it is. Otherwise the steps are:
