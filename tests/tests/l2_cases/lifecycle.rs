@@ -10,7 +10,7 @@ use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::{Answer, Tally, tally};
 use tests::cluster::{Cluster, Vip};
-use tests::patience::eventually;
+use tests::patience::{eventually, patient};
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
 use tests::topology::{Host, Pod};
@@ -18,6 +18,9 @@ use tests::topology::{Host, Pod};
 use crate::world::{World, await_everywhere, dial, open, serve, who};
 
 const PODS: [&str; 4] = ["p1", "p1b", "p2", "p2b"];
+
+/// Between the requests of a client that asks while an agent starts: what it asks for takes time from that one.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long each number of backends stays in force.
 const STEP: Duration = Duration::from_millis(150);
@@ -221,7 +224,10 @@ fn agent_restarted(cluster: &Cluster) -> Result<()> {
     let mut connections = open_everywhere(cluster, &vip, Protocol::Tcp)?;
     let done = AtomicBool::new(false);
     let target = vip.on_node(cluster.node(1), Family::V4);
-    let ask = |_| dial(cluster.topology.client(), Protocol::Tcp, target).ask();
+    let ask = |_| {
+        thread::sleep(patient(PAUSE));
+        dial(cluster.topology.client(), Protocol::Tcp, target).ask()
+    };
     let asking = |_: &usize| !done.load(Ordering::Relaxed);
     let tally = thread::scope(|scope| {
         let running = scope.spawn(|| tally((0..).take_while(asking).map(ask)));

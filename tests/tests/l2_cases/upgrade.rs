@@ -26,7 +26,7 @@ use tests::topology::{Host, Node, Plan};
 
 use crate::world::{World, await_answer, dial, open};
 
-/// From one request of a client to its next.
+/// From one request of a client to its next; longer where the machine is slow, so that the agent gets on.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// When an agent is killed, as parts of the time that a whole start takes: while it makes maps, while it loads programs, and about when
@@ -208,7 +208,7 @@ fn repeat_until(done: &AtomicBool, mut ask: impl FnMut() -> Result<()>) -> Resul
     while !done.load(Ordering::Relaxed) {
         ask().with_context(|| format!("after {requests} good requests"))?;
         requests += 1;
-        thread::sleep(PAUSE);
+        thread::sleep(patient(PAUSE));
     }
     Ok(requests)
 }
@@ -426,7 +426,7 @@ fn rolled_back(site: &Site) -> Result<()> {
     site.has_said("none of its maps is read")?;
     site.has_said("PENDING_6: connections through services end")?;
     site.during(&mut site.connect()?, || {
-        thread::sleep(10 * PAUSE);
+        thread::sleep(patient(10 * PAUSE));
         Ok(())
     })
 }
