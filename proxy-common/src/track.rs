@@ -27,7 +27,8 @@ pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> 
 /// Must this packet begin a new flow, although its tuple has an old one?
 ///
 /// TCP keeps its backend to the end of the connection; a SYN begins anew after a FIN or RST, or when the
-/// backend is gone. So does SCTP, by its chunks that say the same. UDP leaves a backend that is gone at once (spec M1, M3), and after the idle time.
+/// backend is gone. So does SCTP, by its chunks that say the same. UDP leaves a backend that is gone at once (spec M1,
+/// M3), and after the idle time.
 #[inline(always)]
 pub fn is_over<F: Family, T: Tables<F>>(
     tables: &T,
@@ -249,8 +250,8 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
 }
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
-/// client goes on after that. A SYN (SCTP: an INIT) with a forged source never gets so far. A UDP flow without replies is
-/// confirmed when it goes on for longer than the coarse step. `age`: jiffies since the flow was last seen.
+/// client goes on after that. A SYN (SCTP: an INIT) with a forged source never gets so far. A UDP flow without replies
+/// is confirmed when it goes on for longer than the coarse step. `age`: jiffies since the flow was last seen.
 #[inline(always)]
 pub fn advance<F: Family, T: Tables<F>>(
     tables: &T,

@@ -55,7 +55,7 @@ pub mod names {
     pub const FRAGMENTS: [&str; 2] = ["FRAGMENTS_4", "FRAGMENTS_6"];
 }
 
-/// Index of a slow-path program in its program array, [`SLOW_PROGRAMS`] at most.
+/// Index of a slow-path program in its program array; below [`SLOW_PROGRAMS`].
 pub const fn slow_index(dir: Dir, is_v6: bool) -> u32 {
     dir as u32 * 2 + is_v6 as u32
 }
