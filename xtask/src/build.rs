@@ -1,17 +1,20 @@
 //! `build`: the eBPF object first, then the agent that embeds it.
 //!
 //! The object has a compiler and a target directory of its own, so that it never waits for a lock of the host's
-//! cargo. The agent is linked statically: the one file is all that a node needs.
+//! cargo. The agent is linked statically: the one file is all that a node needs. For tests it is built along with
+//! them, in a profile that compiles in a third of the time (`suite` in `Cargo.toml`).
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::Context as _;
 
 use crate::{
-    cargo, object_check, setup,
+    cargo::{self, Executable},
+    object_check, setup,
     setup::toolchain::Toolchain,
     shell::{self, say},
 };
@@ -27,6 +30,8 @@ const BPF_TARGET: &str = if cfg!(target_endian = "little") {
 const BPF_FLAGS: &str = "-C debuginfo=2 -C target-cpu=v3 -C link-arg=--btf \
                          -C link-arg=--disable-expand-memcpy-in-order";
 
+const AGENT: &str = "proxy-agent";
+
 #[derive(Clone, Copy, PartialEq)]
 pub enum Profile {
     Dev,
@@ -36,33 +41,73 @@ pub enum Profile {
 /// What a build leaves behind.
 pub struct Artifacts {
     pub object: PathBuf,
-    /// The programs that drive those of `object` for the benchmark.
-    pub driver: PathBuf,
     pub agent: PathBuf,
 }
 
 impl Artifacts {
     /// How the programs of the `tests` package learn the paths.
-    pub fn variables(&self) -> [(&'static str, &Path); 3] {
+    pub fn variables(&self) -> [(&'static str, &Path); 2] {
         [
             ("PORTSIDE_EBPF_OBJECT", &self.object),
-            ("PORTSIDE_BENCH_OBJECT", &self.driver),
             ("PORTSIDE_AGENT", &self.agent),
         ]
     }
 }
 
+/// What tests run against, and the tests.
+pub struct Suites {
+    pub artifacts: Artifacts,
+    /// Of the `tests` package.
+    pub programs: Vec<Executable>,
+}
+
 pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
-    let toolchain = setup::toolchain()?;
-    say("Building", "the eBPF objects");
-    let object = object(&toolchain, "portside")?;
-    let driver = self::object(&toolchain, "portside-bench")?;
-    let agent = agent(&object, profile)?;
-    Ok(Artifacts {
-        object,
-        driver,
-        agent,
+    let object = portside_object()?;
+    let target = static_target(&setup::toolchain::host_compiler()?);
+    say("Building", format!("the agent ({target}, static)"));
+    let mut command = with_object(&object, &target);
+    command.args(["--package", AGENT, "--bin", AGENT]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    let agent = cargo::executable(&mut command, AGENT).context("building the agent")?;
+    Ok(Artifacts { object, agent })
+}
+
+/// The agent and these targets of the `tests` package, given as cargo wants them, by one build: all are static, as
+/// machines without libraries want them, and share what they depend on.
+pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {
+    let object = portside_object()?;
+    let target = setup::toolchain::host_compiler()?.version.host;
+    say(
+        "Building",
+        format!("the agent and the suites ({target}, static, for tests)"),
+    );
+    let mut command = with_object(&object, &target);
+    command
+        .args(["--profile", "suite"])
+        .args(["--package", AGENT, "--bin", AGENT, "--package", "tests"])
+        .args(targets);
+    let mut programs = cargo::executables(&mut command).context("building the suites")?;
+    let agent = programs.iter().position(|program| program.name == AGENT);
+    let agent = programs
+        .swap_remove(agent.context("cargo built no agent")?)
+        .path;
+    Ok(Suites {
+        artifacts: Artifacts { object, agent },
+        programs,
     })
+}
+
+/// The programs that drive those of the object for the benchmark.
+pub fn driver() -> anyhow::Result<PathBuf> {
+    object(&setup::toolchain()?, "portside-bench")
+}
+
+fn portside_object() -> anyhow::Result<PathBuf> {
+    let toolchain = setup::toolchain()?;
+    say("Building", "the eBPF object");
+    object(&toolchain, "portside")
 }
 
 /// The object with a program that every verifier refuses, for the test of the suite itself.
@@ -119,27 +164,16 @@ fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
     Ok(object)
 }
 
-fn agent(object: &Path, profile: Profile) -> anyhow::Result<PathBuf> {
-    let target = static_target(&setup::toolchain::host_compiler()?);
-    say("Building", format!("the agent ({target}, static)"));
+/// A build of static programs, the agent among which embeds `object`.
+fn with_object(object: &Path, target: &str) -> Command {
     let mut command = cargo::command("build");
     command
-        .args([
-            "--quiet",
-            "--package",
-            "proxy-agent",
-            "--bin",
-            "proxy-agent",
-        ])
         // Named even where it is the host's own: the flags then stay away from build scripts and macros.
-        .args(["--target", &target])
+        .args(["--quiet", "--target", target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("PORTSIDE_EBPF_OBJECT", object);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    cargo::executable(&mut command, "proxy-agent").context("building the agent")
+    command
 }
 
 /// musl where both its standard library and its C compiler are installed, else the host's own target.

@@ -96,7 +96,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
-        Task::Demo { args } => programs::run("demo", &args, &setup::runtime::DEMO),
-        Task::Bench { args } => programs::run("bench", &args, &setup::runtime::BENCH),
+        Task::Demo { args } => programs::run(programs::DEMO, &args, &setup::runtime::DEMO),
+        Task::Bench { args } => programs::run(programs::BENCH, &args, &setup::runtime::BENCH),
     }
 }

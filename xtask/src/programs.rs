@@ -14,18 +14,31 @@ use crate::{
     shell::say,
 };
 
+pub const DEMO: &str = "demo";
+pub const BENCH: &str = "bench";
+
 /// Builds everything in release mode, then runs the program `name`; its exit code is ours.
 pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<ExitCode> {
     let root = Root::require(name)?;
     runtime::ensure(tools)?;
     let artifacts = build::all(Profile::Release)?;
+    let mut variables = artifacts.variables().to_vec();
+    let driver = match name {
+        BENCH => Some(build::driver()?),
+        _ => None,
+    };
+    variables.extend(
+        driver
+            .as_deref()
+            .map(|driver| ("PORTSIDE_BENCH_OBJECT", driver)),
+    );
     say("Building", format!("the {name} program"));
     let program = cargo::executable(
         cargo::command("build").args(["--quiet", "--release", "--package", "tests", "--bin", name]),
         name,
     )?;
     let status = root
-        .command(&program, &artifacts.variables())
+        .command(&program, &variables)
         .args(args)
         .status()
         .with_context(|| format!("cannot run {}", program.display()))?;

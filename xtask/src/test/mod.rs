@@ -1,8 +1,7 @@
 //! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
 //!
 //! L0 runs as the caller with the host's toolchain. L1 to L3 are the test targets of the `tests` package, told apart
-//! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built,
-//! which is the agent as it is released.
+//! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built.
 //! Kernels in virtual machines come last, where they are asked for.
 
 pub mod summary;
@@ -17,7 +16,7 @@ use clap::{Args, ValueEnum};
 
 use self::summary::Summary;
 use crate::{
-    build::{self, Profile},
+    build::{self, Suites},
     cargo::{self, Executable},
     privilege::Root,
     setup::runtime,
@@ -81,19 +80,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if !in_kernel.is_empty() {
         let root = Root::require("this level of tests")?;
         runtime::ensure(&runtime::TESTS)?;
-        let artifacts = build::all(Profile::Release)?;
-        say("Building", "the suites");
-        let suites = cargo::executables(cargo::command("test").args([
-            "--quiet",
-            "--package",
-            "tests",
-            "--test",
-            "*",
-            "--no-run",
-        ]))?;
+        let Suites {
+            artifacts,
+            programs,
+        } = build::suites(&["--test", "*"])?;
         for level in in_kernel {
             let mut summary = Summary::default();
-            for suite in suites
+            for suite in programs
                 .iter()
                 .filter(|suite| suite.is_test && Level::of(&suite.name) == level)
             {

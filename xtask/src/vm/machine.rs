@@ -54,7 +54,7 @@ pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
         return Accelerator::Tcg;
     }
     let limits = Limits {
-        stall: Duration::from_secs(15),
+        stall: Duration::from_secs(8),
         total: Duration::from_secs(20),
     };
     let mut speaks = false;
@@ -97,7 +97,8 @@ pub fn qemu(
         Accelerator::Kvm => ("kvm", "host"),
         // With a thread for each CPU, QEMU races with itself where the guest's kernel changes its own code, and the
         // guest ends by "Oops: int3".
-        Accelerator::Tcg => ("tcg,thread=single", "max"),
+        // "Enhanced" string instructions, by which the kernel clears and copies pages, are steps of one byte in QEMU.
+        Accelerator::Tcg => ("tcg,thread=single", "max,erms=off,fsrm=off"),
     };
     let mut command = match wire {
         None => Command::new(QEMU),

@@ -15,10 +15,8 @@ use super::{
     modules, tools,
 };
 use crate::{
-    build::{self, Profile},
-    cargo,
-    setup::toolchain,
-    shell::{self, say},
+    build::{self, Artifacts, Suites},
+    shell,
 };
 
 const PROGRAMS: [&str; 5] = ["vm_init", MEASURING, "vm_plant", "vm_uplink", "vm_outside"];
@@ -95,31 +93,18 @@ pub struct Build {
 
 impl Build {
     pub fn all() -> anyhow::Result<Self> {
-        let build::Artifacts { object, agent, .. } = build::all(Profile::Release)?;
-        say("Building", "the suite for virtual machines (static)");
-        let target = toolchain::host_compiler()?.version.host;
-        let compile = |subcommand: &str, kind: &str, names: &[&str]| {
-            let mut command = cargo::command(subcommand);
-            command.args(["--quiet", "--package", "tests", "--target", &target]);
-            for name in names {
-                command.args([kind, name]);
-            }
-            if subcommand == "test" {
-                command.arg("--no-run");
-            }
-            cargo::executables(
-                command
-                    .env("RUSTFLAGS", "-C target-feature=+crt-static")
-                    .env_remove("CARGO_ENCODED_RUSTFLAGS"),
-            )
-        };
-        let tests = compile("test", "--test", &TESTS)?;
-        let built = compile("build", "--bin", &PROGRAMS)?;
+        let targets = TESTS
+            .iter()
+            .flat_map(|name| ["--test", name])
+            .chain(PROGRAMS.iter().flat_map(|name| ["--bin", name]));
+        let Suites {
+            artifacts: Artifacts { object, agent },
+            programs: built,
+        } = build::suites(&targets.collect::<Vec<_>>())?;
         let mut programs = BTreeMap::new();
         for name in PROGRAMS.into_iter().chain(TESTS) {
             let program = built
                 .iter()
-                .chain(tests.iter().filter(|test| test.is_test))
                 .find(|program| program.name == name)
                 .with_context(|| format!("cargo built no program {name}"))?;
             programs.insert(name, stripped(name, &program.path)?);
