@@ -19,6 +19,7 @@ pub mod cluster;
 pub mod demo;
 pub mod deployment;
 mod ethtool;
+mod interface;
 pub mod manifests;
 pub mod masquerade;
 pub mod netns;

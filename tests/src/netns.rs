@@ -15,6 +15,8 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::interface;
+
 pub(crate) const NETNS_DIR: &str = "/run/netns";
 
 pub struct Netns {
@@ -50,7 +52,9 @@ impl Netns {
             netns.sysctl(&format!("net/ipv6/conf/default/{key}"), "0")?;
             netns.sysctl(&format!("net/ipv6/conf/all/{key}"), "0")?;
         }
-        netns.ip("link set lo up")?;
+        netns
+            .run(interface::start_loopback)
+            .with_context(|| format!("bringing up the loopback of {}", netns.name))?;
         Ok(netns)
     }
 
@@ -90,13 +94,15 @@ impl Netns {
 
     /// Feeds `script` to a command inside the namespace; a failure shows what it said and what it was fed.
     pub fn batch(&self, program: &str, arguments: &[&str], script: &str) -> Result<()> {
-        let mut child = self
-            .command(program)?
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stderr(Stdio::piped());
+        // A child of a thread in the namespace is in it, too, and this process is not copied for it.
+        let mut child = self
+            .run(|| command.spawn())
             .with_context(|| format!("starting `{program}`"))?;
         let mut stdin = child.stdin.take().expect("stdin is piped");
         // A command that stops reading has failed and says why on stderr.

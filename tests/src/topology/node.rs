@@ -148,15 +148,20 @@ impl Node {
 /// Tells every node the way to every other node's pods.
 pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<()> {
     for node in nodes {
-        for other in nodes.iter().filter(|other| other.number != node.number) {
+        let others = nodes.iter().filter(|other| other.number != node.number);
+        let mut routes = String::new();
+        for other in others {
             match (&other.overlay, plan.segments) {
                 (Some(overlay), _) => {
                     overlay.add_peer_on(node.netns(), &other.host, other.number)?
                 }
-                (None, Segments::Shared) => node.netns().ip(&other.route_to_its_pods())?,
+                (None, Segments::Shared) => routes += &other.route_to_its_pods(),
                 // The default route leads to the router, which knows.
                 (None, Segments::PerNode) => {}
             }
+        }
+        if !routes.is_empty() {
+            node.netns().ip(&routes)?;
         }
     }
     Ok(())

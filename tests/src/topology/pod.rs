@@ -46,15 +46,16 @@ pub(super) fn create(
     };
     let host_interface = format!("veth{:08x}", u32::from(host.ip.v4));
     let (inside, mac, pod_mtu) = (host.netns.name(), host.mac, node.pod_mtu);
-    node.netns().ip(&format!(
+    let link = format!(
         "link add {host_interface} address {host_mac} mtu {host_mtu} type veth \
          peer name eth0 address {mac} mtu {pod_mtu} netns {inside}\n"
-    ))?;
-    host.netns.ip("link set eth0 up")?;
-    match node.links {
-        PodLinks::Ptp => attach_by_routes(node, &host, &host_interface)?,
-        PodLinks::Bridge => attach_to_bridge(node, &host, &host_interface)?,
-    }
+    );
+    let (outside, inside) = match node.links {
+        PodLinks::Ptp => by_routes(node, &host, &host_interface),
+        PodLinks::Bridge => by_bridge(node, &host, &host_interface),
+    };
+    node.netns().ip(&(link + &outside))?;
+    host.netns.ip(&inside)?;
     Ok(Pod {
         host,
         node: node.name().to_owned(),
@@ -62,18 +63,20 @@ pub(super) fn create(
     })
 }
 
-fn attach_by_routes(node: &Node, pod: &Host, interface: &str) -> Result<()> {
+/// What is said to the node and to the pod, in this order.
+fn by_routes(node: &Node, pod: &Host, interface: &str) -> (String, String) {
     let (gateway, ip) = (node.gateway(), pod.ip);
-    node.netns().ip(&format!(
+    let outside = format!(
         "addr add {}/32 dev {interface}\n\
          addr add {}/128 dev {interface} nodad\n\
          link set {interface} up\n\
          route add {}/32 dev {interface}\n\
          route add {}/128 dev {interface}\n",
         gateway.v4, gateway.v6, ip.v4, ip.v6
-    ))?;
-    pod.netns.ip(&format!(
-        "addr add {}/32 dev eth0\n\
+    );
+    let inside = format!(
+        "link set eth0 up\n\
+         addr add {}/32 dev eth0\n\
          addr add {}/128 dev eth0 nodad\n\
          route add {}/32 dev eth0\n\
          route add {}/128 dev eth0\n{}",
@@ -82,22 +85,25 @@ fn attach_by_routes(node: &Node, pod: &Host, interface: &str) -> Result<()> {
         gateway.v4,
         gateway.v6,
         default_routes(gateway)
-    ))
+    );
+    (outside, inside)
 }
 
-/// In hairpin mode, as flannel asks for it.
-fn attach_to_bridge(node: &Node, pod: &Host, interface: &str) -> Result<()> {
-    node.netns().ip(&format!(
+/// The same; in hairpin mode, as flannel asks for it.
+fn by_bridge(node: &Node, pod: &Host, interface: &str) -> (String, String) {
+    let outside = format!(
         "link set {interface} master {POD_BRIDGE} up\n\
          link set {interface} type bridge_slave hairpin on\n"
-    ))?;
-    pod.netns.ip(&format!(
-        "addr add {}/24 dev eth0\n\
+    );
+    let inside = format!(
+        "link set eth0 up\n\
+         addr add {}/24 dev eth0\n\
          addr add {}/64 dev eth0 nodad\n{}",
         pod.ip.v4,
         pod.ip.v6,
         default_routes(node.gateway())
-    ))
+    );
+    (outside, inside)
 }
 
 fn default_routes(gateway: Pair) -> String {

@@ -26,26 +26,26 @@ impl Router {
             mac: Mac::fresh(),
         };
         enable_routing(&router.netns)?;
-        router.add_bridge(CLIENTS, address::CLIENT_GATEWAY)?;
-        match plan.segments {
-            Segments::Shared => router.add_segment(0)?,
-            Segments::PerNode => (1..=plan.nodes).try_for_each(|node| router.add_segment(node))?,
-        }
+        let segments = match plan.segments {
+            Segments::Shared => 0..=0,
+            Segments::PerNode => 1..=plan.nodes,
+        };
+        let segment = |number| router.bridge(&bridge_of(number), address::on_segment(number, 1));
+        let clients = router.bridge(CLIENTS, address::CLIENT_GATEWAY);
+        let bridges: String = segments.map(segment).chain([clients]).collect();
+        router.netns.ip(&bridges)?;
         Ok(router)
     }
 
-    fn add_segment(&self, segment: u8) -> Result<()> {
-        self.add_bridge(&bridge_of(segment), address::on_segment(segment, 1))
-    }
-
-    fn add_bridge(&self, bridge: &str, Pair { v4, v6 }: Pair) -> Result<()> {
+    /// What makes a bridge.
+    fn bridge(&self, name: &str, Pair { v4, v6 }: Pair) -> String {
         let mac = self.mac;
-        self.netns.ip(&format!(
-            "link add {bridge} address {mac} type bridge mcast_snooping 0\n\
-             addr add {v4}/24 dev {bridge}\n\
-             addr add {v6}/64 dev {bridge} nodad\n\
-             link set {bridge} up\n"
-        ))
+        format!(
+            "link add {name} address {mac} type bridge mcast_snooping 0\n\
+             addr add {v4}/24 dev {name}\n\
+             addr add {v6}/64 dev {name} nodad\n\
+             link set {name} up\n"
+        )
     }
 
     pub(super) fn attach_client(&self, run: &Run, plan: &Plan, number: u8) -> Result<Host> {
@@ -57,7 +57,9 @@ impl Router {
             address::CLIENT_GATEWAY,
             CLIENTS,
         )?;
-        self.narrow(&name, CLIENTS, plan.router_mtu_towards_clients)?;
+        if plan.router_mtu_towards_clients != DEFAULT_MTU {
+            self.narrow(&name, CLIENTS, plan.router_mtu_towards_clients)?;
+        }
         Ok(client)
     }
 
