@@ -18,14 +18,28 @@ const FACTOR_VARIABLE: &str = "PORTSIDE_PATIENCE";
 /// # Panics
 /// Where the variable `PORTSIDE_PATIENCE` is no whole number.
 pub fn patient(limit: Duration) -> Duration {
+    limit * factor()
+}
+
+/// How long a client pauses that asks all the time, given its pause on a real machine. Where everything takes longer, so
+/// do its requests: most of the time is left to what happens meanwhile.
+pub fn pause(real: Duration) -> Duration {
+    real * factor() * factor()
+}
+
+/// Whether everything takes much longer here than on a real machine.
+pub fn is_slow() -> bool {
+    factor() > 1
+}
+
+fn factor() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    let factor = FACTOR.get_or_init(|| match std::env::var(FACTOR_VARIABLE) {
+    *FACTOR.get_or_init(|| match std::env::var(FACTOR_VARIABLE) {
         Ok(factor) => factor
             .parse()
             .unwrap_or_else(|error| panic!("{FACTOR_VARIABLE}={factor}: {error}")),
         Err(_) => 1,
-    });
-    limit * *factor
+    })
 }
 
 /// Repeats `attempt` until it succeeds; after 10 s its last error is the error. The limit is that of a real machine.

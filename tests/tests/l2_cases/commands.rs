@@ -19,17 +19,16 @@ use tests::topology::Plan;
 
 use crate::world::{World, await_answer, await_everywhere, dial, open, serve, who};
 
+pub fn rows(world: &World) -> Vec<Trial> {
+    vec![world.row("the commands show what the maps hold", shown)]
+}
+
 /// What takes the datapath down needs a cluster of its own.
-pub fn rows(uplink: Uplink) -> Vec<Trial> {
-    let alone = World::with_first_agent(uplink);
-    let both = World::of(uplink, Plan::default());
-    vec![
-        alone.row("the commands show what the maps hold", shown),
-        both.row(
-            "cleanup takes down the datapath, and a new agent brings it back",
-            cleaned_up,
-        ),
-    ]
+pub fn rows_of_cleanup(uplink: Uplink) -> Vec<Trial> {
+    vec![World::of(uplink, Plan::default()).row(
+        "cleanup takes down the datapath, and a new agent brings it back",
+        cleaned_up,
+    )]
 }
 
 fn shown(cluster: &Cluster) -> Result<()> {

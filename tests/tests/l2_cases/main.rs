@@ -38,10 +38,12 @@ fn main() -> ExitCode {
         rows.extend(serving::rows(&world));
         rows.extend(doctor::rows(&world, uplink));
         rows.extend(lifecycle::rows(&world));
+        rows.extend(commands::rows(&world));
+        rows.extend(mtu::rows(&world));
         drop(world);
-        rows.extend(mtu::rows(uplink));
+        rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
-        rows.extend(commands::rows(uplink));
+        rows.extend(commands::rows_of_cleanup(uplink));
         rows.extend(upgrade::rows(uplink));
     }
     runner::main(rows)

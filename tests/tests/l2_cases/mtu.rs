@@ -10,80 +10,74 @@ use libtest_mimic::Trial;
 use tests::address::Family;
 use tests::agent::Uplink;
 use tests::cluster::{Cluster, PORT, Vip};
-use tests::runner::{no_agent, row};
 use tests::sockets::Protocol;
 use tests::sockets::client::unique_content;
 use tests::sockets::echo::EchoServer;
 use tests::topology::{Joined, Plan, Pod, Segments};
 use tests::wire::Capture;
 
-use crate::world::{dial, open, row_name};
+use crate::world::{World, dial, open, serve};
 
 const NARROW: u16 = 1400;
 const BULK: usize = 1 << 20;
 
-pub fn rows(uplink: Uplink) -> Vec<Trial> {
-    let row = |name: &str, test: fn(Uplink) -> Result<()>| {
-        row(row_name(uplink, name), no_agent(), move || test(uplink))
-    };
-    vec![
-        row(
-            "an upload through a node port fits through a narrow pod link",
-            narrow_pod_link,
-        ),
-        row(
-            "an upload through a node port fits through a narrow overlay",
-            narrow_overlay,
-        ),
-        row(
-            "an upload through a node port fits through a narrow link beyond the node",
-            narrow_beyond,
-        ),
-        row(
-            "a download from a local backend fits through a narrow link to the client",
-            |uplink| download(uplink, "p1"),
-        ),
-        row(
-            "a download from a remote backend fits through a narrow link to the client",
-            |uplink| download(uplink, "p2"),
-        ),
-    ]
+pub fn rows(world: &World) -> Vec<Trial> {
+    vec![world.row(
+        "an upload through a node port fits through a narrow pod link",
+        narrow_pod_link,
+    )]
 }
 
-fn narrow_pod_link(uplink: Uplink) -> Result<()> {
-    let cluster = Cluster::build(&Plan::default(), uplink)?;
-    let pod = cluster.node(1).add_pod_behind("narrow", NARROW)?;
-    let _server = EchoServer::start(&pod, PORT)?;
-    upload(&cluster, &pod)
-}
-
-fn narrow_overlay(uplink: Uplink) -> Result<()> {
-    let plan = Plan {
+/// On topologies of their own.
+pub fn rows_of_other_plans(uplink: Uplink) -> Vec<Trial> {
+    let overlay = Plan {
         joined: Joined::Vxlan,
         overlay_mtu: NARROW,
         ..Plan::default()
     };
-    let cluster = Cluster::build(&plan, uplink)?;
-    upload(&cluster, cluster.pod("p2"))
-}
-
-fn narrow_beyond(uplink: Uplink) -> Result<()> {
-    let plan = Plan {
+    let beyond = Plan {
         segments: Segments::PerNode,
         router_mtu_towards: Some((2, NARROW)),
         ..Plan::default()
     };
-    let cluster = Cluster::build(&plan, uplink)?;
-    upload(&cluster, cluster.pod("p2"))
+    let clients = Plan {
+        router_mtu_towards_clients: NARROW,
+        ..Plan::default()
+    };
+    let upload_to_the_other_node = |cluster: &Cluster| upload(cluster, cluster.pod("p2"));
+    let [overlay, beyond, clients] =
+        [overlay, beyond, clients].map(|plan| World::with_first_agent(uplink, plan));
+    vec![
+        overlay.row(
+            "an upload through a node port fits through a narrow overlay",
+            upload_to_the_other_node,
+        ),
+        beyond.row(
+            "an upload through a node port fits through a narrow link beyond the node",
+            upload_to_the_other_node,
+        ),
+        clients.row(
+            "a download from a local backend fits through a narrow link to the client",
+            |cluster| download(cluster, "p1"),
+        ),
+        clients.row(
+            "a download from a remote backend fits through a narrow link to the client",
+            |cluster| download(cluster, "p2"),
+        ),
+    ]
+}
+
+fn narrow_pod_link(cluster: &Cluster) -> Result<()> {
+    let pod = cluster.node(1).add_pod_behind("narrow", NARROW)?;
+    let _server = EchoServer::start(&pod, PORT)?;
+    upload(cluster, &pod)
 }
 
 fn upload(cluster: &Cluster, backend: &Pod) -> Result<()> {
-    let vip = cluster.publish("narrow", &[backend])?;
-    cluster.start_first_agent()?;
-    for family in Family::BOTH {
-        upload_to(cluster, &vip, family).map_err(|error| error.context(cluster.logs()))?;
-    }
-    Ok(())
+    let vip = serve(cluster, "narrow", &[backend])?;
+    Family::BOTH
+        .into_iter()
+        .try_for_each(|family| upload_to(cluster, &vip, family))
 }
 
 fn upload_to(cluster: &Cluster, vip: &Vip, family: Family) -> Result<()> {
@@ -111,19 +105,11 @@ fn upload_to(cluster: &Cluster, vip: &Vip, family: Family) -> Result<()> {
     Ok(())
 }
 
-fn download(uplink: Uplink, backend: &str) -> Result<()> {
-    let plan = Plan {
-        router_mtu_towards_clients: NARROW,
-        ..Plan::default()
-    };
-    let cluster = Cluster::build(&plan, uplink)?;
-    let vip = cluster.publish("narrow", &[cluster.pod(backend)])?;
-    cluster.start_first_agent()?;
-    for family in Family::BOTH {
-        download_from(&cluster, &vip, backend, family)
-            .map_err(|error| error.context(cluster.logs()))?;
-    }
-    Ok(())
+fn download(cluster: &Cluster, backend: &str) -> Result<()> {
+    let vip = serve(cluster, "narrow", &[cluster.pod(backend)])?;
+    Family::BOTH
+        .into_iter()
+        .try_for_each(|family| download_from(cluster, &vip, backend, family))
 }
 
 fn download_from(cluster: &Cluster, vip: &Vip, backend: &str, family: Family) -> Result<()> {

@@ -17,7 +17,7 @@ use tests::address::Family;
 use tests::agent::{Agent, Tables, Uplink};
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
-use tests::patience::{eventually, patient};
+use tests::patience::{eventually, is_slow, pause};
 use tests::pinned::{self, Ids, directory_of_version};
 use tests::runner::CannotRun;
 use tests::sockets::Protocol;
@@ -26,7 +26,7 @@ use tests::topology::{Host, Node, Plan};
 
 use crate::world::{World, await_answer, dial, open};
 
-/// From one request of a client to its next; longer where the machine is slow, so that the agent gets on.
+/// From one request of a client to its next.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// When an agent is killed, as parts of the time that a whole start takes: while it makes maps, while it loads programs, and about when
@@ -49,8 +49,7 @@ const BIG: Tables = Tables {
 
 /// Where the verifier takes long for the programs, as in a machine without KVM, what loads them again and again is left out.
 fn not_if_slow() -> Result<()> {
-    let is_slow = patient(PAUSE) > PAUSE;
-    match is_slow {
+    match is_slow() {
         true => {
             Err(CannotRun("loads programs many times, which takes minutes under emulation").into())
         }
@@ -208,7 +207,7 @@ fn repeat_until(done: &AtomicBool, mut ask: impl FnMut() -> Result<()>) -> Resul
     while !done.load(Ordering::Relaxed) {
         ask().with_context(|| format!("after {requests} good requests"))?;
         requests += 1;
-        thread::sleep(patient(PAUSE));
+        thread::sleep(pause(PAUSE));
     }
     Ok(requests)
 }
@@ -426,7 +425,7 @@ fn rolled_back(site: &Site) -> Result<()> {
     site.has_said("none of its maps is read")?;
     site.has_said("PENDING_6: connections through services end")?;
     site.during(&mut site.connect()?, || {
-        thread::sleep(patient(10 * PAUSE));
+        thread::sleep(pause(4 * PAUSE));
         Ok(())
     })
 }

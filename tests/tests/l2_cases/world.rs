@@ -41,11 +41,11 @@ impl World {
     }
 
     /// The same with an agent on the first node alone.
-    pub fn with_first_agent(uplink: Uplink) -> Self {
+    pub fn with_first_agent(uplink: Uplink, plan: Plan) -> Self {
         Self {
             uplink,
             cluster: Shared::new(move || {
-                let cluster = Cluster::build(&Plan::default(), uplink)?;
+                let cluster = Cluster::build(&plan, uplink)?;
                 cluster.start_first_agent()?;
                 Ok(cluster)
             }),

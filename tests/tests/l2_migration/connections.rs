@@ -57,7 +57,8 @@ fn outlive(cluster: &Cluster) -> Result<()> {
     let client = cluster.topology.client();
     let mut connections = Vec::new();
     for family in Family::BOTH {
-        for _ in 0..4 {
+        // One to each pod.
+        for _ in pods {
             let dial = Dial::new(&client.netns, Protocol::Tcp, vip.on_node(node, family));
             let opened = dial
                 .open()
