@@ -49,7 +49,7 @@ pub enum Share {
     All,
     /// All but what is in the second one.
     First,
-    /// The cases with TC on the uplinks, taking over from kube-proxy, and the matrix: about half of the time that all take.
+    /// The cases with TC on the uplinks, and the matrix: about half of the time that all take.
     Second,
 }
 
@@ -133,8 +133,10 @@ impl Build {
         if has(Level::L2, true) {
             suites.push(self.suite("l2_cases", &[&waiting, share.skips()].concat())?);
         }
-        if has(Level::L2, share.has_second()) {
+        if has(Level::L2, share.has_first()) {
             suites.push(self.suite("l2_migration", &rows)?);
+        }
+        if has(Level::L2, share.has_second()) {
             suites.push(self.suite("l2_matrix", &waiting)?);
         }
         let mut payload = Payload {
@@ -144,7 +146,7 @@ impl Build {
             agent: self.program(AGENT)?,
             programs: Vec::new(),
             tools: tools::collect(&[])?,
-            modules: if has(Level::L2, share.has_second()) {
+            modules: if has(Level::L2, share.has_first()) {
                 &modules::KUBE_PROXY
             } else {
                 &[]
