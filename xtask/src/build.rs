@@ -2,7 +2,7 @@
 //!
 //! The object has a compiler and a target directory of its own, so that it never waits for a lock of the host's
 //! cargo. The agent is linked statically: the one file is all that a node needs. For tests it is built along with
-//! them, in a profile that compiles in a third of the time (`suite` in `Cargo.toml`).
+//! them, in a profile that compiles in less than half of the time (`suite` in `Cargo.toml`).
 
 use std::{
     fs,
