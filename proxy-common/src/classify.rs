@@ -3,6 +3,7 @@
 use crate::{
     abi::{FrontendKey, FrontendKind, FrontendRef, NODEPORT_ADDR, Tuple, gate},
     addr::Family,
+    parse::View,
     tables::Tables,
 };
 
@@ -20,6 +21,18 @@ pub fn may_be_to_service<F: Family, T: Tables<F>>(
 #[inline(always)]
 pub fn may_be_from_backend<F: Family, T: Tables<F>>(tables: &T, tuple: &Tuple<F::Addr>) -> bool {
     tables.gate(gate::backend_port(tuple.sport)) && tables.gate(gate::backend_addr(&tuple.src))
+}
+
+/// May the packet open a connection to a backend's own address?
+#[inline(always)]
+pub fn may_open_to_backend<F: Family, T: Tables<F>>(tables: &T, view: &View<F::Addr>) -> bool {
+    view.is_connected() && view.opens() && may_be_to_backend::<F, T>(tables, &view.tuple)
+}
+
+/// May the packet be to a backend's own address? Two bit tests.
+#[inline(always)]
+pub fn may_be_to_backend<F: Family, T: Tables<F>>(tables: &T, tuple: &Tuple<F::Addr>) -> bool {
+    tables.gate(gate::backend_port(tuple.dport)) && tables.gate(gate::backend_addr(&tuple.dst))
 }
 
 /// The frontend that a tuple's destination is, if it is one.

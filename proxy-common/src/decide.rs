@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Backend, Config, Dir, Flow, FlowKey, FrontendKind, Route, Tuple, backend_flags,
-        device_flags, flow_state,
+        Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple,
+        backend_flags, device_flags,
     },
     addr::{Addr, Family},
     classify,
@@ -64,13 +64,7 @@ pub fn decide<F: Family, T: Tables<F>>(
     };
     let now = tables.now();
     work.key = FlowKey::new(work.view.tuple, work.view.ip.proto, hook.dir);
-    let found = match tables.flow(Table::Confirmed, &work.key) {
-        Some(cell) => Some((Table::Confirmed, cell)),
-        None => tables
-            .flow(Table::Pending, &work.key)
-            .map(|cell| (Table::Pending, cell)),
-    };
-    if let Some((table, cell)) = found {
+    if let Some((table, cell)) = track::find::<F, T>(tables, &work.key) {
         work.flow = cell.get();
         if !track::is_over::<F, T>(tables, config, now, work) {
             return go_on::<F, T>(hook, tables, config, now, table, cell, work);
@@ -98,7 +92,7 @@ fn go_on<F: Family, T: Tables<F>>(
         Err(reason) => return Decision::Pass(reason),
     };
     track::find_peer(work);
-    if work.view.ends() && work.flow.state & flow_state::CLOSING == 0 {
+    if work.view.ends() {
         track::close::<F, T>(tables, table, cell, work);
     }
     if renew && !track::refresh::<F, T>(tables, table, now, cell, work) {
@@ -120,16 +114,13 @@ fn begin<F: Family, T: Tables<F>>(
     now: u32,
     work: &mut Work<F::Addr>,
 ) -> Decision {
-    let Some(client) = hook.client() else {
+    let Some((client, frontend)) = addressed::<F, T>(hook, tables, &work.view) else {
+        if classify::may_open_to_backend::<F, T>(tables, &work.view) {
+            track::make_way::<F, T>(hook, tables, config, now, work);
+        }
         return Decision::Pass(Reason::NotService);
     };
     let Work { view, .. } = &*work;
-    if !classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto) {
-        return Decision::Pass(Reason::NotService);
-    }
-    let Some(frontend) = classify::frontend::<F, T>(tables, &view.tuple, view.ip.proto) else {
-        return Decision::Pass(Reason::NotService);
-    };
     if view.is_connected() && !view.opens() {
         return Decision::Pass(Reason::MidFlow);
     }
@@ -189,6 +180,21 @@ fn begin<F: Family, T: Tables<F>>(
     }
     tables.count_connection(service, id);
     Decision::Translate
+}
+
+/// The frontend that a packet is for at its client's edge, if it is for one.
+#[inline(always)]
+fn addressed<F: Family, T: Tables<F>>(
+    hook: Hook,
+    tables: &T,
+    view: &View<F::Addr>,
+) -> Option<(Client, FrontendRef)> {
+    let client = hook.client()?;
+    if !classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto) {
+        return None;
+    }
+    let frontend = classify::frontend::<F, T>(tables, &view.tuple, view.ip.proto)?;
+    Some((client, frontend))
 }
 
 /// The way of a new flow: there, and back.

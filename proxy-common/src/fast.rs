@@ -60,16 +60,23 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     };
     let to_service = classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto);
     if !to_service && !classify::may_be_from_backend::<F, T>(tables, &view.tuple) {
+        // An opening packet past every service address may be in the way of an old flow.
+        if view.is_tcp() && classify::may_be_to_backend::<F, T>(tables, &view.tuple) {
+            let Some(flags) = tcp_flags(packet, l4) else {
+                return Verdict::SLOW;
+            };
+            view.flags = flags;
+            if view.opens() {
+                return Verdict::SLOW;
+            }
+        }
         return Verdict::pass(Reason::NotService);
     }
     if view.is_tcp() {
-        let Some(flags) = packet
-            .head(l4 + TCP_HEADER)
-            .and_then(|head| head.load::<u16>(l4 + 12))
-        else {
+        let Some(flags) = tcp_flags(packet, l4) else {
             return Verdict::SLOW;
         };
-        view.flags = flags.to_ne_bytes()[1];
+        view.flags = flags;
     }
     let key = FlowKey::new(view.tuple, view.ip.proto, hook.dir);
     let Some(cell) = tables.flow(Table::Confirmed, &key) else {
@@ -97,6 +104,12 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         ),
         None => Verdict::SLOW,
     }
+}
+
+#[inline(always)]
+fn tcp_flags<P: Packet>(packet: &mut P, l4: usize) -> Option<u8> {
+    let flags = packet.head(l4 + TCP_HEADER)?.load::<u16>(l4 + 12)?;
+    Some(flags.to_ne_bytes()[1])
 }
 
 const UDP_HEADER: usize = 8;

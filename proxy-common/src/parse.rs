@@ -31,11 +31,10 @@ pub mod tcp {
 #[inline(always)]
 fn chunk_flags(kind: u8) -> u8 {
     match kind {
-        // INIT, INIT ACK, ABORT, SHUTDOWN COMPLETE.
+        // INIT, INIT ACK; ABORT and SHUTDOWN COMPLETE, behind which neither end has anything to say.
         1 => tcp::SYN,
         2 => tcp::SYN | tcp::ACK,
-        6 => tcp::RST,
-        14 => tcp::FIN,
+        6 | 14 => tcp::RST,
         _ => tcp::ACK,
     }
 }
@@ -107,7 +106,13 @@ impl<A> View<A> {
         self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
     }
 
-    /// Does this packet end a connection?
+    /// Does this packet end a connection for both of its ends?
+    #[inline(always)]
+    pub fn resets(&self) -> bool {
+        self.flags & tcp::RST != 0
+    }
+
+    /// Does this packet end a connection, be it only in its direction?
     #[inline(always)]
     pub fn ends(&self) -> bool {
         self.flags & (tcp::FIN | tcp::RST) != 0

@@ -63,6 +63,7 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     let Work { view, .. } = &*work;
     if !classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto)
         && !classify::may_be_from_backend::<F, T>(tables, &view.tuple)
+        && !classify::may_open_to_backend::<F, T>(tables, view)
     {
         return Verdict::pass(Reason::NotService);
     }

@@ -7,6 +7,7 @@
 use crate::{
     abi::{Backend, Config, Flow, FlowKey, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
+    hook::Hook,
     parse::is_connected,
     tables::{FlowCell, Table, Tables},
     work::Work,
@@ -41,7 +42,7 @@ pub fn is_over<F: Family, T: Tables<F>>(
         return false;
     }
     let ended = if view.is_connected() {
-        flow.state & flow_state::CLOSING != 0
+        flow.is_closing()
     } else {
         now.wrapping_sub(flow.last_seen) >= config.udp_idle
     };
@@ -58,7 +59,7 @@ pub fn has_expired<A: Addr>(
     now: u32,
 ) -> bool {
     let connected = is_connected(proto);
-    let limit = if table == Table::Pending || (connected && flow.state & flow_state::CLOSING != 0) {
+    let limit = if table == Table::Pending || (connected && flow.is_closing()) {
         config.tcp_closed
     } else if connected {
         config.tcp_idle
@@ -66,6 +67,20 @@ pub fn has_expired<A: Addr>(
         config.udp_idle
     };
     now.wrapping_sub(flow.last_seen) >= limit
+}
+
+/// The flow under a key, and its table.
+#[inline(always)]
+pub fn find<'a, F: Family, T: Tables<F>>(
+    tables: &'a T,
+    key: &FlowKey<F::Addr>,
+) -> Option<(Table, &'a FlowCell<F::Addr>)> {
+    match tables.flow(Table::Confirmed, key) {
+        Some(cell) => Some((Table::Confirmed, cell)),
+        None => tables
+            .flow(Table::Pending, key)
+            .map(|cell| (Table::Pending, cell)),
+    }
 }
 
 /// Fills in the other direction's key.
@@ -195,7 +210,7 @@ fn claim<F: Family, T: Tables<F>>(
     }
 }
 
-/// Notes that the connection ends, in both directions.
+/// Notes in both directions who has sent its last by a packet that ends a connection.
 #[inline(always)]
 pub fn close<F: Family, T: Tables<F>>(
     tables: &T,
@@ -203,10 +218,52 @@ pub fn close<F: Family, T: Tables<F>>(
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
 ) {
-    work.flow.state |= flow_state::CLOSING;
-    cell.mark(flow_state::CLOSING);
+    let done = if work.view.resets() {
+        flow_state::DONE
+    } else if work.flow.is_reply() {
+        flow_state::BACKEND_DONE
+    } else {
+        flow_state::CLIENT_DONE
+    };
+    if work.flow.state & done == done {
+        return;
+    }
+    work.flow.state |= done;
+    cell.mark(done);
     if let Some(peer) = tables.flow(table, &work.peer_key) {
-        peer.mark(flow_state::CLOSING);
+        peer.mark(done);
+    }
+}
+
+/// Before a connection that goes straight to a backend, past every service address: lets go of a flow that is over
+/// and whose replies the backend's answers would be taken for.
+///
+/// Such a connection is not tracked, and its client may well use a port that a service flow to the same backend had:
+/// it chooses its ports by what it connects to. One that is not over keeps its tuple.
+#[inline(always)]
+pub fn make_way<F: Family, T: Tables<F>>(
+    hook: Hook,
+    tables: &T,
+    config: &Config,
+    now: u32,
+    work: &mut Work<F::Addr>,
+) {
+    let proto = work.view.ip.proto;
+    work.peer_key = FlowKey::new(work.view.tuple.inverse(), proto, hook.dir.opposite());
+    let Some((table, cell)) = find::<F, T>(tables, &work.peer_key) else {
+        return;
+    };
+    work.other = cell.get();
+    if work.other.is_done() || has_expired(&work.other, proto, table, config, now) {
+        work.other_key = work.other.peer_key(proto);
+        delete_peer::<F, T>(
+            tables,
+            table,
+            &work.other_key,
+            &work.peer_key,
+            &mut work.other,
+        );
+        tables.delete_flow(table, &work.peer_key);
     }
 }
 

@@ -111,7 +111,6 @@ where
 
 fn connection<A: MapAddr>(key: &FlowKey<A>, flow: &Flow<A>) -> Connection {
     let socket = |addr: A, port: Be16| SocketAddr::new(addr.ip(), port.get());
-    let has = |bit| flow.state & bit != 0;
     Connection {
         protocol: Protocol::from_number(key.proto()),
         client: socket(key.tuple.src, key.tuple.sport),
@@ -119,9 +118,9 @@ fn connection<A: MapAddr>(key: &FlowKey<A>, flow: &Flow<A>) -> Connection {
         backend: socket(flow.to.dst, flow.to.dport),
         source: socket(flow.to.src, flow.to.sport),
         service: flow.service,
-        state: if has(flow_state::CLOSING) {
+        state: if flow.is_closing() {
             ConnectionState::Closing
-        } else if has(flow_state::ANSWERED) {
+        } else if flow.state & flow_state::ANSWERED != 0 {
             ConnectionState::Established
         } else {
             ConnectionState::New

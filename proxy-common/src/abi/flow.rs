@@ -25,6 +25,11 @@ impl Dir {
     pub const fn from_bits(bits: u8) -> Self {
         if bits & 1 == 0 { Self::In } else { Self::Out }
     }
+
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        Self::from_bits(self as u8 ^ 1)
+    }
 }
 
 /// A connection's addresses and ports, as one packet of it shows them.
@@ -177,8 +182,12 @@ pub mod flow_state {
     pub const REPLY: u8 = 1;
     /// The other direction has been seen.
     pub const ANSWERED: u8 = 1 << 1;
-    /// A FIN or RST was seen, in either direction.
-    pub const CLOSING: u8 = 1 << 2;
+    /// The client has sent its last: a FIN or RST of its was seen.
+    pub const CLIENT_DONE: u8 = 1 << 2;
+    /// The backend has.
+    pub const BACKEND_DONE: u8 = 1 << 3;
+    /// A RST, or both ends' FIN.
+    pub const DONE: u8 = CLIENT_DONE | BACKEND_DONE;
 }
 
 impl<A: Addr> Flow<A> {
@@ -237,6 +246,18 @@ impl<A: Addr> Flow<A> {
     #[inline(always)]
     pub fn is_reply(&self) -> bool {
         self.state & flow_state::REPLY != 0
+    }
+
+    /// Has an end of it sent its last?
+    #[inline(always)]
+    pub fn is_closing(&self) -> bool {
+        self.state & flow_state::DONE != 0
+    }
+
+    /// Have both?
+    #[inline(always)]
+    pub fn is_done(&self) -> bool {
+        self.state & flow_state::DONE == flow_state::DONE
     }
 }
 

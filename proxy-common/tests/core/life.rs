@@ -10,16 +10,22 @@ use proxy_common::{
 };
 
 const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
+const OUT: Hook = Hook::TC_UPLINK_OUT;
 
 fn open<F: Net>(proto: u8, port: u16) -> Frame<F> {
     Frame::new(proto, (F::addr(CLIENT), port), (F::addr(NODE), NODE_PORT))
 }
 
-/// Plays three packets of a connection; gives its first one.
+/// Plays three packets of a connection by a full proxy; gives its first one.
 fn confirm<F: Net>(world: &World, proto: u8) -> Frame<F> {
+    confirm_by(world, proto, AT.0)
+}
+
+/// The same where replies cross that hook.
+fn confirm_by<F: Net>(world: &World, proto: u8, replies_at: Hook) -> Frame<F> {
     let open = open::<F>(proto, 4000);
     let behind = world.sends(AT.0, AT.1, &open);
-    world.sends(AT.0, AT.1, &Frame::<F>::answer(proto, &behind));
+    world.sends(replies_at, AT.1, &Frame::<F>::answer(proto, &behind));
     world.sends(AT.0, AT.1, &open.clone().flags(tcp::ACK));
     open
 }
@@ -97,6 +103,40 @@ fn a_first_packet_after_the_end_chooses_again<F: Net>(proto: u8) {
     }
 }
 
+/// Straight to the backend from where a connection through the service seemed to come from.
+fn a_flow_that_is_over_makes_way_for_a_direct_connection<F: Net>() {
+    let ends: [(&[(bool, u8)], bool); 5] = [
+        (&[], false),
+        (&[(false, tcp::FIN)], false),
+        (&[(true, tcp::FIN)], false),
+        (&[(false, tcp::FIN), (true, tcp::FIN)], true),
+        (&[(true, tcp::RST)], true),
+    ];
+    for (ends, is_over) in ends {
+        for opening in [tcp::SYN, tcp::ACK] {
+            let world = World::with_backend(POD_A);
+            let first = confirm_by::<F>(&world, TCP, OUT);
+            let behind = tuple::<F>((CLIENT, 4000), (POD_A, BACKEND_PORT));
+            for (is_reply, flag) in ends {
+                if *is_reply {
+                    let reply = Frame::<F>::answer(TCP, &behind).flags(flag | tcp::ACK);
+                    assert_eq!(world.sends(OUT, AT.1, &reply).src, F::addr(NODE));
+                } else {
+                    world.sends(AT.0, AT.1, &first.clone().flags(flag | tcp::ACK));
+                }
+            }
+            let direct =
+                Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
+            let mut packet = direct.flags(opening).build();
+            let verdict = world.run(AT.0, AT.1, &mut packet);
+            assert_eq!(verdict, Verdict::pass(Reason::NotService));
+            let gone = is_over && opening == tcp::SYN;
+            let left = if gone { 0 } else { 2 };
+            assert_eq!(F::maps(&world).confirmed.len(), left, "after {ends:?}");
+        }
+    }
+}
+
 fn either_direction_rebuilds_the_other_at_the_next_refresh<F: Net>(proto: u8) {
     for lost_is_reply in [false, true] {
         let world = World::with_backend(REMOTE);
@@ -145,4 +185,7 @@ cases! {
     a_first_packet_after_the_end_chooses_again
     either_direction_rebuilds_the_other_at_the_next_refresh
 }
-families! { a_segment_of_an_unknown_connection_goes_on }
+families! {
+    a_flow_that_is_over_makes_way_for_a_direct_connection
+    a_segment_of_an_unknown_connection_goes_on
+}

@@ -1,15 +1,20 @@
 //! Flows that would look alike behind the rewrite stay apart.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tests::address::Family;
-use tests::cluster::{Cluster, Vip};
+use tests::cluster::{Cluster, PORT, Vip};
 use tests::sockets::Protocol;
-use tests::topology::Host;
+use tests::topology::{Host, Node};
 
 use crate::world::{World, dial, open, serve, who};
 
 const SERVICES: usize = 3;
+
+/// The first of some that no other row uses.
+const STRAIGHT_PORT: u16 = 20_060;
 
 pub fn rows(world: &World) -> Vec<Trial> {
     let mut rows = Vec::new();
@@ -38,7 +43,48 @@ pub fn rows(world: &World) -> Vec<Trial> {
             }));
         }
     }
+    rows.push(world.row(
+        "tcp: a port whose connection through a service is over connects straight to the backend",
+        straight_after_service,
+    ));
     rows
+}
+
+/// A connection through a service that was translated where the straight one passes, too, but only the first is tracked.
+fn straight_after_service(cluster: &Cluster) -> Result<()> {
+    let (client, pod) = (cluster.topology.client(), cluster.pod("c1"));
+    let (node1, node2) = (cluster.node(1), cluster.node(2));
+    let vip = serve(cluster, "before", &[cluster.pod("p2")])?;
+    let ways: [(&Host, &Node, &Host, &str); 3] = [
+        (client, node2, client, "a client of the backend's node"),
+        (
+            pod,
+            node2,
+            pod,
+            "a pod that goes by the node port of the backend's node",
+        ),
+        (
+            client,
+            node1,
+            &node1.host,
+            "a node that stood in for a client as a full proxy",
+        ),
+    ];
+    for (number, (before, node, then, way)) in (0..).zip(ways) {
+        for family in Family::BOTH {
+            let name = || format!("{way}, over {family}");
+            let port = STRAIGHT_PORT + number;
+            let through = vip.on_node(node, family);
+            let straight = SocketAddr::new(cluster.pod("p2").ip.of(family), PORT);
+            for target in [through, straight, vip.on_cluster_ip(family)] {
+                let from = if target == through { before } else { then };
+                let answer = dial(from, Protocol::Tcp, target).from_port(port).ask();
+                let server = who(answer).with_context(|| format!("{}: {target}", name()))?;
+                ensure!(server == "p2", "{}: {target}: {server}", name());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every client opens a connection to every service from the same source port, and all are open at once.

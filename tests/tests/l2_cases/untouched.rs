@@ -44,7 +44,7 @@ fn no_service(cluster: &Cluster) -> Result<()> {
             ping(&from.netns, to.ip.of(family)).with_context(name)?;
             let target = SocketAddr::new(to.ip.of(family), PORT);
             for protocol in Protocol::BOTH {
-                // A client's port that a service flow to the same pod still has is a known limit
+                // A port of which a service flow to the same pod is not over (UDP: idle) is a known limit
                 // (docs/architecture.md): the next attempt has another port.
                 eventually(&name(), || {
                     let answer = dial(from, protocol, target).ask();
