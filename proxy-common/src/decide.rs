@@ -115,9 +115,6 @@ fn begin<F: Family, T: Tables<F>>(
     work: &mut Work<F::Addr>,
 ) -> Decision {
     let Some((client, frontend)) = addressed::<F, T>(hook, tables, &work.view) else {
-        if classify::may_open_to_backend::<F, T>(tables, &work.view) {
-            track::make_way::<F, T>(hook, tables, config, now, work);
-        }
         return Decision::Pass(Reason::NotService);
     };
     let Work { view, .. } = &*work;

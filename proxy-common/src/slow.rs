@@ -14,6 +14,7 @@ use crate::{
     rewrite::Protocols,
     send,
     tables::Tables,
+    track,
     verdict::{Action, Verdict},
     work::Work,
 };
@@ -66,6 +67,9 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         && !classify::may_open_to_backend::<F, T>(tables, view)
     {
         return Verdict::pass(Reason::NotService);
+    }
+    if classify::may_open_to_backend::<F, T>(tables, view) {
+        track::make_way::<F, T>(hook, tables, work);
     }
     let decision = decide::<F, T>(hook, tables, work);
     let Work {

@@ -70,16 +70,19 @@ pub fn has_expired<A: Addr>(
 }
 
 /// The flow under a key, and its table.
+///
+/// A flow that another CPU confirms at this moment is stored in the confirmed table before it leaves the pending one: in
+/// this order it is seen in one of them.
 #[inline(always)]
 pub fn find<'a, F: Family, T: Tables<F>>(
     tables: &'a T,
     key: &FlowKey<F::Addr>,
 ) -> Option<(Table, &'a FlowCell<F::Addr>)> {
-    match tables.flow(Table::Confirmed, key) {
-        Some(cell) => Some((Table::Confirmed, cell)),
+    match tables.flow(Table::Pending, key) {
+        Some(cell) => Some((Table::Pending, cell)),
         None => tables
-            .flow(Table::Pending, key)
-            .map(|cell| (Table::Pending, cell)),
+            .flow(Table::Confirmed, key)
+            .map(|cell| (Table::Confirmed, cell)),
     }
 }
 
@@ -111,7 +114,7 @@ fn delete_peer<F: Family, T: Tables<F>>(
 ) {
     if let Some(cell) = tables.flow(table, key) {
         *found = cell.get();
-        if found.peer_key(key.proto()) == *of {
+        if found.is_peer_of(key.proto(), of) {
             tables.delete_flow(table, key);
         }
     }
@@ -241,20 +244,18 @@ pub fn close<F: Family, T: Tables<F>>(
 /// Such a connection is not tracked, and its client may well use a port that a service flow to the same backend had:
 /// it chooses its ports by what it connects to. One that is not over keeps its tuple.
 #[inline(always)]
-pub fn make_way<F: Family, T: Tables<F>>(
-    hook: Hook,
-    tables: &T,
-    config: &Config,
-    now: u32,
-    work: &mut Work<F::Addr>,
-) {
+pub fn make_way<F: Family, T: Tables<F>>(hook: Hook, tables: &T, work: &mut Work<F::Addr>) {
+    let Some(config) = tables.config() else {
+        return;
+    };
     let proto = work.view.ip.proto;
-    work.peer_key = FlowKey::new(work.view.tuple.inverse(), proto, hook.dir.opposite());
+    work.peer_key.tuple = work.view.tuple.inverse();
+    work.peer_key.kind = FlowKey::<F::Addr>::kind(proto, hook.dir.opposite());
     let Some((table, cell)) = find::<F, T>(tables, &work.peer_key) else {
         return;
     };
     work.other = cell.get();
-    if work.other.is_done() || has_expired(&work.other, proto, table, config, now) {
+    if work.other.is_done() || has_expired(&work.other, proto, table, config, tables.now()) {
         work.other_key = work.other.peer_key(proto);
         delete_peer::<F, T>(
             tables,

@@ -69,8 +69,14 @@ impl<A: Addr> FlowKey<A> {
     pub fn new(tuple: Tuple<A>, proto: u8, dir: Dir) -> Self {
         Self {
             tuple,
-            kind: proto as u32 | (dir as u32) << 8,
+            kind: Self::kind(proto, dir),
         }
+    }
+
+    /// What [`FlowKey::kind`] holds.
+    #[inline(always)]
+    pub fn kind(proto: u8, dir: Dir) -> u32 {
+        proto as u32 | (dir as u32) << 8
     }
 
     #[inline(always)]
@@ -195,6 +201,17 @@ impl<A: Addr> Flow<A> {
     #[inline(always)]
     pub fn peer_key(&self, proto: u8) -> FlowKey<A> {
         FlowKey::new(self.to.inverse(), proto, Dir::from_bits(self.peer_dir))
+    }
+
+    /// Is `key` the other direction's? Compared part by part: a key that is put together first takes stack.
+    #[inline(always)]
+    pub fn is_peer_of(&self, proto: u8, key: &FlowKey<A>) -> bool {
+        let (to, tuple) = (&self.to, &key.tuple);
+        to.src == tuple.dst
+            && to.dst == tuple.src
+            && to.sport == tuple.dport
+            && to.dport == tuple.sport
+            && key.kind == FlowKey::<A>::kind(proto, Dir::from_bits(self.peer_dir))
     }
 
     /// The other direction's entry, rebuilt from this one, which stands under `key`. Without hints: they are
