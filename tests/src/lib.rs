@@ -23,6 +23,7 @@ mod interface;
 pub mod manifests;
 pub mod masquerade;
 pub mod netns;
+pub mod one_cpu;
 pub mod outside;
 pub mod pass;
 pub mod patience;

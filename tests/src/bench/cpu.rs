@@ -9,38 +9,27 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::libc::pid_t;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
+
+use crate::one_cpu::OneCpu;
 
 /// Ticks of `/proc/stat` per second (`USER_HZ`, 100 on every architecture that matters here).
 const TICKS: u32 = 100;
 
-/// Keeps the calling thread, and those that it starts, on one CPU; dropped, the thread may run where it could before.
+/// A thread that stays on one CPU, until this is dropped, and what is spent there.
 pub struct Pinned {
-    cpu: usize,
-    before: CpuSet,
+    on: OneCpu,
     ksoftirqd: pid_t,
     interrupts_apart: bool,
 }
 
 impl Pinned {
-    /// To the last CPU that the thread may use: the first one has most of the machine's interrupts.
     pub fn pin() -> Result<Self> {
-        let this_thread = Pid::from_raw(0);
-        let before = sched_getaffinity(this_thread)?;
-        let cpu = (0..CpuSet::count())
-            .rev()
-            .find(|&cpu| before.is_set(cpu) == Ok(true))
-            .context("no CPU to run on")?;
-        let mut one = CpuSet::new();
-        one.set(cpu)?;
-        sched_setaffinity(this_thread, &one)?;
+        let on = OneCpu::stay()?;
         Ok(Self {
-            cpu,
-            before,
-            ksoftirqd: thread_named(&format!("ksoftirqd/{cpu}"))?,
+            ksoftirqd: thread_named(&format!("ksoftirqd/{}", on.cpu))?,
             interrupts_apart: interrupts_are_apart()?,
+            on,
         })
     }
 
@@ -49,18 +38,11 @@ impl Pinned {
         let ours = Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?);
         let softirqs = run_time(self.ksoftirqd)?;
         let interrupts = if self.interrupts_apart {
-            interrupt_time(self.cpu)?
+            interrupt_time(self.on.cpu)?
         } else {
             Duration::ZERO
         };
         Ok(ours + softirqs + interrupts)
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // It was set so before.
-        let _ = sched_setaffinity(Pid::from_raw(0), &self.before);
     }
 }
 

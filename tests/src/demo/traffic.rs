@@ -11,6 +11,7 @@ use super::manifest;
 use super::scene::Scene;
 use crate::address::Family;
 use crate::netns::Netns;
+use crate::one_cpu::OneCpu;
 use crate::sockets::http;
 
 /// What came of a number of requests.
@@ -123,6 +124,7 @@ fn ask_on(state: Arc<State>, from: &Netns, target: SocketAddr) -> JoinHandle<()>
     let entered = from.enter();
     thread::spawn(move || {
         entered();
+        let _on = OneCpu::stay().expect("a thread may give up a CPU that it has");
         while !state.stopped.load(Ordering::Relaxed) {
             let answer = http::get_here(target);
             state.recent.lock().expect("no loop panics").add(answer);

@@ -109,10 +109,10 @@ fn fetch_here(patience: Duration, target: SocketAddr, path: &str) -> Result<Resp
     let mut stream = TcpStream::connect_timeout(&target, patient(patience))
         .with_context(|| format!("connecting to {target}"))?;
     stream.set_read_timeout(Some(patient(patience)))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
-    )?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .with_context(|| format!("writing to {target}"))?;
     let mut response = String::new();
     stream
         .read_to_string(&mut response)

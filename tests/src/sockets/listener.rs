@@ -14,6 +14,7 @@ use socket2::SockRef;
 
 use super::Protocol;
 use crate::netns::Netns;
+use crate::one_cpu::OneCpu;
 
 /// A connection that says nothing for so long is given up, in case its client went away without a word.
 const IDLE: Duration = Duration::from_secs(120);
@@ -53,6 +54,8 @@ impl Listener {
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
         let acceptor = thread::spawn(move || {
+            // Its own threads stay with it, where those clients are that ask without a pause.
+            let _on = OneCpu::stay();
             loop {
                 match accepting.accept() {
                     Ok((stream, client)) => {

@@ -17,6 +17,7 @@ use tests::address::Family;
 use tests::agent::{Agent, Tables, Uplink};
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
+use tests::one_cpu::OneCpu;
 use tests::patience::{eventually, is_slow, pause};
 use tests::pinned::{self, Ids, directory_of_version};
 use tests::runner::CannotRun;
@@ -204,6 +205,7 @@ impl<'a> Site<'a> {
 
 fn repeat_until(done: &AtomicBool, mut ask: impl FnMut() -> Result<()>) -> Result<usize> {
     let mut requests = 0;
+    let _on = OneCpu::stay()?;
     while !done.load(Ordering::Relaxed) {
         ask().with_context(|| format!("after {requests} good requests"))?;
         requests += 1;

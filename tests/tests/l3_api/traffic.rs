@@ -13,6 +13,7 @@ use tests::ask::{dial, open};
 use tests::cluster::{Cluster, Vip};
 use tests::manifests::Endpoints;
 use tests::netns::Netns;
+use tests::one_cpu::OneCpu;
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
 use tests::sockets::http::{self, HttpServer};
@@ -141,6 +142,7 @@ pub fn during<'a, T>(
 
 fn ask_until(done: &AtomicBool, target: SocketAddr) -> Result<Count> {
     let mut count = Count::default();
+    let _on = OneCpu::stay()?;
     while !done.load(Ordering::Relaxed) {
         let began = Instant::now();
         let asked = http::get_here_within(PATIENCE, target);
