@@ -93,7 +93,7 @@ fn answer_requests(stream: TcpStream, client: SocketAddr, who: &str) -> std::io:
     Ok(())
 }
 
-fn sum_up(reader: &mut impl Read, mut length: usize) -> std::io::Result<u64> {
+fn sum_up(reader: &mut impl Read, mut length: usize) -> std::io::Result<u32> {
     let mut sum = Sum::default();
     let mut buffer = [0; 16384];
     while length > 0 {
@@ -108,7 +108,7 @@ fn sum_up(reader: &mut impl Read, mut length: usize) -> std::io::Result<u64> {
     Ok(sum.finish())
 }
 
-fn reply(who: &str, client: SocketAddr, sum: u64, content: &[u8]) -> Vec<u8> {
+fn reply(who: &str, client: SocketAddr, sum: u32, content: &[u8]) -> Vec<u8> {
     let greeting = Greeting {
         who: who.to_owned(),
         client: without_scope(client),

@@ -5,7 +5,6 @@
 //! with that word does. A reply is a line `who=<name>:<port> client=<address:port> sum=<checksum of the
 //! payload>`, and then, for an echo and a download, the payload itself.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,24 +13,21 @@ pub(super) const LATE: Duration = Duration::from_millis(1500);
 
 pub(super) const LATE_WORD: &str = "late";
 
-/// A running checksum of content.
+/// A running checksum of content; how its stream was cut does not show.
 #[derive(Default)]
-pub(super) struct Sum(DefaultHasher);
+pub(super) struct Sum(crc32fast::Hasher);
 
 impl Sum {
-    pub(super) fn of(content: &[u8]) -> u64 {
-        let mut sum = Self::default();
-        sum.add(content);
-        sum.finish()
+    pub(super) fn of(content: &[u8]) -> u32 {
+        crc32fast::hash(content)
     }
 
     pub(super) fn add(&mut self, content: &[u8]) {
-        // Byte by byte, so that how the stream was cut does not show.
-        content.iter().for_each(|byte| self.0.write_u8(*byte));
+        self.0.update(content);
     }
 
-    pub(super) fn finish(&self) -> u64 {
-        self.0.finish()
+    pub(super) fn finish(self) -> u32 {
+        self.0.finalize()
     }
 }
 
@@ -39,7 +35,7 @@ impl Sum {
 pub(super) struct Greeting {
     pub(super) who: String,
     pub(super) client: SocketAddr,
-    pub(super) sum: u64,
+    pub(super) sum: u32,
 }
 
 impl Greeting {

@@ -10,6 +10,7 @@ use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::{Answer, Tally, tally};
 use tests::cluster::{Cluster, Vip};
+use tests::one_cpu::OneCpu;
 use tests::patience::{eventually, pause};
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
@@ -103,7 +104,10 @@ fn scaling(cluster: &Cluster) -> Result<()> {
             let ask = move |protocol| dial(client, protocol, target).ask();
             (
                 family,
-                scope.spawn(move || tally(protocol.take_while(|_| asking()).map(ask))),
+                scope.spawn(move || {
+                    let _on = OneCpu::stay();
+                    tally(protocol.take_while(|_| asking()).map(ask))
+                }),
             )
         });
         let scaled = scale(cluster, &vip, &pods);

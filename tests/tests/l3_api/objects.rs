@@ -9,6 +9,7 @@ use tests::api::resource::Resource;
 use tests::ask::{await_answer, dial};
 use tests::cluster::{OTHER_PORT, PORT, SERVICE_PORT, Vip, port_name};
 use tests::manifests::{Endpoints, Service};
+use tests::patience::eventually;
 use tests::sockets::Protocol;
 use tests::topology::Host;
 
@@ -87,15 +88,19 @@ fn scaling(world: &World) -> Result<()> {
             .iter()
             .map(|pod| format!("{}:{PORT}", pod.name))
             .collect();
-        for _ in 0..8 {
-            let target = vip.on_node(world.cluster.node(1), Family::V6);
-            let answer = dial(world.cluster.topology.client(), Protocol::Tcp, target).ask();
-            let is_known = |who: &str| known.iter().any(|one| one == who);
-            ensure!(
-                answer.who().map_or(known.is_empty(), is_known),
-                "{answer}, not of {known:?}"
-            );
-        }
+        // An endpoint that stays answers before those that go are gone.
+        eventually("only the endpoints answer", || {
+            for _ in 0..8 {
+                let target = vip.on_node(world.cluster.node(1), Family::V6);
+                let answer = dial(world.cluster.topology.client(), Protocol::Tcp, target).ask();
+                let is_known = |who: &str| known.iter().any(|one| one == who);
+                ensure!(
+                    answer.who().map_or(known.is_empty(), is_known),
+                    "{answer}, not of {known:?}"
+                );
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -119,8 +124,11 @@ fn duplicates(world: &World) -> Result<()> {
         world.await_on_nodes(&vip, |answer| answer.who() == Some(who))?;
     }
     // Each of the two is one endpoint in each family and protocol.
-    let listed = backends(world, &vip.name)?;
-    ensure!(listed.len() == 8, "{listed:#?}");
+    eventually("the command lists each of them once", || {
+        let listed = backends(world, &vip.name)?;
+        ensure!(listed.len() == 8, "{listed:#?}");
+        Ok(())
+    })?;
     // Out of the one slice, and not yet out of the other, where it is not ready.
     world.apply_endpoints(&vip, &vip.no_endpoints())?;
     world.await_on_nodes(&vip, |answer| answer.who() == Some("p2:8080"))?;
