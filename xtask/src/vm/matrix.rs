@@ -1,8 +1,8 @@
 //! The suites on each kernel: which machines there are, and what is made of what they say.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, thread};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::{
     console::Limits,
@@ -22,6 +22,8 @@ use crate::{
 /// What all kernels are given.
 pub struct Matrix {
     pub build: Build,
+    /// By what they were asked for by.
+    kernels: BTreeMap<String, anyhow::Result<Arc<Kernel>>>,
     accelerator: Option<Accelerator>,
 }
 
@@ -33,13 +35,35 @@ pub struct Run {
 }
 
 impl Matrix {
-    pub fn prepare() -> anyhow::Result<Self> {
+    /// Builds what machines are given, and gets these kernels: those come over the network, while processors compile.
+    pub fn prepare(series: &[String]) -> anyhow::Result<Self> {
         runtime::ensure(&runtime::VM)?;
         runtime::ensure(&runtime::TESTS)?;
+        let (kernels, build) = thread::scope(|scope| {
+            let getting = scope.spawn(|| {
+                let got = |series: &String| (series.clone(), kernels::get(series).map(Arc::new));
+                series.iter().map(got).collect()
+            });
+            let build = Build::all();
+            (
+                getting.join().expect("getting kernels does not panic"),
+                build,
+            )
+        });
         Ok(Self {
-            build: Build::all()?,
+            build: build?,
+            kernels,
             accelerator: None,
         })
+    }
+
+    /// One of the kernels.
+    pub fn kernel(&self, series: &str) -> anyhow::Result<Arc<Kernel>> {
+        match self.kernels.get(series) {
+            Some(Ok(kernel)) => Ok(Arc::clone(kernel)),
+            Some(Err(error)) => bail!("the kernel {series}: {error:#}"),
+            None => bail!("the kernel {series} was not asked for"),
+        }
     }
 
     /// Runs the suites on all kernels; `judge` says what is wrong with a machine that ended well by itself.
@@ -60,7 +84,7 @@ impl Matrix {
         }
         let mut kernels = Vec::new();
         for series in chosen {
-            match get(series) {
+            match self.kernel(series) {
                 Ok(kernel) => kernels.push((series.as_str(), kernel)),
                 Err(error) => {
                     say("Failed", format!("{error:#}"));
@@ -113,7 +137,7 @@ impl Matrix {
     /// Gives a prompt on this terminal, until the user leaves it.
     pub fn prompt(&mut self, series: &str) -> anyhow::Result<()> {
         let busybox = shell::find("busybox").context("busybox is not installed")?;
-        let kernel = get(series)?;
+        let kernel = self.kernel(series)?;
         let image = initramfs::pack(&kernel, &self.build.prompt(&busybox)?, "prompt")?;
         say(
             "Booting",
@@ -164,12 +188,6 @@ impl Matrix {
         self.accelerator = Some(found);
         Ok(found)
     }
-}
-
-/// The kernel of a series.
-pub fn get(series: &str) -> anyhow::Result<Arc<Kernel>> {
-    let kernel = kernels::get(series).with_context(|| format!("the kernel {series}"))?;
-    Ok(Arc::new(kernel))
 }
 
 /// What is wrong with a machine's run, and its sum; each complaint counts as a failure.

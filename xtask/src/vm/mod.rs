@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if let Some(reason) = missing(&chosen) {
         bail!("no virtual machines can be run here: {reason}");
     }
-    let mut matrix = Matrix::prepare()?;
+    let mut matrix = Matrix::prepare(&chosen)?;
     let last = &chosen[chosen.len() - 1];
     if options.shell {
         runtime::ensure(&runtime::PROMPT)?;
@@ -137,7 +137,7 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
         return Ok(summary);
     }
     let budget = Budget::open()?;
-    let mut matrix = Matrix::prepare()?;
+    let mut matrix = Matrix::prepare(series)?;
     let mut total = matrix.run(
         series,
         &[Level::L1, Level::L2, Level::Nic],
