@@ -101,18 +101,18 @@ pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {
 
 /// The programs that drive those of the object for the benchmark.
 pub fn driver() -> anyhow::Result<PathBuf> {
-    object(&setup::toolchain()?, "portside-bench")
+    object(setup::toolchain()?, "portside-bench")
 }
 
 fn portside_object() -> anyhow::Result<PathBuf> {
     let toolchain = setup::toolchain()?;
     say("Building", "the eBPF object");
-    object(&toolchain, "portside")
+    object(toolchain, "portside")
 }
 
 /// The object with a program that every verifier refuses, for the test of the suite itself.
 pub fn refused_object() -> anyhow::Result<PathBuf> {
-    object(&setup::toolchain()?, "portside-refused")
+    object(setup::toolchain()?, "portside-refused")
 }
 
 fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {

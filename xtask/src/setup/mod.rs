@@ -11,6 +11,8 @@ mod select;
 mod sources;
 pub mod toolchain;
 
+use std::sync::OnceLock;
+
 use anyhow::bail;
 
 use self::{
@@ -19,8 +21,17 @@ use self::{
 };
 use crate::shell::say;
 
-/// The toolchain of the eBPF object, installed if need be.
-pub fn toolchain() -> anyhow::Result<Toolchain> {
+/// The toolchain of the eBPF object, installed if need be; looked for once.
+pub fn toolchain() -> anyhow::Result<&'static Toolchain> {
+    static TAKEN: OnceLock<Toolchain> = OnceLock::new();
+    if let Some(toolchain) = TAKEN.get() {
+        return Ok(toolchain);
+    }
+    let found = find()?;
+    Ok(TAKEN.get_or_init(|| found))
+}
+
+fn find() -> anyhow::Result<Toolchain> {
     let explicit = toolchain::explicit()?;
     let pinned = explicit.is_some();
     let probe = || {

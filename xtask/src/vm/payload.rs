@@ -49,7 +49,7 @@ pub enum Share {
     All,
     /// All but what is in the second one.
     First,
-    /// The cases with TC on the uplinks, and the matrix: about half of the time that all take.
+    /// The packet tables, the cases with TC on the uplinks, and the matrix: about half of the time that all take.
     Second,
 }
 
@@ -128,6 +128,8 @@ impl Build {
         if has(Level::L1, share.has_first()) {
             suites.push(self.suite(MEASURING, &[])?);
             suites.push(self.suite(AGENT, &["doctor", "--output", "json"])?);
+        }
+        if has(Level::L1, share.has_second()) {
             suites.push(self.suite("l1_tables", &rows)?);
         }
         if has(Level::L2, true) {
