@@ -1,6 +1,7 @@
 //! Traffic policies, session affinity, and endpoints that shut down.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -11,6 +12,7 @@ use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
 use tests::patience::{eventually, patient};
 use tests::sockets::Protocol;
+use tests::topology::Host;
 
 use crate::world::{World, await_answer, dial, seen_as_itself, serve, who};
 
@@ -72,13 +74,7 @@ fn external_local_without(cluster: &Cluster) -> Result<()> {
                 |answer| answer.who().is_some(),
             )?;
             let target = vip.on_node(cluster.node(1), family);
-            eventually("silence", || {
-                let answer = dial(client, protocol, target)
-                    .within(patient(SILENCE))
-                    .ask();
-                ensure!(answer == Answer::Timeout, "{protocol} {target}: {answer}");
-                Ok(())
-            })?;
+            await_silence(client, protocol, target)?;
             let inside = dial(cluster.pod("c1"), protocol, vip.on_cluster_ip(family)).ask();
             ensure!(
                 inside.who() == Some("p2:8080"),
@@ -89,6 +85,17 @@ fn external_local_without(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Waits until a target answers no more, neither by a server nor by a refusal.
+fn await_silence(client: &Host, protocol: Protocol, target: SocketAddr) -> Result<()> {
+    eventually(&format!("silence from {}", client.name), || {
+        let answer = dial(client, protocol, target)
+            .within(patient(SILENCE))
+            .ask();
+        ensure!(answer == Answer::Timeout, "{protocol} {target}: {answer}");
+        Ok(())
+    })
+}
+
 fn internal_local(cluster: &Cluster) -> Result<()> {
     let vip = policy(cluster, "internalTrafficPolicy", &["p1"])?;
     for family in Family::BOTH {
@@ -97,13 +104,7 @@ fn internal_local(cluster: &Cluster) -> Result<()> {
             await_answer(cluster.pod("c1"), protocol, target, |answer| {
                 answer.who() == Some("p1:8080")
             })?;
-            let elsewhere = dial(cluster.pod("c2"), protocol, target)
-                .within(patient(SILENCE))
-                .ask();
-            ensure!(
-                elsewhere == Answer::Timeout,
-                "{protocol} {target} from the other node: {elsewhere}"
-            );
+            await_silence(cluster.pod("c2"), protocol, target)?;
         }
     }
     Ok(())
