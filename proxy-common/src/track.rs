@@ -16,6 +16,10 @@ use crate::{
 /// How many source ports are tried for one flow. At half of the ports taken, one flow in 65,536 finds none.
 const PORT_TRIES: u32 = 16;
 
+/// How often a reply tuple is claimed for one flow: with the client's own port, then with ports that were seen to
+/// be free and that only another CPU can have taken since.
+const CLAIMS: u32 = 3;
+
 /// Is the backend still the one that the flow was made for?
 #[inline(always)]
 pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> bool {
@@ -120,6 +124,23 @@ fn delete_peer<F: Family, T: Tables<F>>(
     }
 }
 
+/// Removes the other direction of `work.other`, the flow that stands under `work.peer_key`.
+#[inline(always)]
+fn delete_peer_of_other<F: Family, T: Tables<F>>(
+    tables: &T,
+    table: Table,
+    work: &mut Work<F::Addr>,
+) {
+    work.other_key = work.other.peer_key(work.peer_key.proto());
+    delete_peer::<F, T>(
+        tables,
+        table,
+        &work.other_key,
+        &work.peer_key,
+        &mut work.other,
+    );
+}
+
 /// Why a flow could not be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
@@ -142,23 +163,18 @@ pub fn reserve<F: Family, T: Tables<F>>(
     work.flow.note_changes(&work.key.tuple);
     work.peer = work.flow.peer(&work.key);
     find_peer(work);
-    let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
     // The port is changed at the loop's head, not before it comes round: 5.10 and 6.1 refuse a loop whose back
     // edge is not a jump (`check_cfg`), as LLVM laid it out otherwise.
-    let mut tries = 0;
+    let mut claims = 0;
     loop {
-        if tries != 0 {
-            let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
-            work.flow.to.sport = port;
-            work.flow.note_port_change(&work.key.tuple);
-            work.peer.port_change = !work.flow.port_change;
-            work.peer_key.tuple.dport = port;
+        if claims != 0 && !next_free_port::<F, T>(tables, config, now, work) {
+            return Err(Refusal::NoPort);
         }
         if claim::<F, T>(tables, config, now, work) {
             break;
         }
-        tries += 1;
-        if tries == PORT_TRIES {
+        claims += 1;
+        if claims == CLAIMS {
             return Err(Refusal::NoPort);
         }
     }
@@ -167,6 +183,40 @@ pub fn reserve<F: Family, T: Tables<F>>(
     }
     tables.delete_flow(Table::Pending, &work.peer_key);
     Err(Refusal::TableFull)
+}
+
+/// Gives the flow the next source port with which its reply tuple seems to be free.
+///
+/// To look is a small loop, and to claim a large one: the verifier goes through every round of each.
+#[inline(always)]
+fn next_free_port<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    now: u32,
+    work: &mut Work<F::Addr>,
+) -> bool {
+    let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
+    let proto = work.key.proto();
+    let mut tries = 0;
+    loop {
+        let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
+        work.peer_key.tuple.dport = port;
+        let is_free = match find::<F, T>(tables, &work.peer_key) {
+            Some((table, cell)) => has_expired(&cell.get(), proto, table, config, now),
+            None => true,
+        };
+        if is_free {
+            break;
+        }
+        tries += 1;
+        if tries == PORT_TRIES {
+            return false;
+        }
+    }
+    work.flow.to.sport = work.peer_key.tuple.dport;
+    work.flow.note_port_change(&work.key.tuple);
+    work.peer.port_change = !work.flow.port_change;
+    true
 }
 
 /// Takes the reply tuple `work.peer_key`, if it is free, this flow's own from before, or long unused.
@@ -196,14 +246,7 @@ fn claim<F: Family, T: Tables<F>>(
             }
             return false;
         }
-        work.other_key = work.other.peer_key(work.key.proto());
-        delete_peer::<F, T>(
-            tables,
-            table,
-            &work.other_key,
-            &work.peer_key,
-            &mut work.other,
-        );
+        delete_peer_of_other::<F, T>(tables, table, work);
     }
     if fresh {
         tables.delete_flow(Table::Confirmed, &work.peer_key);
@@ -256,14 +299,7 @@ pub fn make_way<F: Family, T: Tables<F>>(hook: Hook, tables: &T, work: &mut Work
     };
     work.other = cell.get();
     if work.other.is_done() || has_expired(&work.other, proto, table, config, tables.now()) {
-        work.other_key = work.other.peer_key(proto);
-        delete_peer::<F, T>(
-            tables,
-            table,
-            &work.other_key,
-            &work.peer_key,
-            &mut work.other,
-        );
+        delete_peer_of_other::<F, T>(tables, table, work);
         tables.delete_flow(table, &work.peer_key);
     }
 }
