@@ -1,6 +1,6 @@
-//! `build`: the eBPF object first, then the agent that embeds it.
+//! `build`: the eBPF object, along with the agent's library, then the agent that embeds it.
 //!
-//! The object has a compiler and a target directory of its own, so that it never waits for a lock of the host's
+//! The object has a compiler and a target directory of its own, so that neither waits for a lock of the other's
 //! cargo. The agent is linked statically: the one file is all that a node needs. For tests it is built along with
 //! them, in a profile that compiles in less than half of the time (`suite` in `Cargo.toml`).
 
@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{
     cargo::{self, Executable},
@@ -62,33 +62,49 @@ pub struct Suites {
 }
 
 pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
-    let object = portside_object()?;
     let target = static_target(&setup::toolchain::host_compiler()?);
-    say("Building", format!("the agent ({target}, static)"));
-    let mut command = with_object(&object, &target);
-    command.args(["--package", AGENT, "--bin", AGENT]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
-    let agent = cargo::executable(&mut command, AGENT).context("building the agent")?;
-    Ok(Artifacts { object, agent })
+    let profile = match profile {
+        Profile::Dev => "dev",
+        Profile::Release => "release",
+    };
+    let Suites { artifacts, .. } = agent_and(&target, &["--profile", profile], "")?;
+    Ok(artifacts)
 }
 
 /// The agent and these targets of the `tests` package, given as cargo wants them, by one build: all are static, as
 /// machines without libraries want them, and share what they depend on.
 pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {
-    let object = portside_object()?;
     let target = setup::toolchain::host_compiler()?.version.host;
+    let selection = [&["--profile", "suite", "--package", "tests"], targets].concat();
+    agent_and(&target, &selection, " and the suites, for tests")
+}
+
+/// The object, the agent, and what else is selected, which does not wait for the object.
+fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Suites> {
+    let build = |agent: &[&str]| {
+        let mut command = static_build(target);
+        command
+            .args(["--package", AGENT, "--features", "proxy-agent/object"])
+            .args(agent)
+            .args(selection);
+        command
+    };
     say(
         "Building",
-        format!("the agent and the suites ({target}, static, for tests)"),
+        format!("the eBPF object, and the agent{what} ({target}, static)"),
     );
-    let mut command = with_object(&object, &target);
-    command
-        .args(["--profile", "suite"])
-        .args(["--package", AGENT, "--bin", AGENT, "--package", "tests"])
-        .args(targets);
-    let mut programs = cargo::executables(&mut command).context("building the suites")?;
+    let mut library = build(&["--lib"]).spawn().context("cannot run cargo")?;
+    let object = setup::toolchain().and_then(|toolchain| object(toolchain, "portside"));
+    if object.is_err() {
+        // Nobody should wait for it in order to read why. It may have ended.
+        let _ = library.kill();
+    }
+    let library = library.wait().context("waiting for cargo")?;
+    let object = object?;
+    ensure!(library.success(), "building the agent's library: {library}");
+    let mut command = build(&["--bin", AGENT]);
+    command.env("PORTSIDE_EBPF_OBJECT", &object);
+    let mut programs = cargo::executables(&mut command).context("building the agent")?;
     let agent = programs.iter().position(|program| program.name == AGENT);
     let agent = programs
         .swap_remove(agent.context("cargo built no agent")?)
@@ -102,12 +118,6 @@ pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {
 /// The programs that drive those of the object for the benchmark.
 pub fn driver() -> anyhow::Result<PathBuf> {
     object(setup::toolchain()?, "portside-bench")
-}
-
-fn portside_object() -> anyhow::Result<PathBuf> {
-    let toolchain = setup::toolchain()?;
-    say("Building", "the eBPF object");
-    object(toolchain, "portside")
 }
 
 /// The object with a program that every verifier refuses, for the test of the suite itself.
@@ -164,15 +174,14 @@ fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
     Ok(object)
 }
 
-/// A build of static programs, the agent among which embeds `object`.
-fn with_object(object: &Path, target: &str) -> Command {
+/// A build of static programs.
+fn static_build(target: &str) -> Command {
     let mut command = cargo::command("build");
     command
         // Named even where it is the host's own: the flags then stay away from build scripts and macros.
         .args(["--quiet", "--target", target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("PORTSIDE_EBPF_OBJECT", object);
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
     command
 }
 

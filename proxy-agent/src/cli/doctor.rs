@@ -20,11 +20,11 @@ pub struct Args {
 }
 
 /// Success means that the agent can run here.
-pub fn doctor(args: &Args) -> Result<ExitCode> {
+pub fn doctor(args: &Args, object: &[u8]) -> Result<ExitCode> {
     let report = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(doctor::examine(&args.examined))?;
+        .block_on(doctor::examine(&args.examined, object))?;
     print(&match args.output {
         None | Some(Format::Wide) => text(&report),
         Some(Format::Json) => serde_json::to_string_pretty(&report)? + "\n",

@@ -60,20 +60,20 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for. Only `doctor` ends without success and without an error.
-    pub fn execute(self) -> Result<ExitCode> {
+    /// Does what was asked for; `object` is the eBPF object that is loaded for it. Only `doctor` ends without success and without an error.
+    pub fn execute(self, object: &'static [u8]) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => {
                 memory::settle();
                 tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build()?
-                    .block_on(run::run(*args))
+                    .block_on(run::run(*args, object))
             }
             Command::Get(args) => get::get(&args),
             Command::Flows(args) => flows::flows(&args),
             Command::Drops(args) => drops::drops(&args),
-            Command::Doctor(args) => return doctor::doctor(&args),
+            Command::Doctor(args) => return doctor::doctor(&args, object),
             Command::Maps(args) => maps::maps(&args),
             Command::Cleanup(args) => cleanup::cleanup(&args),
         }

@@ -6,7 +6,6 @@
 //! | file | subject |
 //! |---|---|
 //! | `options` | what a caller chooses |
-//! | `embedded` | the object in this binary |
 //! | `shape` | the shape of every map |
 //! | `pin` | the directory that outlives the agent |
 //! | `takeover` | from one agent to the next |
@@ -29,7 +28,6 @@ mod attach;
 mod batch;
 mod clock;
 mod counters;
-mod embedded;
 mod facts;
 mod image;
 mod inspect;
@@ -45,7 +43,7 @@ mod takeover;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::{Ebpf, EbpfLoader};
 use nix::net::if_::if_nameindex;
 
@@ -57,7 +55,6 @@ use self::{
 
 pub use self::{
     attach::{Outcome, Target, TcMode, XdpMode},
-    embedded::object,
     facts::Facts,
     inspect::{Connection, ConnectionState, Occupancy},
     maps::{FamilyMaps, MapAddr, Maps},
@@ -89,6 +86,10 @@ impl Datapath {
             xdp,
             tc,
         } = options;
+        ensure!(
+            !object.is_empty(),
+            "this binary was built without its eBPF object: build it by `cargo xtask build`"
+        );
         let shapes = shapes(sizes);
         let mut takeover = match pin {
             Some(bpffs) => Some(Takeover::begin(bpffs, &shapes)?),

@@ -8,7 +8,7 @@ use nix::sys::utsname::uname;
 use super::{Check, Verdict};
 use crate::{
     datapath::{
-        self, TcMode,
+        TcMode,
         probe::{self, Feature, Found, Tried, Without},
     },
     node,
@@ -83,9 +83,9 @@ fn feature(feature: &Feature) -> Check {
     }
 }
 
-/// Loads the embedded object, and attaches it in a network namespace that is made for this, where that is allowed.
-pub fn try_hooks() -> Result<Tried> {
-    let datapath = probe::load(datapath::object()?)?;
+/// Loads the object, and attaches it in a network namespace that is made for this, where that is allowed.
+pub fn try_hooks(object: &[u8]) -> Result<Tried> {
+    let datapath = probe::load(object)?;
     match node::Scratch::make() {
         Ok(scratch) => Ok(scratch.run(|device| Tried::at(datapath, device))),
         Err(error) => Ok(Tried::nowhere(&datapath, &format!("{error:#}"))),

@@ -52,13 +52,13 @@ pub struct Choices {
     pub place: cli::Place,
 }
 
-/// Looks at everything.
+/// Looks at everything, and tries out `object`.
 ///
 /// # Errors
 /// Where the node's devices cannot be listed. What a probe does not find out is in the report.
-pub async fn examine(args: &Choices) -> Result<Report> {
+pub async fn examine(args: &Choices, object: &[u8]) -> Result<Report> {
     let mut checks = kernel::checks(&args.proc_sys);
-    let tried = kernel::try_hooks();
+    let tried = kernel::try_hooks(object);
     checks.extend(kernel::hook_checks(&tried, args.tc));
     checks.extend(place::mounts(&args.place));
     checks.extend(place::capabilities());

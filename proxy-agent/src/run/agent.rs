@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use super::{args::Args, hooks::Hooks, names::Names};
 use crate::{
-    datapath::{self, Datapath},
+    datapath::Datapath,
     memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
@@ -34,6 +34,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NAMES_AFTER: Duration = Duration::from_millis(200);
 
 pub struct Agent {
+    object: &'static [u8],
     datapath: Datapath,
     netlink: Netlink,
     store: Store,
@@ -62,9 +63,14 @@ pub struct Agent {
 
 impl Agent {
     /// Loads the datapath and tells it what the node looks like. No packet passes it yet, unless it ran before.
-    pub async fn start(args: &Args, netlink: Netlink, status: Arc<Status>) -> Result<Self> {
+    pub async fn start(
+        args: &Args,
+        object: &'static [u8],
+        netlink: Netlink,
+        status: Arc<Status>,
+    ) -> Result<Self> {
         node::prepare_loopback(&args.proc_sys);
-        let mut datapath = Datapath::load(datapath::object()?, &args.options())?;
+        let mut datapath = Datapath::load(object, &args.options())?;
         datapath.configure(RandomState::new().hash_one(()) as u32)?;
         let view = netlink.view().await?;
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
@@ -76,6 +82,7 @@ impl Agent {
             &args.nodeport_addresses,
         ));
         Ok(Self {
+            object,
             datapath,
             netlink,
             store: Store::new(&args.node_name),
@@ -157,7 +164,7 @@ impl Agent {
             self.hooks
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
             self.datapath.detach_strays(&self.hooks.targets())?;
-            self.datapath.resize_flows(datapath::object()?)?;
+            self.datapath.resize_flows(self.object)?;
             self.attached = true;
             let names = self.publish_names();
             write_names(&names, &self.names);

@@ -45,8 +45,8 @@ pub use self::{
 /// Batches that may wait: a source that is ahead is held up, and what waits is taken at once.
 const BATCHES: usize = 64;
 
-/// Runs the agent until a signal ends it.
-pub async fn run(args: Args) -> Result<()> {
+/// Runs the agent with this eBPF object until a signal ends it.
+pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     // Before anything is touched: an agent that cannot be asked should not begin.
@@ -56,7 +56,7 @@ pub async fn run(args: Args) -> Result<()> {
     let mut source = feed::start(&args, sender).await?;
     let status = Arc::new(Status::default());
     listeners.serve(Arc::clone(&status), args.place.pins())?;
-    let mut agent = Agent::start(&args, netlink, status).await?;
+    let mut agent = Agent::start(&args, object, netlink, status).await?;
     loop {
         let due = agent.next_due();
         tokio::select! {
