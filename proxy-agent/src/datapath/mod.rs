@@ -96,11 +96,11 @@ impl Datapath {
             None => None,
         };
         let pin = |name: &str| Some(takeover.as_ref()?.pins().map(name));
-        let (ebpf, mut maps) = open(object, &shapes, pin)?;
+        let (ebpf, mut maps) = open(object, &shapes, *xdp, pin)?;
         if let Some(takeover) = &mut takeover {
             takeover.fill(&shapes, &mut maps)?;
         }
-        program::link_slow(&ebpf, &mut maps)?;
+        program::link_slow(&ebpf, xdp.is_used(), &mut maps)?;
         let hz = clock::jiffies_per_second(&ebpf)?;
         Ok(Self {
             ebpf,
@@ -151,6 +151,7 @@ impl Datapath {
 fn open(
     object: &[u8],
     shapes: &[Shape],
+    xdp: XdpMode,
     pin: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<(Ebpf, Maps)> {
     let mut loader = EbpfLoader::new();
@@ -161,7 +162,7 @@ fn open(
         }
     }
     let mut ebpf = loader.load(object).context("loading the eBPF object")?;
-    program::load_all(&mut ebpf)?;
+    program::load(&mut ebpf, xdp.is_used())?;
     let maps = Maps::open(|name| {
         ebpf.take_map(name)
             .with_context(|| format!("the object has no map {name}"))

@@ -114,12 +114,13 @@ fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// Loads every program into the kernel.
-pub fn load_all(ebpf: &mut Ebpf) -> Result<()> {
+/// Loads the programs into the kernel; those of XDP only where it is used, a quarter of what the verifier has to do.
+pub fn load(ebpf: &mut Ebpf, with_xdp: bool) -> Result<()> {
     let hooks = Hook::ALL.iter().map(|hook| hook.name);
     let slow = SLOW.iter().map(|(name, ..)| *name);
     for name in hooks.chain(slow).chain([CLOCK]) {
         match ebpf.program_mut(name) {
+            Some(Program::Xdp(_)) if !with_xdp => Ok(()),
             Some(Program::Xdp(program)) => program.load(),
             Some(Program::SchedClassifier(program)) => program.load(),
             _ => bail!("the object has no XDP or TC program {name}"),
@@ -130,9 +131,10 @@ pub fn load_all(ebpf: &mut Ebpf) -> Result<()> {
 }
 
 /// Puts the slow-path programs where the others call them. The kernel empties such an array when the last handle and pin of it go.
-pub fn link_slow(ebpf: &Ebpf, maps: &mut Maps) -> Result<()> {
+pub fn link_slow(ebpf: &Ebpf, with_xdp: bool, maps: &mut Maps) -> Result<()> {
     for (name, dir, is_v6) in SLOW {
         let (array, fd) = match ebpf.program(name) {
+            Some(Program::Xdp(_)) if !with_xdp => continue,
             Some(Program::Xdp(program)) => (&mut maps.slow_xdp, program.fd()?),
             Some(Program::SchedClassifier(program)) => (&mut maps.slow_tc, program.fd()?),
             _ => bail!("the object has no XDP or TC program {name}"),

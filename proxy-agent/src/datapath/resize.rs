@@ -69,13 +69,14 @@ impl Datapath {
             true => new_pin(&pins, name),
             false => pins.map(name),
         };
-        let (mut ebpf, mut maps) = match super::open(object, &shapes, |name| Some(pin(name))) {
-            Ok(opened) => opened,
-            Err(error) => {
-                warn!("the tables of flows keep their size: {error:#}");
-                return self.let_flows_move();
-            }
-        };
+        let (mut ebpf, mut maps) =
+            match super::open(object, &shapes, self.xdp, |name| Some(pin(name))) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    warn!("the tables of flows keep their size: {error:#}");
+                    return self.let_flows_move();
+                }
+            };
         self.set_config(&Config {
             refresh: Config::STILL,
             ..self.config()?
@@ -88,7 +89,7 @@ impl Datapath {
         };
         let moved4 = moving.first(&mut self.maps.v4, &mut maps.v4, 0)?;
         let moved6 = moving.first(&mut self.maps.v6, &mut maps.v6, 1)?;
-        program::link_slow(&ebpf, &mut maps)?;
+        program::link_slow(&ebpf, self.xdp.is_used(), &mut maps)?;
         mem::swap(&mut self.ebpf, &mut ebpf);
         mem::swap(&mut self.maps, &mut maps);
         self.attach_anew()?;

@@ -130,6 +130,11 @@ impl<'a> Launch<'a> {
         Self { tables, ..self }
     }
 
+    /// It takes an uplink's packets here.
+    pub fn at(self, uplink: Uplink) -> Self {
+        Self { uplink, ..self }
+    }
+
     /// It attaches TC programs in this way, as `--tc` has it.
     pub fn attaching_by(self, tc: &'a str) -> Self {
         Self { tc, ..self }

@@ -14,7 +14,7 @@ use proxy_agent::datapath::PinDir;
 use proxy_common::abi::{FlowKey, UDP, VERSION};
 use proxy_common::addr::{Be16, Ip4};
 use tests::address::Family;
-use tests::agent::{Agent, Tables, Uplink};
+use tests::agent::{Agent, Launch, Tables, Uplink};
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
 use tests::one_cpu::OneCpu;
@@ -68,7 +68,7 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
         let world = World::without_agents(uplink, Plan::default());
         world.row(name, move |cluster| test(&Site::build(cluster, tc)?))
     };
-    vec![
+    let mut rows = vec![
         row(
             "another agent of the same layout replaces the programs in place",
             replaced,
@@ -86,7 +86,14 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
             "a takeover that is killed is finished by the next agent",
             killed,
         ),
-    ]
+    ];
+    if uplink == Uplink::Xdp {
+        rows.push(row(
+            "an agent does without XDP and the next uses it again",
+            xdp_goes_and_comes,
+        ));
+    }
+    rows
 }
 
 /// A node with an agent, and a service with endpoints on it and on the other one.
@@ -109,16 +116,24 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// Starts an agent and does not wait for it.
-    fn begin(&self, tables: Tables) -> Result<()> {
+    fn launch(&self, tables: Tables) -> Launch<'_> {
         let launch = self.cluster.launch(self.node);
-        let agent = Agent::begin(&launch.with_tables(tables).attaching_by(self.tc))?;
-        self.cluster.agents().push(agent);
+        launch.with_tables(tables).attaching_by(self.tc)
+    }
+
+    /// Starts an agent and does not wait for it.
+    fn begin(&self, launch: &Launch) -> Result<()> {
+        self.cluster.agents().push(Agent::begin(launch)?);
         Ok(())
     }
 
     fn start(&self, tables: Tables) -> Result<()> {
-        self.begin(tables)?;
+        self.begin(&self.launch(tables))?;
+        self.cluster.agents()[0].wait_until_ready()
+    }
+
+    fn start_at(&self, uplink: Uplink, tables: Tables) -> Result<()> {
+        self.begin(&self.launch(tables).at(uplink))?;
         self.cluster.agents()[0].wait_until_ready()
     }
 
@@ -309,6 +324,25 @@ fn replaced(site: &Site) -> Result<()> {
     Ok(())
 }
 
+fn xdp_goes_and_comes(site: &Site) -> Result<()> {
+    not_if_slow()?;
+    site.start(SMALL)?;
+    let has_xdp = || -> Result<bool> {
+        let links = pinned::links(site.node)?;
+        Ok(links.keys().any(|name| name.starts_with("xdp_uplink")))
+    };
+    ensure!(has_xdp()?, "no XDP at first");
+    let mut kept = site.connect()?;
+    for uplink in [Uplink::Tc, Uplink::Xdp] {
+        site.during(&mut kept, || {
+            site.cluster.kill_agents();
+            site.start_at(uplink, SMALL)
+        })?;
+        ensure!(has_xdp()? == (uplink == Uplink::Xdp), "then {uplink:?}");
+    }
+    Ok(())
+}
+
 fn resized(site: &Site) -> Result<()> {
     not_if_slow()?;
     let cluster = site.cluster;
@@ -443,7 +477,7 @@ fn killed(site: &Site) -> Result<()> {
     site.during(&mut kept, || {
         for (part, tables) in KILLED_AT.into_iter().zip([BIG, SMALL].into_iter().cycle()) {
             site.cluster.kill_agents();
-            site.begin(tables)?;
+            site.begin(&site.launch(tables))?;
             thread::sleep(whole.mul_f64(part));
             site.cluster.kill_agents();
         }

@@ -41,6 +41,12 @@ pub enum XdpMode {
     Off,
 }
 
+impl XdpMode {
+    pub(super) fn is_used(self) -> bool {
+        self != Self::Off
+    }
+}
+
 /// How TC programs are attached.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
 pub enum TcMode {
@@ -175,7 +181,7 @@ impl Datapath {
     }
 
     fn attach_xdp(&mut self, hook: &Hook, target: &Target) -> Result<Result<Held, String>> {
-        if self.xdp == XdpMode::Off {
+        if !self.xdp.is_used() {
             return Ok(Err("--xdp off".to_owned()));
         }
         let path = self.link_path(hook, target);
