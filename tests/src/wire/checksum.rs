@@ -34,7 +34,11 @@ struct Sum(u64);
 
 impl Sum {
     fn add(&mut self, bytes: &[u8]) {
-        for pair in bytes.chunks(2) {
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            self.0 += u64::from(u32::from_be_bytes(*word));
+        }
+        for pair in rest.chunks(2) {
             let low = pair.get(1).copied().unwrap_or(0);
             self.0 += u64::from(u16::from_be_bytes([pair[0], low]));
         }

@@ -1,13 +1,14 @@
 //! A raw socket on one interface.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::libc;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use crate::netns::Netns;
@@ -21,7 +22,7 @@ const VLAN_VALID: u32 = 1 << 4;
 const AUXDATA_LENGTH: usize = 20;
 
 /// Larger than a segment that the stack leaves for the device to cut.
-const MAX_FRAME: usize = 1 << 17;
+pub(super) const MAX_FRAME: usize = 1 << 17;
 
 pub struct PacketSocket {
     socket: Socket,
@@ -51,20 +52,31 @@ impl PacketSocket {
         self.socket.send(frame).map(drop).context("sending a frame")
     }
 
-    pub(super) fn set_timeout(&self, timeout: Duration) -> Result<()> {
-        Ok(self.socket.set_read_timeout(Some(timeout))?)
+    /// Lets this many bytes of frames wait to be received.
+    pub(super) fn set_room(&self, bytes: usize) -> Result<()> {
+        setsockopt(&self.socket, sockopt::RcvBufForce, &bytes)
+            .context("the room for frames that wait")
     }
 
-    /// The next frame; nothing if none comes within the timeout.
-    pub(super) fn receive(&self) -> io::Result<Option<Frame>> {
-        let mut bytes = vec![0; MAX_FRAME];
+    /// Waits until there is a frame, or an error, at most for this long.
+    pub(super) fn wait(&self, limit: Duration) -> io::Result<()> {
+        let mut waited = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        match poll(&mut waited, limit) {
+            Err(nix::Error::EINTR) => Ok(()),
+            ended => Ok(ended.map(drop)?),
+        }
+    }
+
+    /// The next frame that waits; `room` is for at least [`MAX_FRAME`] bytes.
+    pub(super) fn receive(&self, room: &mut [u8]) -> io::Result<Option<Frame>> {
         let mut control = nix::cmsg_space!([u8; AUXDATA_LENGTH]);
-        let mut parts = [IoSliceMut::new(&mut bytes)];
+        let mut parts = [IoSliceMut::new(room)];
         let message = match recvmsg::<LinkAddr>(
             self.socket.as_raw_fd(),
             &mut parts,
             Some(&mut control),
-            MsgFlags::empty(),
+            MsgFlags::MSG_DONTWAIT,
         ) {
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(None),
             received => received?,
@@ -84,9 +96,8 @@ impl PacketSocket {
             .as_deref()
             .filter(|_| status & VLAN_VALID != 0)
             .map(|data| u16::from_ne_bytes(field(data, 16)) & 0x0fff);
-        bytes.truncate(length);
         Ok(Some(Frame {
-            bytes,
+            bytes: room[..length].to_vec(),
             outgoing,
             vlan,
             checksum_ready: status & CHECKSUM_NOT_READY == 0,
