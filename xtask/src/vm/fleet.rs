@@ -102,7 +102,12 @@ fn one(job: &Job, accelerator: Accelerator, mut on_line: impl FnMut(&str)) -> an
         .with_context(|| format!("packing the initramfs of {name}"))?;
     let start = Instant::now();
     let mut said = Said::of(payload.measures());
-    let mut command = machine::qemu(accelerator, kernel, &image.path, payload.wire.as_deref());
+    let mut command = machine::qemu(
+        accelerator,
+        kernel,
+        Some(&image.path),
+        payload.wire.as_deref(),
+    );
     let ending = console::watch(&mut command, limits, |line| {
         on_line(line);
         said.read(line);

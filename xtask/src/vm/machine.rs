@@ -8,9 +8,8 @@ use std::{
 };
 
 use super::{
-    console::{self, Limits},
+    console::{self, Ending, Limits},
     kernels::Kernel,
-    outcome::RELEASE,
 };
 use crate::{privilege::Root, shell::say};
 
@@ -42,8 +41,11 @@ pub fn threads(accelerator: Accelerator) -> usize {
     }
 }
 
-/// KVM only where a guest gets as far as our init with it: on some machines it opens, and the guest hangs.
-pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
+/// How a kernel ends that was given no file system (init/do_mounts.c), as early as that is needed.
+const NO_FILES: &str = "VFS: Unable to mount root fs";
+
+/// KVM only where a guest comes up with it, as far as without files: on some machines it opens, and the guest hangs.
+pub fn probe(kernel: &Kernel) -> Accelerator {
     let opens = File::options()
         .read(true)
         .write(true)
@@ -57,17 +59,16 @@ pub fn probe(kernel: &Kernel, image: &Path) -> Accelerator {
         stall: Duration::from_secs(8),
         total: Duration::from_secs(20),
     };
-    let mut speaks = false;
-    let mut command = qemu(Accelerator::Kvm, kernel, image, None);
+    let mut command = qemu(Accelerator::Kvm, kernel, None, None);
     command.stderr(Stdio::null());
-    let ending = console::watch(&mut command, &limits, |line| {
-        speaks |= line.starts_with(RELEASE);
-    });
-    if speaks {
-        say("Using", "KVM");
-        return Accelerator::Kvm;
-    }
-    let reason = ending.map_or_else(|error| error.to_string(), |ending| ending.to_string());
+    let reason = match console::watch(&mut command, &limits, |_| ()) {
+        Ok(Ending::Panicked(line)) if line.contains(NO_FILES) => {
+            say("Using", "KVM");
+            return Accelerator::Kvm;
+        }
+        Ok(ending) => ending.to_string(),
+        Err(error) => error.to_string(),
+    };
     say(
         "Using",
         format!("TCG: a guest under KVM did not come up ({reason})"),
@@ -90,7 +91,7 @@ pub fn no_wire() -> Option<&'static str> {
 pub fn qemu(
     accelerator: Accelerator,
     kernel: &Kernel,
-    image: &Path,
+    image: Option<&Path>,
     wire: Option<&Path>,
 ) -> Command {
     let (accelerator, cpu) = match accelerator {
@@ -119,11 +120,12 @@ pub fn qemu(
         .args(["-no-reboot", "-serial", "mon:stdio"])
         .arg("-kernel")
         .arg(&kernel.image)
-        .arg("-initrd")
-        .arg(image)
         .args([
             "-append",
             "console=ttyS0 quiet panic=-1 rdinit=/init portside.vm_test",
         ]);
+    if let Some(image) = image {
+        command.arg("-initrd").arg(image);
+    }
     command
 }

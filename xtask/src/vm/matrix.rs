@@ -24,7 +24,7 @@ pub struct Matrix {
     pub build: Build,
     /// By what they were asked for by.
     kernels: BTreeMap<String, anyhow::Result<Arc<Kernel>>>,
-    accelerator: Option<Accelerator>,
+    accelerator: Accelerator,
 }
 
 /// What became of one machine.
@@ -35,14 +35,20 @@ pub struct Run {
 }
 
 impl Matrix {
-    /// Builds what machines are given, and gets these kernels: those come over the network, while processors compile.
+    /// Builds what machines are given. Meanwhile, gets these kernels and finds out with the first of them how machines run:
+    /// that is mostly waiting.
     pub fn prepare(series: &[String]) -> anyhow::Result<Self> {
         runtime::ensure(&runtime::VM)?;
         runtime::ensure(&runtime::TESTS)?;
-        let (kernels, build) = thread::scope(|scope| {
+        let ((kernels, accelerator), build) = thread::scope(|scope| {
             let getting = scope.spawn(|| {
                 let got = |series: &String| (series.clone(), kernels::get(series).map(Arc::new));
-                series.iter().map(got).collect()
+                let kernels: BTreeMap<_, _> = series.iter().map(got).collect();
+                let first = series
+                    .iter()
+                    .find_map(|series| kernels[series].as_ref().ok());
+                let accelerator = first.map(|kernel| machine::probe(kernel));
+                (kernels, accelerator.unwrap_or(Accelerator::Tcg))
             });
             let build = Build::all();
             (
@@ -53,7 +59,7 @@ impl Matrix {
         Ok(Self {
             build: build?,
             kernels,
-            accelerator: None,
+            accelerator,
         })
     }
 
@@ -68,7 +74,7 @@ impl Matrix {
 
     /// Runs the suites on all kernels; `judge` says what is wrong with a machine that ended well by itself.
     pub fn run(
-        &mut self,
+        &self,
         chosen: &[String],
         levels: &[Level],
         filter: Option<&str>,
@@ -92,11 +98,12 @@ impl Matrix {
                 }
             }
         }
-        let Some((_, first)) = kernels.first() else {
-            return Ok(total);
-        };
-        let accelerator = self.accelerator(first)?;
-        let shares = shares(fleet::room(accelerator), kernels.len(), &levels, filter);
+        let shares = shares(
+            fleet::room(self.accelerator),
+            kernels.len(),
+            &levels,
+            filter,
+        );
         let mut jobs = Vec::new();
         let mut series_of = Vec::new();
         for (series, kernel) in kernels {
@@ -135,7 +142,7 @@ impl Matrix {
     }
 
     /// Gives a prompt on this terminal, until the user leaves it.
-    pub fn prompt(&mut self, series: &str) -> anyhow::Result<()> {
+    pub fn prompt(&self, series: &str) -> anyhow::Result<()> {
         let busybox = shell::find("busybox").context("busybox is not installed")?;
         let kernel = self.kernel(series)?;
         let image = initramfs::pack(&kernel, &self.build.prompt(&busybox)?, "prompt")?;
@@ -143,27 +150,22 @@ impl Matrix {
             "Booting",
             format!("{}: `exit` powers it off", kernel.version),
         );
-        // Emulation always comes up; a prompt needs no speed.
         shell::run(&mut machine::qemu(
-            Accelerator::Tcg,
+            self.accelerator,
             &kernel,
-            &image.path,
+            Some(&image.path),
             None,
         ))
     }
 
     /// Runs these machines, as many at once as there is room for.
     pub fn boot(
-        &mut self,
+        &self,
         jobs: &[Job],
         mut on_line: impl FnMut(&Job, &str),
         mut on_end: impl FnMut(usize, anyhow::Result<Ran>),
     ) -> anyhow::Result<()> {
-        let Some(first) = jobs.first() else {
-            return Ok(());
-        };
-        let accelerator = self.accelerator(&first.kernel)?;
-        fleet::run(jobs, accelerator, |number, event| {
+        fleet::run(jobs, self.accelerator, |number, event| {
             let job = &jobs[number];
             match event {
                 Event::Booting => {
@@ -176,17 +178,6 @@ impl Matrix {
             }
         });
         Ok(())
-    }
-
-    /// Tried out with the first kernel that is booted.
-    fn accelerator(&mut self, kernel: &Kernel) -> anyhow::Result<Accelerator> {
-        if let Some(known) = self.accelerator {
-            return Ok(known);
-        }
-        let image = initramfs::pack(kernel, &self.build.nothing()?, "probe")?;
-        let found = machine::probe(kernel, &image.path);
-        self.accelerator = Some(found);
-        Ok(found)
     }
 }
 

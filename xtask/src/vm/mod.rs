@@ -66,16 +66,16 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if let Some(reason) = missing(&chosen) {
         bail!("no virtual machines can be run here: {reason}");
     }
-    let mut matrix = Matrix::prepare(&chosen)?;
+    let matrix = Matrix::prepare(&chosen)?;
     let last = &chosen[chosen.len() - 1];
     if options.shell {
         runtime::ensure(&runtime::PROMPT)?;
         return matrix.prompt(last).map(|()| ExitCode::SUCCESS);
     }
     let total = if options.self_test {
-        self_test::run(&mut matrix, last)?
+        self_test::run(&matrix, last)?
     } else {
-        run_suites(&mut matrix, options, &chosen)?
+        run_suites(&matrix, options, &chosen)?
     };
     for reason in total.skip_reasons() {
         println!("skipped: {reason}");
@@ -93,11 +93,7 @@ fn succeeded(total: &Summary) -> bool {
     total.failed() == 0 && total.ran() > 0
 }
 
-fn run_suites(
-    matrix: &mut Matrix,
-    options: &Options,
-    chosen: &[String],
-) -> anyhow::Result<Summary> {
+fn run_suites(matrix: &Matrix, options: &Options, chosen: &[String]) -> anyhow::Result<Summary> {
     let Options {
         level,
         filter,
@@ -137,7 +133,7 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
         return Ok(summary);
     }
     let budget = Budget::open()?;
-    let mut matrix = Matrix::prepare(series)?;
+    let matrix = Matrix::prepare(series)?;
     let mut total = matrix.run(
         series,
         &[Level::L1, Level::L2, Level::Nic],
@@ -147,7 +143,7 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
     if filter.is_none()
         && let Some(last) = series.last()
     {
-        total.add(self_test::run(&mut matrix, last)?);
+        total.add(self_test::run(&matrix, last)?);
     }
     Ok(total)
 }

@@ -72,7 +72,7 @@ const CASES: [Case; 6] = [
 ];
 
 /// Runs all cases on one kernel, as tests with a name.
-pub fn run(matrix: &mut Matrix, series: &str) -> anyhow::Result<Summary> {
+pub fn run(matrix: &Matrix, series: &str) -> anyhow::Result<Summary> {
     let kernel = matrix.kernel(series)?;
     let mut jobs = Vec::new();
     for Case { name, plant, .. } in &CASES {
