@@ -6,7 +6,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    fs, io,
+    fs,
+    hash::{BuildHasher, RandomState},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,6 +28,7 @@ use crate::{
 pub struct Directory {
     own_node: String,
     files: BTreeMap<PathBuf, File>,
+    hasher: RandomState,
     /// What the batches so far amount to.
     sent: BTreeMap<Key, Arc<Object>>,
     problems: BTreeSet<String>,
@@ -43,6 +46,8 @@ pub struct Reading {
 struct File {
     /// What it was when it was read; `None` if it has to be read again in any case.
     stamp: Option<Stamp>,
+    /// Of its bytes, which are taken apart once. `None` where they could not be.
+    hash: Option<u64>,
     manifests: Vec<Kept>,
     problems: Vec<String>,
 }
@@ -73,6 +78,7 @@ impl Directory {
         Self {
             own_node,
             files: BTreeMap::new(),
+            hasher: RandomState::new(),
             sent: BTreeMap::new(),
             problems: BTreeSet::new(),
         }
@@ -81,14 +87,8 @@ impl Directory {
     pub fn read(&mut self, tree: &Tree) -> Reading {
         self.files.retain(|name, _| tree.files.contains_key(name));
         for (name, path) in &tree.files {
-            match self.files.entry(name.clone()) {
-                Entry::Occupied(mut file) => file.get_mut().read(name, path, &self.own_node),
-                Entry::Vacant(place) => {
-                    place
-                        .insert(File::default())
-                        .read(name, path, &self.own_node);
-                }
-            }
+            let file = self.files.entry(name.clone()).or_default();
+            file.read(name, path, &self.own_node, &self.hasher);
         }
 
         let (objects, duplicates) = self.merge();
@@ -136,12 +136,19 @@ impl Directory {
 }
 
 impl File {
-    fn read(&mut self, name: &Path, path: &Path, own_node: &str) {
+    fn read(&mut self, name: &Path, path: &Path, own_node: &str, hasher: &RandomState) {
         let contents = match self.changed_bytes(path) {
             Ok(None) => return,
-            Ok(Some(bytes)) => manifest::parse(name, &bytes, own_node),
+            Ok(Some(bytes)) => {
+                let hash = Some(hasher.hash_one(&bytes));
+                if self.hash == hash {
+                    return;
+                }
+                self.hash = hash;
+                manifest::parse(name, &bytes, own_node)
+            }
             Err(error) => {
-                self.stamp = None;
+                (self.stamp, self.hash) = (None, None);
                 Err(format!("{}: {error}", name.display()))
             }
         };
