@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use caps::{CapSet, Capability};
@@ -19,6 +20,15 @@ fn security_context() -> Result<Value> {
 
 /// What the container may do: all is dropped, so what is added is all that there is.
 fn capabilities() -> Result<HashSet<Capability>> {
+    static READ: OnceLock<HashSet<Capability>> = OnceLock::new();
+    if let Some(read) = READ.get() {
+        return Ok(read.clone());
+    }
+    let read = read_capabilities()?;
+    Ok(READ.get_or_init(|| read).clone())
+}
+
+fn read_capabilities() -> Result<HashSet<Capability>> {
     let context = security_context()?;
     let added = context["capabilities"]["add"]
         .as_array()

@@ -83,7 +83,7 @@ impl Manifests {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.yaml"))
+        self.dir.join(format!("{name}.json"))
     }
 }
 

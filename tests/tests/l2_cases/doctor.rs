@@ -17,22 +17,22 @@ use tests::topology::Node;
 use crate::world::World;
 
 pub fn rows(world: &World, uplink: Uplink) -> Vec<Trial> {
-    let mut rows = vec![
-        world.row(
-            "doctor says how the uplink is served, and leaves the node as it is",
-            move |cluster| uplink_is_served(cluster, uplink),
-        ),
-        world.row("doctor has the rights of the container", confined),
-        world.row("doctor without rights names them", without_rights),
-    ];
-    if uplink == Uplink::Tc {
-        let seen = "doctor sees a TC filter of somebody else";
-        rows.push(world.row(seen, strange_filter));
-    }
-    if uplink == Uplink::Xdp {
-        rows.push(world.row("doctor sees an XDP program of somebody else", stranger));
-    }
-    rows
+    let served = world.row(
+        "doctor says how the uplink is served, and leaves the node as it is",
+        move |cluster| uplink_is_served(cluster, uplink),
+    );
+    // What rights it has is the same for both.
+    let [stranger, rights] = match uplink {
+        Uplink::Tc => [
+            world.row("doctor sees a TC filter of somebody else", strange_filter),
+            world.row("doctor has the rights of the container", confined),
+        ],
+        Uplink::Xdp => [
+            world.row("doctor sees an XDP program of somebody else", stranger),
+            world.row("doctor without rights names them", without_rights),
+        ],
+    };
+    vec![served, stranger, rights]
 }
 
 /// As the agent of the node was started.
