@@ -208,7 +208,8 @@ fn stranger(cluster: &Cluster) -> Result<()> {
 fn strange_filter(cluster: &Cluster) -> Result<()> {
     let (node, netns) = (cluster.node(2), &cluster.topology.router.netns);
     let port = node.name();
-    let pin = node.bpffs.join("a-filter");
+    // The second node is to have no new pins while another row looks at it.
+    let pin = cluster.node(1).bpffs.join("a-filter");
     pass::filter(netns, port, &pin)?;
     fs::remove_file(&pin)?;
     let report = healthy(&mut doctor_in(netns, &node.bpffs, &["--uplinks", port])?)?;
