@@ -64,9 +64,19 @@ impl fmt::Display for Ending {
 }
 
 /// Ends the process with its owner, however that ends.
-struct Guard(Child);
+pub struct Guard(pub Child);
 
 impl Guard {
+    pub fn spawn(command: &mut Command) -> anyhow::Result<Self> {
+        // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
+        unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+        let name = command.get_program().display().to_string();
+        let child = command.spawn();
+        child
+            .map(Self)
+            .with_context(|| format!("cannot run {name}"))
+    }
+
     /// Lets it end by itself, so that it cleans up; it has said that it is about to.
     fn wait_a_while(&mut self) {
         let end = Instant::now() + POWER_OFF;
@@ -89,15 +99,8 @@ pub fn watch(
     limits: &Limits,
     mut on_line: impl FnMut(&str),
 ) -> anyhow::Result<Ending> {
-    let name = command.get_program().display().to_string();
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
-    unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
-    let mut machine = Guard(
-        command
-            .spawn()
-            .with_context(|| format!("cannot run {name}"))?,
-    );
+    let mut machine = Guard::spawn(command)?;
     let output = machine.0.stdout.take().context("stdout is piped")?;
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {

@@ -12,6 +12,7 @@ use super::{
     machine::{self, Accelerator},
     outcome::Said,
     payload::{Build, Level, Share},
+    prompt,
 };
 use crate::{
     setup::runtime,
@@ -141,7 +142,7 @@ impl Matrix {
         Ok(total)
     }
 
-    /// Gives a prompt on this terminal, until the user leaves it.
+    /// Gives a prompt, until the user leaves it.
     pub fn prompt(&self, series: &str) -> anyhow::Result<()> {
         let busybox = shell::find("busybox").context("busybox is not installed")?;
         let kernel = self.kernel(series)?;
@@ -150,7 +151,7 @@ impl Matrix {
             "Booting",
             format!("{}: `exit` powers it off", kernel.version),
         );
-        shell::run(&mut machine::qemu(
+        prompt::run(&mut machine::qemu(
             self.accelerator,
             &kernel,
             Some(&image.path),

@@ -2,9 +2,10 @@
 //! tables (L1), sockets and topologies (L2), a node behind a NIC.
 //!
 //! A kernel comes from the machine's package sources ([`kernels`]); the suites ([`payload`]), an init and what they
-//! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known; [`fleet`]
-//! runs several side by side; [`outcome`] judges what was said; [`verifier`] has the figures of each program; [`matrix`]
-//! is the suites on all kernels; [`self_test`] plants failures. Only x86-64 is dealt with.
+//! need are packed into an [`initramfs`]; [`machine`] is QEMU, and [`console`] runs it until its fate is known, or
+//! [`prompt`] until its user leaves; [`fleet`] runs several side by side; [`outcome`] judges what was said; [`verifier`]
+//! has the figures of each program; [`matrix`] is the suites on all kernels; [`self_test`] plants failures. Only x86-64
+//! is dealt with.
 
 mod console;
 mod cpio;
@@ -18,6 +19,7 @@ mod matrix;
 mod modules;
 mod outcome;
 mod payload;
+mod prompt;
 mod self_test;
 mod tools;
 mod verifier;
@@ -46,7 +48,7 @@ pub struct Options {
     /// Run only the tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
-    /// Give a prompt in a machine with the (last) chosen kernel instead of running the suites
+    /// Give a prompt in a machine with the (last) chosen kernel instead of running the suites; commands may come through a pipe
     #[arg(long, conflicts_with_all = ["filter", "write_docs", "self_test"])]
     shell: bool,
     /// Plant failures in machines and see that each is reported as what it is, instead of running the suites
