@@ -6,7 +6,7 @@
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-        FrontendKey, FrontendRef, Macs, RangeKey, Service, gate,
+        FrontendKey, FrontendRef, Macs, RangeKey, Service, Tuple, gate,
     },
     addr::Family,
     path::Hop,
@@ -118,6 +118,8 @@ pub trait Tables<F: Family>: Shared {
     fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool;
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts>;
     fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts);
+    /// Has a process of this node a connection of its own to whose socket a packet with this tuple would go?
+    fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool;
     /// The route from this node to `dst` for a packet from `src`.
     fn fib(&self, src: &F::Addr, dst: &F::Addr) -> Fib;
 }

@@ -5,7 +5,7 @@
 //! client answers the first reply; only then may it take room from confirmed ones.
 
 use crate::{
-    abi::{Backend, Config, Flow, FlowKey, backend_flags, flow_state},
+    abi::{Backend, Config, Dir, Flow, FlowKey, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
     hook::Hook,
     parse::is_connected,
@@ -16,8 +16,8 @@ use crate::{
 /// How many source ports are tried for one flow. At half of the ports taken, one flow in 65,536 finds none.
 const PORT_TRIES: u32 = 16;
 
-/// How often a reply tuple is claimed for one flow: with the client's own port, then with ports that were seen to
-/// be free and that only another CPU can have taken since.
+/// How often a reply tuple is claimed for one flow: with the client's own port, then with ports that no flow had, and
+/// that only a process of the node or another CPU can have.
 const CLAIMS: u32 = 3;
 
 /// Is the backend still the one that the flow was made for?
@@ -170,7 +170,7 @@ pub fn reserve<F: Family, T: Tables<F>>(
         if claims != 0 && !next_free_port::<F, T>(tables, config, now, work) {
             return Err(Refusal::NoPort);
         }
-        if claim::<F, T>(tables, config, now, work) {
+        if !is_a_sockets::<F, T>(tables, work) && claim::<F, T>(tables, config, now, work) {
             break;
         }
         claims += 1;
@@ -217,6 +217,13 @@ fn next_free_port<F: Family, T: Tables<F>>(
     work.flow.note_port_change(&work.key.tuple);
     work.peer.port_change = !work.flow.port_change;
     true
+}
+
+/// Would the flow's replies be taken from a connection that a process of this node has to the backend itself?
+#[inline(always)]
+fn is_a_sockets<F: Family, T: Tables<F>>(tables: &T, work: &Work<F::Addr>) -> bool {
+    // Replies that are restored on their way in are the ones that come to an address of the node.
+    work.peer_key.dir() == Dir::In && tables.has_socket(&work.peer_key.tuple, work.key.proto())
 }
 
 /// Takes the reply tuple `work.peer_key`, if it is free, this flow's own from before, or long unused.

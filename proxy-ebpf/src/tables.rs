@@ -2,15 +2,20 @@
 
 use crate::maps;
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_NOEXIST},
+    bindings::{
+        BPF_ANY, BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+        BPF_NOEXIST, BPF_TCP_CLOSE, BPF_TCP_LISTEN,
+    },
     btf_maps::lpm_trie::Key,
     cty::c_void,
-    helpers::generated::{bpf_fib_lookup, bpf_jiffies64},
+    helpers::generated::{
+        bpf_fib_lookup, bpf_jiffies64, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+    },
 };
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-        FrontendKey, FrontendRef, Macs, RangeKey, Service, gate,
+        FrontendKey, FrontendRef, Macs, RangeKey, Service, TCP, Tuple, UDP, gate,
     },
     addr::{Addr, Family, V4, V6},
     reason::Reason,
@@ -29,6 +34,33 @@ impl Kernel {
     #[inline(always)]
     pub fn new(context: *mut c_void, ifindex: u32) -> Self {
         Self { context, ifindex }
+    }
+
+    /// `Tuple` is laid out as `struct bpf_sock_tuple`, whose family the helpers tell by its size.
+    #[inline(always)]
+    fn has_connection<A: Addr>(&self, tuple: &Tuple<A>, proto: u8) -> bool {
+        let size = size_of::<Tuple<A>>() as u32;
+        let netns = BPF_F_CURRENT_NETNS as u64;
+        let tuple = (&raw const *tuple).cast_mut().cast();
+        // SAFETY: the context is the program's own, and the helpers read the tuple alone.
+        let socket = unsafe {
+            match proto {
+                // Not `bpf_skc_lookup_tcp`: of another pointer's type, its state would need a load of its own.
+                TCP => bpf_sk_lookup_tcp(self.context, tuple, size, netns, 0),
+                UDP => bpf_sk_lookup_udp(self.context, tuple, size, netns, 0),
+                _ => return false,
+            }
+        };
+        if socket.is_null() {
+            return false;
+        }
+        // One that listens, or a UDP socket that is not connected, is nobody's connection to this peer.
+        // SAFETY: the helper took a reference, which is given back here.
+        unsafe {
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            state != BPF_TCP_LISTEN && state != BPF_TCP_CLOSE
+        }
     }
 
     #[inline(always)]
@@ -285,6 +317,11 @@ macro_rules! family_tables {
             ) {
                 // Without room the later fragments go on untouched.
                 let _ = maps::$fragments.insert(key, ports, BPF_ANY as u64);
+            }
+
+            #[inline(always)]
+            fn has_socket(&self, tuple: &Tuple<<$family as Family>::Addr>, proto: u8) -> bool {
+                self.has_connection(tuple, proto)
             }
 
             #[inline(always)]

@@ -58,7 +58,7 @@ const MAPS: [(&str, MapType); 6] = [
 
 /// What the programs call; `bpf_redirect_peer` they do not, yet. That `bpf_fib_lookup` gives a route's MTU back shows in no
 /// probe of its own: `bpf_check_mtu` came to the kernel with it (5.12).
-const HELPERS: [(&str, ProgramType, BpfHelper, Without); 10] = {
+const HELPERS: [(&str, ProgramType, BpfHelper, Without); 14] = {
     use ProgramType::{SchedClassifier as Tc, Xdp};
     use Without::{Less, Nothing, Same};
     [
@@ -72,6 +72,30 @@ const HELPERS: [(&str, ProgramType, BpfHelper, Without); 10] = {
             "bpf_jiffies64 in XDP",
             Xdp,
             BpfHelper::BPF_FUNC_jiffies64,
+            Nothing,
+        ),
+        (
+            "bpf_sk_lookup_tcp in XDP",
+            Xdp,
+            BpfHelper::BPF_FUNC_sk_lookup_tcp,
+            Nothing,
+        ),
+        (
+            "bpf_sk_lookup_udp in XDP",
+            Xdp,
+            BpfHelper::BPF_FUNC_sk_lookup_udp,
+            Nothing,
+        ),
+        (
+            "bpf_sk_lookup_tcp in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_sk_lookup_tcp,
+            Nothing,
+        ),
+        (
+            "bpf_sk_lookup_udp in TC",
+            Tc,
+            BpfHelper::BPF_FUNC_sk_lookup_udp,
             Nothing,
         ),
         (

@@ -76,6 +76,18 @@ fn a_taken_port_is_followed_by_the_next_of_the_round<F: Net>(proto: u8) {
     assert_eq!(F::maps(&world).pending.len(), 6, "nothing is left of it");
 }
 
+fn a_port_from_which_the_node_itself_talks_to_the_backend_is_left_to_it<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE);
+    (world.config_mut().port_first, world.config_mut().port_last) = (2000, 2001);
+    for port in [4000, 2000] {
+        let answer = tuple::<F>((REMOTE, BACKEND_PORT), (NODE, port));
+        F::maps_mut(&mut world).sockets.insert((answer, proto));
+    }
+    let open = open_from::<F>(&mut world, proto, 1000);
+    let behind = world.sends(Hook::TC_UPLINK_IN, UPLINK, &open);
+    assert_eq!(behind.sport.get(), 2001);
+}
+
 fn an_expired_connection_gives_up_its_reply_tuple<F: Net>(proto: u8) {
     let mut world = World::with_backend(REMOTE);
     let first = open_from::<F>(&mut world, proto, 1000);
@@ -159,5 +171,6 @@ cases! {
     a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple
     what_is_left_of_an_expired_connection_goes_without_its_clients_next_one
     a_taken_port_is_followed_by_the_next_of_the_round
+    a_port_from_which_the_node_itself_talks_to_the_backend_is_left_to_it
     an_expired_connection_gives_up_its_reply_tuple
 }

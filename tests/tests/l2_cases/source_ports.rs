@@ -15,6 +15,7 @@ const SERVICES: usize = 3;
 
 /// The first of some that no other row uses.
 const STRAIGHT_PORT: u16 = 20_060;
+const BESIDE_PORT: u16 = 20_070;
 
 pub fn rows(world: &World) -> Vec<Trial> {
     let mut rows = Vec::new();
@@ -47,6 +48,12 @@ pub fn rows(world: &World) -> Vec<Trial> {
         "tcp: a port whose connection through a service is over connects straight to the backend",
         straight_after_service,
     ));
+    for protocol in Protocol::BOTH {
+        let name = format!(
+            "{protocol}: a port from which the node itself talks to a backend is left to the node"
+        );
+        rows.push(world.row(name, move |cluster| beside_the_node(cluster, protocol)));
+    }
     rows
 }
 
@@ -81,6 +88,33 @@ fn straight_after_service(cluster: &Cluster) -> Result<()> {
                 let answer = dial(from, Protocol::Tcp, target).from_port(port).ask();
                 let server = who(answer).with_context(|| format!("{}: {target}", name()))?;
                 ensure!(server == "p2", "{}: {target}: {server}", name());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The node stands in for an outside client, whose port it has in use for a connection of its own to the same backend.
+fn beside_the_node(cluster: &Cluster, protocol: Protocol) -> Result<()> {
+    let (client, node) = (cluster.topology.client(), cluster.node(1));
+    let vip = serve(cluster, "beside", &[cluster.pod("p2")])?;
+    for family in Family::BOTH {
+        let straight = SocketAddr::new(cluster.pod("p2").ip.of(family), PORT);
+        let ways = [
+            (&node.host, straight, "the node's own"),
+            (client, vip.on_node(node, family), "by the node port"),
+        ];
+        let mut conversations = Vec::new();
+        for (from, target, way) in ways {
+            let dial = dial(from, protocol, target).from_port(BESIDE_PORT);
+            let name = || format!("{way}, over {family}");
+            conversations.push((open(dial).with_context(name)?, way));
+        }
+        for round in 1..=3 {
+            for (conversation, way) in &mut conversations {
+                let server = who(conversation.ask())
+                    .with_context(|| format!("{way}, over {family}, round {round}"))?;
+                ensure!(server == "p2", "{way}: {server}");
             }
         }
     }

@@ -4,7 +4,7 @@ use super::{net::Net, packet::Buffer};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, gate,
+        FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, Tuple, gate,
     },
     addr::{Addr, Family, V4, V6},
     fast,
@@ -18,7 +18,7 @@ use proxy_common::{
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
 };
 
 /// One flow table. Like the kernel's it replaces an element instead of writing over it, and makes room by
@@ -84,6 +84,8 @@ pub struct Maps<F: Family> {
     pub confirmed: Flows<F::Addr>,
     pub pending: Flows<F::Addr>,
     pub affinity: RefCell<HashMap<AffinityKey<F::Addr>, Affinity>>,
+    /// What packets to the node's own connections have, and their protocol.
+    pub sockets: HashSet<(Tuple<F::Addr>, u8)>,
     /// Service, address, and prefix length in bits.
     pub ranges: Vec<(u32, F::Addr, u32)>,
     fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
@@ -102,6 +104,7 @@ impl<F: Family> Default for Maps<F> {
             confirmed: Flows::new(),
             pending: Flows::new(),
             affinity: RefCell::default(),
+            sockets: HashSet::new(),
             ranges: Vec::new(),
             fragments: RefCell::default(),
             routes: HashMap::new(),
@@ -297,6 +300,10 @@ impl<F: Net> Tables<F> for World {
 
     fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
         F::maps(self).backends.get(&id)
+    }
+
+    fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool {
+        F::maps(self).sockets.contains(&(*tuple, proto))
     }
 
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
