@@ -6,25 +6,31 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
+    header::{RETRY_AFTER, USER_AGENT},
+};
 use kube::{
     Client, Config,
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// A watch has a word at least this often, or its server is gone without one, and another is asked. API servers send a
 /// bookmark about once a minute (`defaultBookmarkFrequency` in k8s.io/apiserver's cacher).
 const READ: Duration = Duration::from_secs(120);
+/// The longest that a server may ask to be left alone.
+const REST: Duration = Duration::from_secs(30);
 /// Where a pod finds its credentials.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
@@ -104,14 +110,51 @@ const CLIENT: HeaderValue =
 /// The servers, and which of them answered last.
 #[derive(Clone)]
 struct Servers {
-    clients: Arc<[(Uri, Client)]>,
+    all: Arc<[Server]>,
     current: Arc<AtomicUsize>,
+}
+
+struct Server {
+    uri: Uri,
+    client: Client,
+    /// It asked not to be asked before.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+impl Server {
+    fn rests_until(&self) -> Option<Instant> {
+        let until = self.rests_until.lock();
+        let until = *until.unwrap_or_else(PoisonError::into_inner);
+        until.filter(|until| *until > Instant::now())
+    }
+
+    async fn ask(&self, request: Request<Body>) -> kube::Result<Response<Body>> {
+        let answer = self.client.send(request).await;
+        if let Ok(response) = &answer
+            && let Some(rest) = rest(response.headers())
+        {
+            let until = self.rests_until.lock();
+            *until.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + rest);
+        }
+        answer
+    }
+}
+
+/// How long a server wants to be left alone: seconds, as API servers write them with 429 and 503 (RFC 9110, 10.2.3).
+fn rest(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(REST))
 }
 
 impl Servers {
     fn of(clients: Vec<(Uri, Client)>) -> Self {
+        let server = |(uri, client)| Server {
+            uri,
+            client,
+            rests_until: Mutex::default(),
+        };
         Self {
-            clients: clients.into(),
+            all: clients.into_iter().map(server).collect(),
             current: Arc::default(),
         }
     }
@@ -124,28 +167,40 @@ impl Servers {
         Client::new(service, namespace)
     }
 
-    /// Asks the servers in turn until one answers. All requests of this source are reads without a body.
+    /// Asks the servers in turn until one answers; one that rests only when it is the last, and when it has rested. All
+    /// requests of this source are reads without a body.
     async fn ask(self, request: Request<Body>) -> kube::Result<Response<Body>> {
         let (mut parts, _) = request.into_parts();
         parts.headers.insert(USER_AGENT, CLIENT);
-        let count = self.clients.len();
+        let count = self.all.len();
         let first = self.current.load(Ordering::Relaxed);
         let mut turn = 0;
         loop {
             let number = (first + turn) % count;
-            let (server, client) = &self.clients[number];
-            let request = Request::from_parts(parts.clone(), Body::empty());
-            let answer = client.send(request).await;
+            let server = &self.all[number];
             turn += 1;
+            match server.rests_until() {
+                Some(_) if turn < count => continue,
+                Some(until) => sleep_until(until).await,
+                None => {}
+            }
+            let request = Request::from_parts(parts.clone(), Body::empty());
+            let answer = server.ask(request).await;
             let failed = match &answer {
-                Ok(response) => response.status().is_server_error(),
+                Ok(response) => {
+                    let status = response.status();
+                    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+                }
                 Err(_) => true,
             };
             if failed && turn < count {
                 continue;
             }
             if !failed && self.current.swap(number, Ordering::Relaxed) != number {
-                warn!("API server {server} answers now in place of another one");
+                warn!(
+                    "API server {} answers now in place of another one",
+                    server.uri
+                );
             }
             return answer;
         }
@@ -167,6 +222,58 @@ mod tests {
         for bad in ["192.0.2.1:6443", "ftp://a", "https://", "", "https:///a"] {
             assert!(server(bad).is_err(), "{bad}");
         }
+    }
+
+    /// One that answers so, and counts how often it is asked.
+    fn answering(status: u16, retry_after: Option<u64>) -> (Client, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let server = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut response = Response::builder().status(status);
+            if let Some(seconds) = retry_after {
+                response = response.header(RETRY_AFTER, seconds);
+            }
+            std::future::ready(response.body(Body::empty()))
+        });
+        (Client::new(server, "default"), asked)
+    }
+
+    async fn ask(servers: &Servers) -> StatusCode {
+        let answer = servers.clone().ask(Request::new(Body::empty())).await;
+        answer.unwrap().status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_left_alone_for_as_long_as_it_asks() {
+        for (seconds, rest) in [(7, 7), (86_400, 30)] {
+            let (client, asked) = answering(429, Some(seconds));
+            let servers = Servers::of(vec![("http://192.0.2.1".parse().unwrap(), client)]);
+            let began = Instant::now();
+            assert_eq!(ask(&servers).await, 429);
+            assert_eq!(began.elapsed(), Duration::ZERO);
+            assert_eq!(ask(&servers).await, 429);
+            assert!(began.elapsed() >= Duration::from_secs(rest));
+            assert!(began.elapsed() < Duration::from_secs(rest + 1));
+            assert_eq!(asked.load(Ordering::Relaxed), 2);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn meanwhile_another_server_is_asked() {
+        let (busy, asked) = answering(503, Some(7));
+        let (idle, _) = answering(200, None);
+        let uri = |text: &str| text.parse().unwrap();
+        let servers = Servers::of(vec![
+            (uri("http://192.0.2.1"), busy),
+            (uri("http://192.0.2.2"), idle),
+        ]);
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(ask(&servers).await, 200);
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
