@@ -71,6 +71,29 @@ pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
     Ok(artifacts)
 }
 
+/// What runs against a release build: all of it, and a program of the `tests` package.
+pub fn with_program(name: &str) -> anyhow::Result<(Artifacts, PathBuf)> {
+    let host = setup::toolchain::host_compiler()?;
+    let target = static_target(&host);
+    let program = ["--package", "tests", "--bin", name];
+    if target == host.version.host {
+        // Both in one build, for one target, or all that they share would be compiled twice.
+        let selection = [&["--profile", "release"], program.as_slice()].concat();
+        let Suites {
+            artifacts,
+            programs,
+        } = agent_and(&target, &selection, &format!(" and the {name} program"))?;
+        let program = programs.into_iter().find(|program| program.name == name);
+        let program = program.with_context(|| format!("cargo built no program {name}"))?;
+        return Ok((artifacts, program.path));
+    }
+    let artifacts = all(Profile::Release)?;
+    say("Building", format!("the {name} program"));
+    let mut command = cargo::command("build");
+    command.args(["--quiet", "--release"]).args(program);
+    Ok((artifacts, cargo::executable(&mut command, name)?))
+}
+
 /// The agent and these targets of the `tests` package, given as cargo wants them, by one build: all are static, as
 /// machines without libraries want them, and share what they depend on.
 pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {

@@ -7,11 +7,9 @@ use std::{ffi::OsString, process::ExitCode};
 use anyhow::Context as _;
 
 use crate::{
-    build::{self, Profile},
-    cargo,
+    build,
     privilege::Root,
     setup::runtime::{self, Tool},
-    shell::say,
 };
 
 pub const DEMO: &str = "demo";
@@ -21,7 +19,7 @@ pub const BENCH: &str = "bench";
 pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<ExitCode> {
     let root = Root::require(name)?;
     runtime::ensure(tools)?;
-    let artifacts = build::all(Profile::Release)?;
+    let (artifacts, program) = build::with_program(name)?;
     let mut variables = artifacts.variables().to_vec();
     let driver = match name {
         BENCH => Some(build::driver()?),
@@ -32,11 +30,6 @@ pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<Exit
             .as_deref()
             .map(|driver| ("PORTSIDE_BENCH_OBJECT", driver)),
     );
-    say("Building", format!("the {name} program"));
-    let program = cargo::executable(
-        cargo::command("build").args(["--quiet", "--release", "--package", "tests", "--bin", name]),
-        name,
-    )?;
     let status = root
         .command(&program, &variables)
         .args(args)
