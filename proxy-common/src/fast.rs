@@ -80,7 +80,9 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     }
     let key = FlowKey::new(view.tuple, view.ip.proto, hook.dir);
     let Some(cell) = tables.flow(Table::Confirmed, &key) else {
-        if to_service || tables.flow(Table::Pending, &key).is_some() {
+        // The second look at the confirmed table is for what another CPU confirms at this moment.
+        let is_known = |table| tables.flow(table, &key).is_some();
+        if to_service || is_known(Table::Pending) || is_known(Table::Confirmed) {
             return Verdict::SLOW;
         }
         return Verdict::pass(Reason::NotService);

@@ -55,6 +55,16 @@ fn a_client_that_repeats_itself_is_not_confirmed_before_a_reply<F: Net>(proto: u
     assert_eq!(F::maps(&world).confirmed.len(), confirmed);
 }
 
+fn a_reply_is_restored_while_another_cpu_confirms_its_flow<F: Net>(proto: u8) {
+    let world = World::with_backend(REMOTE);
+    let open = open::<F>(proto, 4000);
+    let behind = world.sends(AT.0, AT.1, &open);
+    world.confirms.set(true);
+    let reply = world.sends(AT.0, AT.1, &Frame::<F>::answer(proto, &behind));
+    assert_eq!(reply, open.tuple.inverse());
+    assert!(!world.confirms.get(), "nobody looked");
+}
+
 fn a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later<F: Net>(proto: u8) {
     let mut world = World::with_backend(REMOTE);
     let refresh = world.config.unwrap().refresh;
@@ -181,6 +191,7 @@ cases! {
     a_client_that_repeats_itself_is_not_confirmed_before_a_reply
     a_flood_of_first_packets_leaves_confirmed_flows_alone
     a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later
+    a_reply_is_restored_while_another_cpu_confirms_its_flow
     only_udp_leaves_a_backend_that_is_gone
     a_first_packet_after_the_end_chooses_again
     either_direction_rebuilds_the_other_at_the_next_refresh

@@ -115,6 +115,16 @@ impl<F: Family> Default for Maps<F> {
 }
 
 impl<F: Net> Maps<F> {
+    /// In the order of the datapath: stored, then removed.
+    fn confirm_all(&self) {
+        for key in self.pending.keys() {
+            if let Some(flow) = self.pending.get(&key) {
+                self.confirmed.put(&key, &flow, false);
+                self.pending.remove(&key);
+            }
+        }
+    }
+
     pub fn flows(&self, table: Table) -> &Flows<F::Addr> {
         match table {
             Table::Confirmed => &self.confirmed,
@@ -131,6 +141,8 @@ pub struct World {
     pub slots: Vec<u32>,
     pub devices: HashMap<u32, Device>,
     gate: Vec<u64>,
+    /// Before the pending table is looked at next, another CPU confirms all that is in it.
+    pub confirms: Cell<bool>,
     /// The device at the hook that runs.
     here: Cell<u32>,
     pub cursor: Cell<u32>,
@@ -151,6 +163,7 @@ impl World {
             slots: Vec::new(),
             devices: HashMap::new(),
             gate: vec![0; gate::WORDS as usize],
+            confirms: Cell::new(false),
             here: Cell::new(0),
             cursor: Cell::new(0),
             reasons: RefCell::default(),
@@ -307,8 +320,11 @@ impl<F: Net> Tables<F> for World {
     }
 
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
-        let flows = F::maps(self).flows(table);
-        flows.cells.borrow().get(key).copied()
+        let maps = F::maps(self);
+        if table == Table::Pending && self.confirms.take() {
+            maps.confirm_all();
+        }
+        maps.flows(table).cells.borrow().get(key).copied()
     }
 
     fn put_flow(
