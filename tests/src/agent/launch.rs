@@ -20,9 +20,10 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// More than a test needs, and small enough that many agents share a machine.
+    /// More than a test needs, and small enough that many agents share a machine. New flows have a quarter of the room: one that
+    /// waits for its first reply loses it where many others come meanwhile.
     const USUAL: Self = Self {
-        flows: 16_384,
+        flows: 32_768,
         backends: 4096,
         services: 1024,
     };

@@ -20,7 +20,7 @@ use crate::world::{World, await_everywhere, dial, open, serve, who};
 
 const PODS: [&str; 4] = ["p1", "p1b", "p2", "p2b"];
 
-/// Between the requests of a client that asks while an agent starts: what it asks for takes time from that one.
+/// Between the requests of a client that asks all the time.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long each number of backends stays in force.
@@ -101,7 +101,11 @@ fn scaling(cluster: &Cluster) -> Result<()> {
         let running = traffic.map(|(family, client, target)| {
             let asking = || !done.load(Ordering::Relaxed);
             let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().cycle();
-            let ask = move |protocol| dial(client, protocol, target).ask();
+            // With a pause, or its flows would take the place of another row's that wait for their first reply.
+            let ask = move |protocol| {
+                thread::sleep(PAUSE);
+                dial(client, protocol, target).ask()
+            };
             (
                 family,
                 scope.spawn(move || {
