@@ -43,6 +43,15 @@ pub fn udp(
     Ok(frame)
 }
 
+/// A segment that opens a TCP connection, in a frame.
+pub fn syn(link: Link, from: SocketAddr, to: SocketAddr) -> Result<Vec<u8>> {
+    let step = network(link, from.ip(), to.ip(), IpNumber::TCP, Extra::Nothing)?;
+    let step = step.tcp(from.port(), to.port(), 1, 65_535).syn();
+    let mut frame = Vec::with_capacity(step.size(0));
+    step.write(&mut frame, &[])?;
+    Ok(frame)
+}
+
 fn network(
     link: Link,
     source: IpAddr,

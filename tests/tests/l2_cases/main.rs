@@ -3,6 +3,7 @@
 
 mod commands;
 mod doctor;
+mod flood;
 mod lifecycle;
 mod mtu;
 mod no_endpoints;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows_of_cleanup(uplink));
+        rows.extend(flood::rows(uplink));
         rows.extend(upgrade::rows(uplink));
     }
     runner::main(rows)
