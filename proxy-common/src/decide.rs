@@ -5,7 +5,7 @@
 
 use crate::{
     abi::{
-        Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple,
+        Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple, Ways,
         backend_flags, device_flags,
     },
     addr::{Addr, Family},
@@ -161,14 +161,12 @@ fn begin<F: Family, T: Tables<F>>(
         last_seen: now,
         macs: way.hop.macs,
         mtu: way.hop.mtu,
-        route: way.hop.route as u8,
-        peer_route: way.reply_route as u8,
-        peer_dir: way.reply_dir as u8,
+        ways: Ways::new(way.hop.route, way.reply_route, way.reply_dir),
         state: 0,
         // `track::reserve` settles the port and fills these in.
         addr_change: 0,
         port_change: 0,
-        reserved: 0,
+        proof: 0,
     };
     match track::reserve::<F, T>(tables, config, now, work) {
         Ok(()) => {}

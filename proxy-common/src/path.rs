@@ -117,7 +117,7 @@ fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool
 /// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
 #[inline(always)]
 pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
-    let route = Route::from_bits(flow.route);
+    let route = flow.ways.route();
     if goes_on(hook, here, route, flow) {
         return Some(Hop::STACK);
     }
@@ -145,7 +145,7 @@ pub fn of_flow<F: Family, T: Tables<F>>(
     renew: bool,
 ) -> Result<Hop, Reason> {
     let here = tables.ifindex();
-    let route = Route::from_bits(flow.route);
+    let route = flow.ways.route();
     if (!renew || goes_on(hook, here, route, flow))
         && let Some(hop) = by_hints(hook, here, config, flow)
     {

@@ -347,7 +347,7 @@ pub fn refresh<F: Family, T: Tables<F>>(
 /// Are these entries under one key the same connection's?
 #[inline(always)]
 fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
-    one.to == other.to && one.peer_dir == other.peer_dir
+    one.to == other.to && one.ways.peer_dir() as u8 == other.ways.peer_dir() as u8
 }
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{
         self, Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, LocalAddr, RangeKey, Service, ServiceCounter, gate,
+        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter, gate,
     },
     addr::{Ip4, Ip6},
     hook::Hook,
@@ -39,6 +39,9 @@ pub static SERVICES: HashMap<u32, Service, 65536, ATOMIC> = HashMap::new();
 pub static SLOTS: Array<u32, 524288> = Array::new();
 #[btf_map]
 pub static PORT_CURSOR: Array<u32, 1> = Array::new();
+/// Next hops that flows' hints lead to, and when they were last looked up (low 32 bits of jiffies).
+#[btf_map]
+pub static NEXT_HOPS: LruHashMap<NextHop, u32, 1024> = LruHashMap::new();
 /// Where the parameters of a route look-up are built.
 #[btf_map]
 pub static FIB: PerCpuArray<FibParams, 1> = PerCpuArray::new();

@@ -10,8 +10,8 @@ use aya::maps::{MapInfo, MapType, lpm_trie::Key};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, LocalAddr, RangeKey, SLOW_PROGRAMS, Service,
-        ServiceCounter, gate, names,
+        FragmentPorts, FrontendKey, FrontendRef, LocalAddr, NextHop, RangeKey, SLOW_PROGRAMS,
+        Service, ServiceCounter, gate, names,
     },
     addr::{Ip4, Ip6},
     hook::Hook,
@@ -23,6 +23,7 @@ use super::Sizes;
 const DEVICES: u32 = 4096;
 const LOCAL_ADDRS: u32 = 4096;
 const FRAGMENTS: u32 = 8192;
+const NEXT_HOPS: u32 = 1024;
 const SOURCE_RANGES: u32 = 65_536;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -86,9 +87,19 @@ pub fn shapes(sizes: &Sizes) -> Vec<Shape> {
     let mut all = Vec::new();
     let mut add = |role, shape| all.push(Shape { role, ..shape });
     {
-        use MapType::{Array, Hash, ProgramArray};
-        add(Role::Node, of::<u32, Config>(names::CONFIG, Array, 1));
-        add(Role::Node, of::<u32, Device>(names::DEVICES, Hash, DEVICES));
+        use MapType::{Array, Hash, LruHash, ProgramArray};
+        add(
+            Role::Node,
+            since(5, of::<u32, Config>(names::CONFIG, Array, 1)),
+        );
+        add(
+            Role::Node,
+            since(5, of::<u32, Device>(names::DEVICES, Hash, DEVICES)),
+        );
+        add(
+            Role::Scratch,
+            since(5, of::<NextHop, u32>(names::NEXT_HOPS, LruHash, NEXT_HOPS)),
+        );
         add(Role::Plan, of::<u32, u64>(names::GATE, Array, gate::WORDS));
         add(
             Role::Plan,
@@ -152,12 +163,12 @@ fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
     add(Role::Node, of::<A, LocalAddr>(local, Hash, LOCAL_ADDRS));
     add(
         Role::Flows,
-        since(2, of::<FlowKey<A>, Flow<A>>(flows, LruHash, sizes.flows())),
+        since(5, of::<FlowKey<A>, Flow<A>>(flows, LruHash, sizes.flows())),
     );
     add(
         Role::Flows,
         since(
-            2,
+            5,
             of::<FlowKey<A>, Flow<A>>(pending, LruHash, sizes.pending()),
         ),
     );
@@ -223,7 +234,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all.len());
-        assert_eq!(all.len(), 11 + 2 * 8);
+        assert_eq!(all.len(), 12 + 2 * 8);
         for shape in all {
             let versions = 1..=proxy_common::abi::VERSION;
             assert!(versions.contains(&shape.since), "{}", shape.name);

@@ -139,6 +139,9 @@ fn device(view: &View, link: &Link, role: Role, primary: &[IpAddr]) -> Device {
         mtu: link.mtu,
         flags,
         mac: link.mac,
+        also: [0; 6],
+        unused: 0,
+        above: 0,
     }
 }
 

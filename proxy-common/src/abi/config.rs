@@ -13,10 +13,16 @@ pub struct Config {
     pub refresh: u32,
     /// A TCP or SCTP flow that has ended gives up its reply tuple after this time.
     pub tcp_closed: u32,
+    /// The same for one of which one end has sent its last, and the other goes on.
+    pub tcp_half: u32,
     /// The same for an idle, open one.
     pub tcp_idle: u32,
     /// The same for a UDP flow; a later datagram starts a new flow.
     pub udp_idle: u32,
+    /// A flow that waits for its first answer gives up its reply tuple after this time.
+    pub unanswered: u32,
+    /// Bits of [`config_flags`].
+    pub flags: u32,
     /// First port that a full proxy takes when the client's own is not free, host byte order.
     pub port_first: u16,
     /// Last such port.
@@ -35,12 +41,23 @@ impl Config {
             seed,
             refresh: hz,
             tcp_closed: 60 * hz,
+            tcp_half: 3_600 * hz,
             tcp_idle: 86_400 * hz,
             udp_idle: 120 * hz,
+            unanswered: 10 * hz,
+            flags: 0,
             port_first: 1024,
             port_last: 65_535,
         }
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 28);
+pub mod config_flags {
+    /// `bpf_fib_lookup` tells the source address that the kernel would choose (`BPF_FIB_LOOKUP_SRC`, kernel 6.7, dab4e1f06cab).
+    pub const FIB_SOURCE: u32 = 1;
+    /// A TCP segment of no known connection to a service address that is not the node's own is answered by a reset. Not set as long as
+    /// the kernel's connection tracking may know the connection: made under kube-proxy, it goes on there.
+    pub const RESET_STRANGERS: u32 = 1 << 1;
+}
+
+const _: () = assert!(size_of::<Config>() == 40);

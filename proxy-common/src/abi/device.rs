@@ -16,6 +16,11 @@ pub struct Device {
     /// Bits of [`device_flags`].
     pub flags: u16,
     pub mac: [u8; 6],
+    /// Another MAC whose frames are this device's: the bridge's for a port of it. Zeroes for none.
+    pub also: [u8; 6],
+    pub unused: u16,
+    /// The device whose packets they are for the network layer, where it is another: the bridge of a port. Else 0.
+    pub above: u32,
 }
 
 pub mod device_flags {
@@ -29,6 +34,25 @@ pub mod device_flags {
     pub const LOOPBACK: u16 = 1 << 3;
     /// The device has Ethernet headers.
     pub const ETHERNET: u16 = 1 << 4;
+    /// A packet's source is taken only if the way back to it is by this device (strict reverse path, RFC 3704 section 2.2), as
+    /// `rp_filter` 1 of the device, or of the bridge above it, asks.
+    pub const SOURCE_STRICT: u16 = 1 << 5;
+    /// A packet's source is taken only if there is any way back to it (`rp_filter` 2).
+    pub const SOURCE_LOOSE: u16 = 1 << 6;
 }
 
-const _: () = assert!(size_of::<Device>() == 32);
+const _: () = assert!(size_of::<Device>() == 44);
+
+/// Key of the table of next hops: whom the hints of flows lead to. Its value is the low 32 bits of jiffies when one was last looked up;
+/// the agent keeps the kernel's neighbour entries of these alive.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct NextHop {
+    /// The next hop's address; of IPv4 the first word alone. Network byte order.
+    pub addr: [u32; 4],
+    pub ifindex: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+}
+
+const _: () = assert!(size_of::<NextHop>() == 24);

@@ -140,6 +140,32 @@ impl Macs {
         )
     }
 
+    /// Is the destination of the one the source of the other?
+    #[inline(always)]
+    pub const fn is_to_source_of(self, other: Self) -> bool {
+        let ([a, b, _], [_, d, e]) = (self.0, other.0);
+        let (a, b, d, e) = (
+            a.to_ne_bytes(),
+            b.to_ne_bytes(),
+            d.to_ne_bytes(),
+            e.to_ne_bytes(),
+        );
+        let begin = u16::from_ne_bytes([a[0], a[1]]) == u16::from_ne_bytes([d[2], d[3]]);
+        begin && u32::from_ne_bytes([a[2], a[3], b[0], b[1]]) == u32::from_ne_bytes(e)
+    }
+
+    /// Is the destination this address?
+    #[inline(always)]
+    pub const fn is_to(self, mac: [u8; 6]) -> bool {
+        self.is_to_source_of(Self::new([0; 6], mac))
+    }
+
+    /// Is the source a group address, which is nobody's (IEEE 802)?
+    #[inline(always)]
+    pub const fn is_from_group(self) -> bool {
+        self.0[1].to_ne_bytes()[2] & 1 != 0
+    }
+
     /// The destination's MAC.
     pub const fn dst(self) -> [u8; 6] {
         let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
@@ -157,30 +183,64 @@ pub struct Flow<A> {
     /// The backend's generation when the flow was made.
     pub generation: u32,
     pub service: u32,
-    /// The device of [`Route::Forward`] and [`Route::Receive`].
+    /// The device of [`Route::Forward`] and [`Route::Receive`]; of [`Route::Stack`], the client's device for replies, else 0.
     pub ifindex: u32,
-    /// The same for the other direction, from which its entry can be rebuilt.
+    /// The same for the other direction, from which its entry can be rebuilt. Packets of a direction that is seen at ingress come in by
+    /// this device, or by one that a look at its source admitted.
     pub peer_ifindex: u32,
     /// The hints below hold while this equals the configuration's epoch; 0 for never.
     pub epoch: u32,
     /// Low 32 bits of jiffies, at a coarse step.
     pub last_seen: u32,
-    /// Hint: the Ethernet addresses to leave with.
+    /// Hint: the Ethernet addresses to leave with. The source is the address to which this direction's frames come where both devices are
+    /// one.
     pub macs: Macs,
     /// Hint: largest layer-3 packet towards `ifindex`, in bytes; 0 for not known.
     pub mtu: u16,
-    /// A [`Route`].
-    pub route: u8,
-    /// The [`Route`] of the other direction.
-    pub peer_route: u8,
-    /// The [`Dir`] of the other direction's key.
-    pub peer_dir: u8,
+    /// The routes of both directions.
+    pub ways: Ways,
     /// Bits of [`flow_state`].
     pub state: u8,
     /// How the rewrite changes a checksum by the addresses and by the ports ([`Diff::folded`]).
     pub addr_change: u16,
     pub port_change: u16,
-    pub reserved: u16,
+    /// What this direction's sender has shown to know of the other end: the acknowledgement number that it sent last (TCP), or the
+    /// verification tag (SCTP); host byte order. While the flow is pending, what a packet of this direction has to show: see
+    /// [`crate::proof`].
+    pub proof: u32,
+}
+
+/// The [`Route`] of a flow's direction, that of the other direction, and the [`Dir`] of the other direction's key, in one byte.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct Ways(u8);
+
+impl Ways {
+    #[inline(always)]
+    pub const fn new(route: Route, peer_route: Route, peer_dir: Dir) -> Self {
+        Self(route as u8 | (peer_route as u8) << 2 | (peer_dir as u8) << 4)
+    }
+
+    #[inline(always)]
+    pub const fn route(self) -> Route {
+        Route::from_bits(self.0 & 3)
+    }
+
+    #[inline(always)]
+    pub const fn peer_route(self) -> Route {
+        Route::from_bits((self.0 >> 2) & 3)
+    }
+
+    #[inline(always)]
+    pub const fn peer_dir(self) -> Dir {
+        Dir::from_bits(self.0 >> 4)
+    }
+
+    /// The same as the other direction has it, whose peer's key has the direction `dir`.
+    #[inline(always)]
+    const fn turned(self, dir: Dir) -> Self {
+        Self((self.0 >> 2) & 3 | (self.0 & 3) << 2 | (dir as u8) << 4)
+    }
 }
 
 pub mod flow_state {
@@ -192,15 +252,20 @@ pub mod flow_state {
     pub const CLIENT_DONE: u8 = 1 << 2;
     /// The backend has.
     pub const BACKEND_DONE: u8 = 1 << 3;
-    /// A RST, or both ends' FIN.
+    /// Both ends' FIN.
     pub const DONE: u8 = CLIENT_DONE | BACKEND_DONE;
+    /// A RST that fits was the last that was seen.
+    pub const RESET: u8 = 1 << 4;
+    /// Not a service's: a process of this node, or who it masquerades, sent a datagram from a port that is a service's, too, and this
+    /// is where the answers come in. They go on untouched.
+    pub const OWN: u8 = 1 << 5;
 }
 
 impl<A: Addr> Flow<A> {
     /// The key of the other direction's entry.
     #[inline(always)]
     pub fn peer_key(&self, proto: u8) -> FlowKey<A> {
-        FlowKey::new(self.to.inverse(), proto, Dir::from_bits(self.peer_dir))
+        FlowKey::new(self.to.inverse(), proto, self.ways.peer_dir())
     }
 
     /// Is `key` the other direction's? Compared part by part: a key that is put together first takes stack.
@@ -211,7 +276,7 @@ impl<A: Addr> Flow<A> {
             && to.dst == tuple.src
             && to.sport == tuple.dport
             && to.dport == tuple.sport
-            && key.kind == FlowKey::<A>::kind(proto, Dir::from_bits(self.peer_dir))
+            && key.kind == FlowKey::<A>::kind(proto, self.ways.peer_dir())
     }
 
     /// The other direction's entry, rebuilt from this one, which stands under `key`. Without hints: they are
@@ -229,13 +294,11 @@ impl<A: Addr> Flow<A> {
             last_seen: self.last_seen,
             macs: Macs([0; 3]),
             mtu: 0,
-            route: self.peer_route,
-            peer_route: self.route,
-            peer_dir: key.dir() as u8,
+            ways: self.ways.turned(key.dir()),
             state: self.state ^ flow_state::REPLY,
             addr_change: !self.addr_change,
             port_change: !self.port_change,
-            reserved: 0,
+            proof: 0,
         }
     }
 
@@ -271,10 +334,22 @@ impl<A: Addr> Flow<A> {
         self.state & flow_state::DONE != 0
     }
 
-    /// Have both?
+    /// Is it over: by both ends' FIN, or by a RST after which nothing came?
     #[inline(always)]
     pub fn is_done(&self) -> bool {
-        self.state & flow_state::DONE == flow_state::DONE
+        self.state & flow_state::DONE == flow_state::DONE || self.is_reset()
+    }
+
+    /// Was a RST the last of it?
+    #[inline(always)]
+    pub fn is_reset(&self) -> bool {
+        self.state & flow_state::RESET != 0
+    }
+
+    /// See [`flow_state::OWN`].
+    #[inline(always)]
+    pub fn is_own(&self) -> bool {
+        self.state & flow_state::OWN != 0
     }
 }
 
@@ -336,9 +411,7 @@ mod tests {
             ifindex: 3,
             peer_ifindex: 5,
             last_seen: 11,
-            route: Route::Forward as u8,
-            peer_route: Route::Receive as u8,
-            peer_dir: Dir::In as u8,
+            ways: Ways::new(Route::Forward, Route::Receive, Dir::In),
             ..Flow::default()
         };
         flow.note_changes(&key.tuple);

@@ -22,7 +22,7 @@ pub use frontend::*;
 pub use service::*;
 
 /// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands beside its shape in the agent.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -42,6 +42,7 @@ pub mod names {
     pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTS";
     pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTS";
     pub const PORT_CURSOR: &str = "PORT_CURSOR";
+    pub const NEXT_HOPS: &str = "NEXT_HOPS";
     /// Program arrays of the slow path: index [`super::slow_index`].
     pub const SLOW_XDP: &str = "SLOW_XDP";
     pub const SLOW_TC: &str = "SLOW_TC";
@@ -99,5 +100,6 @@ mod pod {
         FragmentKey<Ip4>,
         FragmentKey<Ip6>,
         FragmentPorts,
+        NextHop,
     );
 }

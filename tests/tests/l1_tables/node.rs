@@ -144,6 +144,7 @@ impl Node {
                 mtu: 1500,
                 flags: device.flags(),
                 mac: device.mac(),
+                ..DeviceEntry::default()
             };
             facts.devices.insert(index, entry);
         }

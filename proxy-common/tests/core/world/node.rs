@@ -66,6 +66,7 @@ impl World {
                     mtu: 1500,
                     flags,
                     mac: mac(ifindex),
+                    ..Device::default()
                 },
             );
         }
