@@ -5,7 +5,7 @@
 //! anyone having to remember it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     fmt,
     net::IpAddr,
 };
@@ -43,45 +43,65 @@ pub struct Claim {
     created: i64,
     pub service: ObjectName,
     /// Index among the service's ports.
-    port: usize,
+    port: u32,
 }
 
 /// All claims of all services.
 #[derive(Default, Debug)]
 pub struct Claims {
-    /// In ascending order; one, nearly always.
-    by_place: HashMap<Place, Vec<Claim>>,
+    owners: HashMap<Place, Claim>,
+    /// Those behind the owner, in ascending order. Few places have any.
+    others: HashMap<Place, Vec<Claim>>,
 }
 
 impl Claims {
     /// Who has the place?
     pub fn owner(&self, place: &Place) -> Option<&Claim> {
-        self.by_place.get(place)?.first()
+        self.owners.get(place)
     }
 
     /// Who has the place next, should its owner leave?
     pub fn runner_up(&self, place: &Place) -> Option<&Claim> {
-        self.by_place.get(place)?.get(1)
+        self.others.get(place)?.first()
     }
 
     pub fn insert(&mut self, place: Place, claim: Claim) {
-        let claims = self
-            .by_place
-            .entry(place)
-            .or_insert_with(|| Vec::with_capacity(1));
-        if let Err(at) = claims.binary_search(&claim) {
-            claims.insert(at, claim);
+        let mut owner = match self.owners.entry(place) {
+            Entry::Vacant(entry) => {
+                entry.insert(claim);
+                return;
+            }
+            Entry::Occupied(owner) => owner,
+        };
+        if claim == *owner.get() {
+            return;
+        }
+        let behind = if claim < *owner.get() {
+            owner.insert(claim)
+        } else {
+            claim
+        };
+        let others = self.others.entry(place).or_default();
+        if let Err(at) = others.binary_search(&behind) {
+            others.insert(at, behind);
         }
     }
 
     pub fn remove(&mut self, place: &Place, claim: &Claim) {
-        if let Some(claims) = self.by_place.get_mut(place) {
-            if let Ok(at) = claims.binary_search(claim) {
-                claims.remove(at);
+        let is_owner = self.owners.get(place) == Some(claim);
+        let Some(others) = self.others.get_mut(place) else {
+            if is_owner {
+                self.owners.remove(place);
             }
-            if claims.is_empty() {
-                self.by_place.remove(place);
-            }
+            return;
+        };
+        if is_owner {
+            self.owners.insert(*place, others.remove(0));
+        } else if let Ok(at) = others.binary_search(claim) {
+            others.remove(at);
+        }
+        if others.is_empty() {
+            self.others.remove(place);
         }
     }
 
@@ -113,7 +133,7 @@ fn claim(service: &Service, port: usize) -> Claim {
     Claim {
         created: service.created,
         service: service.name.clone(),
-        port,
+        port: port as u32,
     }
 }
 

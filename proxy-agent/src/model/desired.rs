@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::{Cidr, Conditions, Family, ObjectName, Protocol, TrafficPolicy};
@@ -11,7 +12,7 @@ use super::{Cidr, Conditions, Family, ObjectName, Protocol, TrafficPolicy};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ServicePortKey {
     pub service: ObjectName,
-    pub port_name: String,
+    pub port_name: Arc<str>,
     pub protocol: Protocol,
     pub family: Family,
 }

@@ -15,6 +15,7 @@
 //! | `claims` | which service owns a frontend that two of them claim |
 //! | `endpoints` | the endpoints of a service port, merged from its slices |
 //! | `policy` | which of those endpoints the internal and the external scope use |
+//! | `pool` | one copy of each text that many objects repeat |
 //! | `address` | addresses that no cluster object may name |
 //! | `cidr` | address ranges |
 //! | `warning` | what is wrong with objects that were accepted |
@@ -26,6 +27,7 @@ mod desired;
 mod endpoints;
 mod object;
 mod policy;
+mod pool;
 mod store;
 mod warning;
 

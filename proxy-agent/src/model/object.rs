@@ -3,19 +3,19 @@
 //! They hold what decides about traffic and nothing else, with every default filled in and every address parsed:
 //! a source that cannot fill them does not send them.
 
-use std::{fmt, net::IpAddr, time::SystemTime};
+use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use super::Cidr;
 
-/// Namespace and name: the identity of an object among those of its kind.
+/// Namespace and name: the identity of an object among those of its kind. Shared, since many tables hold the same ones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ObjectName {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl ObjectName {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self {
             namespace: namespace.into(),
             name: name.into(),
@@ -114,7 +114,7 @@ pub struct Service {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServicePort {
     /// Empty for the only port of a service, if it has no name.
-    pub name: String,
+    pub name: Arc<str>,
     pub protocol: Protocol,
     pub port: u16,
     pub node_port: Option<u16>,
@@ -124,7 +124,7 @@ pub struct ServicePort {
 pub struct EndpointSlice {
     pub name: ObjectName,
     /// Name of the service, in the slice's namespace, that it belongs to.
-    pub service: String,
+    pub service: Arc<str>,
     pub family: Family,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<SliceEndpoint>,
@@ -134,14 +134,17 @@ pub struct EndpointSlice {
 
 impl EndpointSlice {
     pub fn service_name(&self) -> ObjectName {
-        ObjectName::new(&self.name.namespace, &self.service)
+        ObjectName {
+            namespace: Arc::clone(&self.name.namespace),
+            name: Arc::clone(&self.service),
+        }
     }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SlicePort {
     /// Matches the name of the service port, never its number.
-    pub name: String,
+    pub name: Arc<str>,
     pub protocol: Protocol,
     pub number: u16,
 }
@@ -149,12 +152,12 @@ pub struct SlicePort {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SliceEndpoint {
     pub addr: IpAddr,
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     pub conditions: Conditions,
     /// Zones that the endpoint is meant for; empty without a hint.
-    pub zone_hints: Vec<String>,
+    pub zone_hints: Vec<Arc<str>>,
     /// Nodes that the endpoint is meant for; empty without a hint.
-    pub node_hints: Vec<String>,
+    pub node_hints: Vec<Arc<str>>,
 }
 
 /// The state of an endpoint.

@@ -113,11 +113,11 @@ impl Hints {
 
     fn allow(self, endpoint: &SliceEndpoint, node: &Node) -> bool {
         match self {
-            Self::Node => endpoint.node_hints.contains(&node.name),
+            Self::Node => endpoint.node_hints.iter().any(|name| **name == *node.name),
             Self::Zone => node
                 .zone
-                .as_ref()
-                .is_some_and(|zone| endpoint.zone_hints.contains(zone)),
+                .as_deref()
+                .is_some_and(|zone| endpoint.zone_hints.iter().any(|hint| **hint == *zone)),
             Self::Ignored => true,
         }
     }

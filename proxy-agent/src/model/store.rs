@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     mem,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -16,18 +17,20 @@ use super::{
     ServicePortKey,
     claims::{self, Claims},
     endpoints, policy,
+    pool::Pool,
     warning::Warning,
 };
 
 #[derive(Debug)]
 pub struct Store {
     node: Node,
-    services: BTreeMap<ObjectName, Service>,
-    /// The slices of each service (that may not exist), by name.
-    /// Boxed, since a tree of one has room for eleven.
-    slices: HashMap<ObjectName, BTreeMap<String, Box<EndpointSlice>>>,
-    /// The service that each slice belongs to.
-    slice_owners: HashMap<ObjectName, ObjectName>,
+    /// Boxed: a node of the tree has room for eleven.
+    services: BTreeMap<ObjectName, Box<Service>>,
+    /// The slices of each service (that may not exist), in the order of their names; one, nearly always.
+    slices: HashMap<ObjectName, Vec<EndpointSlice>>,
+    /// The service, in its own namespace, that each slice belongs to.
+    slice_owners: HashMap<ObjectName, Arc<str>>,
+    pool: Pool,
     claims: Claims,
     services_synced: bool,
     slices_synced: bool,
@@ -44,6 +47,7 @@ impl Store {
             services: BTreeMap::new(),
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
+            pool: Pool::default(),
             claims: Claims::default(),
             services_synced: false,
             slices_synced: false,
@@ -108,12 +112,12 @@ impl Store {
 
     /// All services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
+        self.services.values().map(Box::as_ref)
     }
 
     /// A service, if it is there.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(Box::as_ref)
     }
 
     /// The node that this store is for.
@@ -129,12 +133,7 @@ impl Store {
             protocol: port.protocol,
             family,
         };
-        let slices = self
-            .slices
-            .get(&service.name)
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .map(Box::as_ref);
+        let slices = self.slices.get(&service.name).into_iter().flatten();
         let candidates = endpoints::merge(slices, &key, &self.node.name);
         let choice = policy::choose(
             &candidates,
@@ -155,15 +154,19 @@ impl Store {
         }
     }
 
-    fn put_service(&mut self, service: Service) {
+    fn put_service(&mut self, mut service: Service) {
         let name = service.name.clone();
-        let old = self.services.get(&name);
+        let old = self.service(&name);
         if old == Some(&service) {
             return;
         }
         let before = old.map(claims::of).unwrap_or_default();
+        self.pool.share_service(&mut service);
+        let name = service.name.clone();
         self.move_claims(&before, &claims::of(&service));
-        self.services.insert(name.clone(), service);
+        // The key shares its texts with the value.
+        self.services.remove(&name);
+        self.services.insert(name.clone(), Box::new(service));
         self.dirty.insert(name);
     }
 
@@ -207,17 +210,25 @@ impl Store {
 
     fn put_slice(&mut self, mut slice: EndpointSlice) {
         let refused = endpoints::refuse_unroutable(&mut slice);
+        self.pool.share_slice(&mut slice);
         let owner = slice.service_name();
-        match self.slice_owners.insert(slice.name.clone(), owner.clone()) {
-            Some(old) if old != owner => self.detach_slice(&old, &slice.name),
-            _ => {}
+        let known = self.slice_owners.remove(&slice.name);
+        self.slice_owners
+            .insert(slice.name.clone(), Arc::clone(&slice.service));
+        if let Some(old) = known.filter(|old| *old != slice.service) {
+            self.detach_slice(&old, &slice.name);
         }
-        let siblings = self.slices.entry(owner.clone()).or_default();
-        if siblings.get(&slice.name.name).map(Box::as_ref) == Some(&slice) {
-            return;
+        let triggered = slice.triggered;
+        let siblings = self
+            .slices
+            .entry(owner.clone())
+            .or_insert_with(|| Vec::with_capacity(1));
+        match siblings.binary_search_by(|one| one.name.name.cmp(&slice.name.name)) {
+            Ok(at) if siblings[at] == slice => return,
+            Ok(at) => siblings[at] = slice,
+            Err(at) => siblings.insert(at, slice),
         }
-        self.triggers.extend(slice.triggered);
-        siblings.insert(slice.name.name.clone(), Box::new(slice));
+        self.triggers.extend(triggered);
         self.warnings.extend(refused);
         self.touch(&owner);
     }
@@ -228,14 +239,18 @@ impl Store {
         }
     }
 
-    fn detach_slice(&mut self, owner: &ObjectName, name: &ObjectName) {
-        if let Some(siblings) = self.slices.get_mut(owner) {
-            siblings.remove(&name.name);
+    fn detach_slice(&mut self, owner: &Arc<str>, name: &ObjectName) {
+        let owner = ObjectName {
+            namespace: Arc::clone(&name.namespace),
+            name: Arc::clone(owner),
+        };
+        if let Some(siblings) = self.slices.get_mut(&owner) {
+            siblings.retain(|one| one.name.name != name.name);
             if siblings.is_empty() {
-                self.slices.remove(owner);
+                self.slices.remove(&owner);
             }
         }
-        self.touch(owner);
+        self.touch(&owner);
     }
 
     fn put_node(&mut self, node: Node) {

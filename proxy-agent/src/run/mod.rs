@@ -105,7 +105,7 @@ fn had_own_service(args: &Args) -> bool {
         names
             .0
             .values()
-            .any(|name| name.namespace == kube::OWN.namespace && name.service == kube::OWN.name)
+            .any(|name| *name.namespace == *kube::OWN.namespace && *name.service == *kube::OWN.name)
     })
 }
 

@@ -26,9 +26,9 @@ impl Names {
             services
                 .map(|(id, key)| {
                     let name = Name {
-                        namespace: key.service.namespace.clone(),
-                        service: key.service.name.clone(),
-                        port: key.port_name.clone(),
+                        namespace: key.service.namespace.to_string(),
+                        service: key.service.name.to_string(),
+                        port: key.port_name.to_string(),
                     };
                     (id, name)
                 })

@@ -135,7 +135,7 @@ mod tests {
 
     fn service() -> Service {
         let port = |name: &str, port| ServicePort {
-            name: name.to_owned(),
+            name: name.into(),
             protocol: Protocol::Tcp,
             port,
             node_port: Some(30_000 + port),
@@ -160,7 +160,7 @@ mod tests {
     /// IPv4 endpoints of both ports: last part of the address, node, conditions.
     fn observe(service: Service, endpoints: &[(u8, &str, Conditions)]) -> Observed {
         let port = |name: &str, number| SlicePort {
-            name: name.to_owned(),
+            name: name.into(),
             protocol: Protocol::Tcp,
             number,
         };
@@ -168,14 +168,14 @@ mod tests {
         store.apply(Event::ServiceUpserted(service));
         store.apply(Event::SliceUpserted(EndpointSlice {
             name: ObjectName::new("default", "svc-1"),
-            service: "svc".to_owned(),
+            service: "svc".into(),
             family: Family::Ipv4,
             ports: vec![port("a", 8080), port("b", 9090)],
             endpoints: endpoints
                 .iter()
                 .map(|&(last, node, conditions)| SliceEndpoint {
                     addr: std::net::IpAddr::from([10, 244, 1, last]),
-                    node: Some(node.to_owned()),
+                    node: Some(node.into()),
                     conditions,
                     zone_hints: vec![],
                     node_hints: vec![],

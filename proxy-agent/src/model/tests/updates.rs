@@ -3,7 +3,11 @@
 use super::*;
 
 fn dirty(store: &mut Store) -> Vec<String> {
-    store.take_dirty().into_iter().map(|n| n.name).collect()
+    store
+        .take_dirty()
+        .into_iter()
+        .map(|n| n.name.to_string())
+        .collect()
 }
 
 #[test]

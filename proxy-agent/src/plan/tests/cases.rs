@@ -22,7 +22,7 @@ fn service(n: u8, endpoints: &[u8]) -> Change {
     let desired = DesiredService {
         key: ServicePortKey {
             service: name.clone(),
-            port_name: String::new(),
+            port_name: "".into(),
             protocol: Protocol::Tcp,
             family: Family::Ipv4,
         },

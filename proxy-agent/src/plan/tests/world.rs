@@ -138,7 +138,7 @@ fn service() -> impl Strategy<Value = DesiredService> {
                 DesiredService {
                     key: ServicePortKey {
                         service: ObjectName::new("", ""),
-                        port_name: identity.0.unwrap_or_default().to_owned(),
+                        port_name: identity.0.unwrap_or_default().into(),
                         protocol: if identity.1 {
                             Protocol::Tcp
                         } else {

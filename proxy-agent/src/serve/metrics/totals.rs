@@ -77,7 +77,7 @@ mod tests {
     fn key(name: &str) -> Key {
         Arc::new(ServicePortKey {
             service: ObjectName::new("default", name),
-            port_name: String::new(),
+            port_name: "".into(),
             protocol: Protocol::Tcp,
             family: Family::Ipv4,
         })
@@ -97,7 +97,7 @@ mod tests {
     fn a_sum_never_falls_while_backends_come_and_go() {
         let mut totals = Totals::default();
         let mut sum = |now: &[(Life, &str, u64)]| {
-            totals.update(look(now), |key| key.service.name != "gone")[&key("svc")].packets
+            totals.update(look(now), |key| *key.service.name != *"gone")[&key("svc")].packets
         };
         assert_eq!(sum(&[((1, 1), "svc", 5), ((2, 1), "svc", 7)]), 12);
         assert_eq!(sum(&[((1, 1), "svc", 6)]), 13);

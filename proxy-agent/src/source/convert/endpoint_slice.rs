@@ -38,7 +38,7 @@ pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointS
     endpoints.shrink_to_fit();
     Ok(Converted::Served(EndpointSlice {
         name,
-        service: service.to_owned(),
+        service: service.into(),
         family,
         ports: ports(list(&object.ports))?,
         endpoints,
@@ -59,7 +59,7 @@ fn ports(given: &[k8s::EndpointPort]) -> Result<Vec<SlicePort>> {
         let protocol = protocol(&format!("ports[{i}].protocol"), &port.protocol)?;
         if let Some(number) = optional_port(&format!("ports[{i}].port"), port.port)? {
             ports.push(SlicePort {
-                name: port.name.clone().unwrap_or_default(),
+                name: port.name.as_deref().unwrap_or_default().into(),
                 protocol,
                 number,
             });
@@ -84,19 +84,19 @@ fn slice_endpoint(field: &str, endpoint: &k8s::Endpoint, family: Family) -> Resu
     let hints = endpoint.hints.as_ref();
     Ok(SliceEndpoint {
         addr,
-        node: non_empty(&endpoint.node_name).map(str::to_owned),
+        node: non_empty(&endpoint.node_name).map(Into::into),
         conditions: conditions(endpoint.conditions.as_ref()),
         zone_hints: hints
             .map(|hints| list(&hints.for_zones))
             .unwrap_or_default()
             .iter()
-            .map(|zone| zone.name.clone())
+            .map(|zone| zone.name.as_str().into())
             .collect(),
         node_hints: hints
             .map(|hints| list(&hints.for_nodes))
             .unwrap_or_default()
             .iter()
-            .map(|node| node.name.clone())
+            .map(|node| node.name.as_str().into())
             .collect(),
     })
 }

@@ -222,7 +222,7 @@ fn ports(spec: &k8s::ServiceSpec, kind: ServiceType) -> Result<Vec<ServicePort>>
     for (i, item) in given.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{i}].{name}");
         let port = ServicePort {
-            name: item.name.clone().unwrap_or_default(),
+            name: item.name.as_deref().unwrap_or_default().into(),
             protocol: protocol(&field("protocol"), &item.protocol)?,
             port: port(&field("port"), item.port)?,
             node_port: node_port(&field("nodePort"), item.node_port, kind)?,

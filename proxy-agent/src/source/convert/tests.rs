@@ -63,7 +63,7 @@ fn a_service_gets_the_defaults_of_the_api_server() {
             affinity: None,
             health_check_node_port: None,
             ports: vec![ServicePort {
-                name: String::new(),
+                name: "".into(),
                 protocol: Protocol::Tcp,
                 port: 80,
                 node_port: None
@@ -316,8 +316,8 @@ fn a_slice_is_read_with_the_defaults_of_the_api_server() {
     };
     assert_eq!(endpoint.addr, IpAddr::from([10, 1, 0, 1]));
     assert_eq!(endpoint.node.as_deref(), Some("node1"));
-    assert_eq!(endpoint.zone_hints, ["a", "b"]);
-    assert_eq!(endpoint.node_hints, ["node1"]);
+    assert_eq!(endpoint.zone_hints, ["a", "b"].map(Into::into));
+    assert_eq!(endpoint.node_hints, ["node1"].map(Into::into));
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Contents {
                 );
             }
             ("v1", "Node") => {
-                if key(ObjectKind::Node, &value).is_some_and(|key| key.name.name == own_node) {
+                if key(ObjectKind::Node, &value).is_some_and(|key| *key.name.name == *own_node) {
                     self.object(place, ObjectKind::Node, value, |object: &k8s::Node| {
                         Ok(Some(Object::Node(convert::node(object)?)))
                     });
