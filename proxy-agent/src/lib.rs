@@ -3,10 +3,12 @@
 pub mod cli;
 pub mod datapath;
 pub mod doctor;
+pub mod log;
 pub mod memory;
 pub mod migrate;
 pub mod model;
 pub mod node;
+pub mod plain;
 pub mod plan;
 pub mod run;
 pub mod serve;

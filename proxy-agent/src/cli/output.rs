@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::table::Table;
+use crate::plain::plain_lines;
 
 /// In place of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -91,10 +92,13 @@ impl Output {
     }
 }
 
-/// Writes to the standard output; whether somebody still reads. A reader that has gone (`| head`) is no error.
+/// Writes to the standard output, a terminal perhaps; whether somebody still reads. A reader that has gone (`| head`) is no error.
 pub fn print(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out
+        .write_all(plain_lines(text).as_bytes())
+        .and_then(|()| out.flush())
+    {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         done => done.map(|()| true),
     }

@@ -1,5 +1,7 @@
 //! Columns of text, as kubectl sets them: a header in capitals, three spaces between columns.
 
+use crate::plain::plain;
+
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -12,8 +14,10 @@ impl Table {
         }
     }
 
+    /// Whatever a cell has in it, it stays in its row.
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        let cells = cells.iter().map(|cell| plain(cell).into_owned());
+        self.rows.push(cells.collect());
     }
 
     /// A line for the header and each row.
@@ -49,5 +53,12 @@ mod tests {
         table.row(vec!["np-svc".to_owned(), "NodePort".to_owned()]);
         table.row(vec!["a".to_owned(), String::new()]);
         assert_eq!(table.text(), "NAME     TYPE\nnp-svc   NodePort\na\n");
+    }
+
+    #[test]
+    fn a_cell_forges_no_row() {
+        let mut table = Table::new(&["NAME"]);
+        table.row(vec!["a\nforged   \u{1b}[2J".to_owned()]);
+        assert_eq!(table.text(), "NAME\na\\nforged   \\u001b[2J\n");
     }
 }
