@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use super::Family;
+use super::{Family, parse_address};
 
 /// An address range, its host bits always zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -58,11 +58,13 @@ impl Cidr {
 impl FromStr for Cidr {
     type Err = CidrError;
 
-    /// Reads `addr/prefix`; whitespace around it does not count.
+    /// Reads `addr/prefix` as kube-proxy does (`ParseCIDRSloppy` in k8s.io/utils/net); whitespace around it does not
+    /// count.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.trim()
             .split_once('/')
-            .and_then(|(addr, prefix)| Self::new(addr.parse().ok()?, prefix.parse().ok()?))
+            .filter(|(_, prefix)| prefix.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|(addr, prefix)| Self::new(parse_address(addr)?, prefix.parse().ok()?))
             .ok_or_else(|| CidrError(text.to_owned()))
     }
 }
@@ -93,6 +95,7 @@ mod tests {
             ("1.2.3.4/0", "0.0.0.0/0"),
             ("fd00:1:2::3/32", "fd00:1::/32"),
             ("::1/0", "::/0"),
+            ("010.001.02.3/08", "10.0.0.0/8"),
             ("fd00::1/128", "fd00::1/128"),
         ] {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), range);
@@ -108,6 +111,8 @@ mod tests {
             "::/129",
             "10.0.0/8",
             "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
             "a/8",
         ] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");

@@ -6,12 +6,13 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
-    Conditions, Endpoint, EndpointSlice, ServicePortKey, SliceEndpoint, address, warning::Warning,
+    Conditions, Endpoint, EndpointSlice, Ranges, ServicePortKey, SliceEndpoint,
+    warning::RefusedAddress,
 };
 
 /// An endpoint together with the slice's word on it (its hints).
@@ -21,11 +22,13 @@ pub struct Candidate<'a> {
     pub source: &'a SliceEndpoint,
 }
 
-/// The endpoints of the service port `key`, as the node named `own_node` sees them.
+/// The endpoints of the service port `key`, as the node named `own_node` sees them, without those at a broadcast address
+/// of its subnets.
 pub fn merge<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     key: &ServicePortKey,
     own_node: &str,
+    broadcasts: &BTreeSet<IpAddr>,
 ) -> Vec<Candidate<'a>> {
     let mut merged: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
     for slice in slices.filter(|slice| slice.family == key.family) {
@@ -34,7 +37,8 @@ pub fn merge<'a>(
             .iter()
             .filter(|port| port.name == key.port_name && port.protocol == key.protocol);
         for port in ports {
-            for endpoint in &slice.endpoints {
+            let endpoints = slice.endpoints.iter();
+            for endpoint in endpoints.filter(|one| !broadcasts.contains(&one.addr)) {
                 match merged.entry(SocketAddr::new(endpoint.addr, port.number)) {
                     Entry::Vacant(entry) => {
                         entry.insert(endpoint);
@@ -63,23 +67,18 @@ pub fn merge<'a>(
 }
 
 /// Takes out of `slice` the endpoints that no slice may name.
-pub fn refuse_unroutable(slice: &mut EndpointSlice) -> Vec<Warning> {
-    let EndpointSlice {
-        name, endpoints, ..
-    } = slice;
-    let mut warnings = Vec::new();
-    endpoints.retain(|endpoint| match address::not_routable(endpoint.addr) {
-        None => true,
-        Some(reason) => {
-            warnings.push(Warning::EndpointRefused {
-                slice: name.clone(),
-                addr: endpoint.addr,
-                reason,
-            });
-            false
-        }
-    });
-    warnings
+pub fn refuse(slice: &mut EndpointSlice, ranges: &Ranges) -> Vec<RefusedAddress> {
+    let mut refused = Vec::new();
+    slice
+        .endpoints
+        .retain(|endpoint| match ranges.refuse(endpoint.addr) {
+            None => true,
+            Some(reason) => {
+                refused.push((endpoint.addr, reason));
+                false
+            }
+        });
+    refused
 }
 
 fn preference(conditions: Conditions) -> impl Ord {

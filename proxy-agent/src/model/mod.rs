@@ -34,7 +34,7 @@ mod warning;
 #[cfg(test)]
 mod tests;
 
-pub use address::not_routable;
+pub use address::{REFUSED, Ranges, not_routable, parse_address};
 pub use cidr::{Cidr, CidrError};
 pub use claims::Place;
 pub use desired::{
@@ -45,4 +45,4 @@ pub use object::{
     ServicePort, ServiceType, SliceEndpoint, SlicePort, TrafficPolicy,
 };
 pub use store::Store;
-pub use warning::Warning;
+pub use warning::{RefusedAddress, Warning};

@@ -8,22 +8,30 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     mem,
+    net::IpAddr,
     sync::Arc,
     time::SystemTime,
 };
 
 use super::{
-    Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName, Service,
+    Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName, Ranges, Service,
     ServicePortKey,
     claims::{self, Claims},
     endpoints, policy,
     pool::Pool,
-    warning::Warning,
+    warning::{RefusedAddress, Warning},
 };
 
 #[derive(Debug)]
 pub struct Store {
     node: Node,
+    /// What no object may name, besides what none may anywhere.
+    ranges: Ranges,
+    /// Broadcast addresses of this node's subnets, which no object may name either.
+    broadcasts: BTreeSet<IpAddr>,
+    /// What was taken out of objects by that, of services and of slices.
+    refused: HashMap<ObjectName, Vec<RefusedAddress>>,
+    refused_endpoints: HashMap<ObjectName, Vec<RefusedAddress>>,
     /// Boxed: a node of the tree has room for eleven.
     services: BTreeMap<ObjectName, Box<Service>>,
     /// The slices of each service (that may not exist), in the order of their names; one, nearly always.
@@ -44,6 +52,10 @@ impl Store {
     pub fn new(node_name: impl Into<String>) -> Self {
         Self {
             node: Node::named(node_name),
+            ranges: Ranges::default(),
+            broadcasts: BTreeSet::new(),
+            refused: HashMap::new(),
+            refused_endpoints: HashMap::new(),
             services: BTreeMap::new(),
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
@@ -54,6 +66,19 @@ impl Store {
             dirty: BTreeSet::new(),
             warnings: Vec::new(),
             triggers: Vec::new(),
+        }
+    }
+
+    /// The same, where no object may name an address of these.
+    pub fn refusing(self, ranges: Ranges) -> Self {
+        Self { ranges, ..self }
+    }
+
+    /// The broadcast addresses of this node's subnets are these now.
+    pub fn set_broadcasts(&mut self, broadcasts: BTreeSet<IpAddr>) {
+        if self.broadcasts != broadcasts {
+            self.broadcasts = broadcasts;
+            self.dirty.extend(self.services.keys().cloned());
         }
     }
 
@@ -134,15 +159,17 @@ impl Store {
             family,
         };
         let slices = self.slices.get(&service.name).into_iter().flatten();
-        let candidates = endpoints::merge(slices, &key, &self.node.name);
+        let candidates = endpoints::merge(slices, &key, &self.node.name, &self.broadcasts);
         let choice = policy::choose(
             &candidates,
             &self.node,
             service.internal_policy,
             service.external_policy,
         );
+        let mut frontends = self.claims.owned(service, index, family);
+        frontends.retain(|at| at.addr.is_none_or(|addr| !self.broadcasts.contains(&addr)));
         DesiredService {
-            frontends: self.claims.owned(service, index, family),
+            frontends,
             endpoints: candidates.iter().map(|c| c.endpoint).collect(),
             internal: choice.internal,
             external: choice.external,
@@ -156,6 +183,7 @@ impl Store {
 
     fn put_service(&mut self, mut service: Service) {
         let name = service.name.clone();
+        let refused = refuse_addresses(&mut service, &self.ranges);
         let old = self.service(&name);
         if old == Some(&service) {
             return;
@@ -167,12 +195,20 @@ impl Store {
         // The key shares its texts with the value.
         self.services.remove(&name);
         self.services.insert(name.clone(), Box::new(service));
+        let warn = |(addr, reason): &RefusedAddress| Warning::AddressRefused {
+            service: name.clone(),
+            addr: *addr,
+            reason: reason.clone(),
+        };
+        self.warnings.extend(refused.iter().map(warn));
+        remember(&mut self.refused, &name, refused);
         self.dirty.insert(name);
     }
 
     fn delete_service(&mut self, name: &ObjectName) {
         if let Some(old) = self.services.remove(name) {
             self.move_claims(&claims::of(&old), &BTreeSet::new());
+            self.refused.remove(name);
             self.dirty.insert(name.clone());
         }
     }
@@ -209,7 +245,7 @@ impl Store {
     }
 
     fn put_slice(&mut self, mut slice: EndpointSlice) {
-        let refused = endpoints::refuse_unroutable(&mut slice);
+        let refused = endpoints::refuse(&mut slice, &self.ranges);
         self.pool.share_slice(&mut slice);
         let owner = slice.service_name();
         let known = self.slice_owners.remove(&slice.name);
@@ -218,7 +254,7 @@ impl Store {
         if let Some(old) = known.filter(|old| *old != slice.service) {
             self.detach_slice(&old, &slice.name);
         }
-        let triggered = slice.triggered;
+        let (triggered, name) = (slice.triggered, slice.name.clone());
         let siblings = self
             .slices
             .entry(owner.clone())
@@ -229,7 +265,13 @@ impl Store {
             Err(at) => siblings.insert(at, slice),
         }
         self.triggers.extend(triggered);
-        self.warnings.extend(refused);
+        let warn = |(addr, reason): &RefusedAddress| Warning::EndpointRefused {
+            slice: name.clone(),
+            addr: *addr,
+            reason: reason.clone(),
+        };
+        self.warnings.extend(refused.iter().map(warn));
+        remember(&mut self.refused_endpoints, &name, refused);
         self.touch(&owner);
     }
 
@@ -244,6 +286,7 @@ impl Store {
             namespace: Arc::clone(&name.namespace),
             name: Arc::clone(owner),
         };
+        self.refused_endpoints.remove(name);
         if let Some(siblings) = self.slices.get_mut(&owner) {
             siblings.retain(|one| one.name.name != name.name);
             if siblings.is_empty() {
@@ -265,6 +308,40 @@ impl Store {
         if self.services.contains_key(name) {
             self.dirty.insert(name.clone());
         }
+    }
+}
+
+/// Takes out of `service` the addresses that no service may have.
+fn refuse_addresses(service: &mut Service, ranges: &Ranges) -> Vec<RefusedAddress> {
+    let Service {
+        cluster_ips,
+        external_ips,
+        load_balancer_ips,
+        ..
+    } = service;
+    let mut refused = Vec::new();
+    for addresses in [cluster_ips, external_ips, load_balancer_ips] {
+        addresses.retain(|&addr| match ranges.refuse(addr) {
+            None => true,
+            Some(reason) => {
+                refused.push((addr, reason));
+                false
+            }
+        });
+    }
+    refused
+}
+
+/// Keeps what was refused of an object, if anything.
+fn remember(
+    all: &mut HashMap<ObjectName, Vec<RefusedAddress>>,
+    name: &ObjectName,
+    refused: Vec<RefusedAddress>,
+) {
+    if refused.is_empty() {
+        all.remove(name);
+    } else {
+        all.insert(name.clone(), refused);
     }
 }
 

@@ -1,8 +1,11 @@
-//! What is wrong with objects that were accepted: the rest of the object is in force. The caller logs it.
+//! What is wrong with objects that were accepted: the rest of the object is in force. The caller tells it.
 
-use std::{fmt, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
 use super::{ObjectName, claims::Place};
+
+/// An address that no object may name, and why.
+pub type RefusedAddress = (IpAddr, Cow<'static, str>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Warning {
@@ -10,7 +13,13 @@ pub enum Warning {
     EndpointRefused {
         slice: ObjectName,
         addr: IpAddr,
-        reason: &'static str,
+        reason: Cow<'static, str>,
+    },
+    /// A service names an address that no service may have.
+    AddressRefused {
+        service: ObjectName,
+        addr: IpAddr,
+        reason: Cow<'static, str>,
     },
     /// Two services claim one place; the loser goes without it.
     FrontendConflict {
@@ -31,6 +40,11 @@ impl fmt::Display for Warning {
                 f,
                 "EndpointSlice {slice}: endpoint {addr} is not used: {reason}"
             ),
+            Self::AddressRefused {
+                service,
+                addr,
+                reason,
+            } => write!(f, "Service {service} is not served at {addr}: {reason}"),
             Self::FrontendConflict {
                 place,
                 winner,

@@ -13,11 +13,13 @@
 //! | `watch` | changes, as they happen |
 //! | `role` | which device is an uplink, a tunnel, a pod's interface |
 //! | `facts` | a view -> what the programs and the plan know of the node |
+//! | `broadcast` | the broadcast addresses of its subnets |
 //! | `sysctl` | the switches that the kernel must have set |
 //! | `xdp` | XDP at a device: what is attached, what the driver can do |
 //! | `filters` | the TC filters at a device that others attached through netlink |
 //! | `scratch` | a network namespace to try things in |
 
+mod broadcast;
 mod facts;
 mod filters;
 mod role;
@@ -30,6 +32,7 @@ mod watch;
 mod xdp;
 
 pub use self::{
+    broadcast::broadcasts,
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     filters::filter_names,
     role::{Pattern, Role, Roles, Selection, roles},

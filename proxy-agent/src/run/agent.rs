@@ -81,11 +81,13 @@ impl Agent {
             &roles,
             &args.nodeport_addresses,
         ));
+        let mut store = Store::new(&args.node_name).refusing(args.refused_addresses.clone());
+        store.set_broadcasts(node::broadcasts());
         Ok(Self {
             object,
             datapath,
             netlink,
-            store: Store::new(&args.node_name),
+            store,
             planner,
             hooks: Hooks::default(),
             view,
@@ -217,6 +219,11 @@ impl Agent {
             let view = self.netlink.view().await?;
             if view != self.view {
                 self.take_view(view)?;
+            }
+            self.store.set_broadcasts(node::broadcasts());
+            self.dirty.append(&mut self.store.take_dirty());
+            if !self.dirty.is_empty() {
+                self.sync()?;
             }
         }
         self.datapath.bump_epoch()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::{
     cli::Place,
     datapath::{Options, Sizes, TcMode, XdpMode},
+    model,
     node::{NodePortAddresses, Selection},
     serve,
     source::kube,
@@ -18,6 +19,9 @@ pub struct Args {
     /// Directory of Services and EndpointSlices, read again when it changes; in place of an API server
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "api_servers"])]
     pub manifests: Option<PathBuf>,
+    /// The largest file that is read there
+    #[arg(long, value_name = "N", default_value_t = 32 << 20)]
+    pub max_manifest_bytes: u64,
     #[command(flatten)]
     pub api: kube::Options,
     /// Devices that lead out of the node: `auto` (NICs, tunnels, the default route's device), or names, those of tunnels too
@@ -35,6 +39,10 @@ pub struct Args {
     /// Local addresses that serve NodePorts: `all`, `primary` (those by which other nodes know this one), or ranges
     #[arg(long, value_name = "all|primary|CIDRS", default_value = "all")]
     pub nodeport_addresses: NodePortAddresses,
+    /// Addresses that no object may name, besides loopback, link-local, multicast and broadcast ones: by default those
+    /// where clouds answer nodes, and 240.0.0.0/4; empty for none
+    #[arg(long, value_name = "CIDRS", default_value = model::REFUSED)]
+    pub refused_addresses: model::Ranges,
     /// Connections that are tracked per address family
     #[arg(long, value_name = "N", default_value_t = Sizes::default().connections)]
     pub max_flows: u32,

@@ -50,7 +50,7 @@ async fn feed(
 ) -> Result<()> {
     match &args.manifests {
         Some(dir) => {
-            let files = Files::new(dir, &args.node_name);
+            let files = Files::new(dir, &args.node_name, args.max_manifest_bytes);
             let _ = begin.send(());
             files.run(arrivals).await
         }

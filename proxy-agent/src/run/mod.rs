@@ -49,6 +49,8 @@ const BATCHES: usize = 64;
 pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    // From a terminal that goes, or from somebody who wants files read anew: no reason to end.
+    let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
     // Before anything is touched: an agent that cannot be asked should not begin.
     let listeners = Listeners::open(&args.serve)?;
     let netlink = Netlink::open().await?;
@@ -62,6 +64,11 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
         tokio::select! {
             _ = end.recv() => break,
             _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                if args.manifests.is_none() {
+                    info!("SIGHUP: nothing is read anew, an API server tells what changes");
+                }
+            }
             ended = &mut source => {
                 ended.context(feed::PANICKED)??;
                 anyhow::bail!("the source of Services ended");

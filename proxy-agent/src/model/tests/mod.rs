@@ -2,6 +2,7 @@
 //!
 //! The objects are those of the specification: pods p1, p1b, p1c on node1 (the own node, zone a), p2 and p2b on node2.
 
+mod addresses;
 mod claims;
 mod decisions;
 mod ports;

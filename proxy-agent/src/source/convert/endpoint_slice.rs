@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::{
-    Converted, FieldError, Result, address, family, label, list, non_empty, object_name,
-    objects as k8s, optional_port, protocol,
+    Converted, FieldError, Result, address, family, label, list, names, non_empty, object_name,
+    objects as k8s, optional_port, port_name, protocol,
 };
 use crate::model::{Conditions, EndpointSlice, Family, SliceEndpoint, SlicePort};
 
@@ -15,18 +15,21 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointSlice>> {
-    let name = object_name(&object.metadata)?;
+    let name = object_name(&object.metadata, names::subdomain)?;
     if label(&object.metadata, HEADLESS_LABEL).is_some() {
-        return Ok(Converted::Skipped("it belongs to a headless service"));
+        return Ok(Converted::skipped("it belongs to a headless service"));
     }
     let Some(service) = label(&object.metadata, SERVICE_NAME_LABEL).filter(|s| !s.is_empty())
     else {
-        return Ok(Converted::Skipped(
-            "no label kubernetes.io/service-name says whose it is",
+        return Ok(Converted::useless(
+            "metadata.labels: no label kubernetes.io/service-name says whose it is",
         ));
     };
+    names::label(&format!("metadata.labels[{SERVICE_NAME_LABEL}]"), service)?;
     if object.address_type == "FQDN" {
-        return Ok(Converted::Skipped("its addresses are names"));
+        return Ok(Converted::useless(
+            "addressType: its addresses are names, to which no packet can be sent",
+        ));
     }
     let family = family("addressType", &object.address_type)?;
     let mut endpoints = list(&object.endpoints)
@@ -59,7 +62,7 @@ fn ports(given: &[k8s::EndpointPort]) -> Result<Vec<SlicePort>> {
         let protocol = protocol(&format!("ports[{i}].protocol"), &port.protocol)?;
         if let Some(number) = optional_port(&format!("ports[{i}].port"), port.port)? {
             ports.push(SlicePort {
-                name: port.name.as_deref().unwrap_or_default().into(),
+                name: port_name(&format!("ports[{i}].name"), &port.name)?,
                 protocol,
                 number,
             });
@@ -69,11 +72,11 @@ fn ports(given: &[k8s::EndpointPort]) -> Result<Vec<SlicePort>> {
 }
 
 /// Only the first address counts: Kubernetes says that all of them are the same endpoint.
-fn slice_endpoint(field: &str, endpoint: &k8s::Endpoint, family: Family) -> Result<SliceEndpoint> {
+fn slice_endpoint(place: &str, endpoint: &k8s::Endpoint, family: Family) -> Result<SliceEndpoint> {
     let Some(first) = endpoint.addresses.first() else {
-        return Err(FieldError::new(format!("{field}.addresses"), "is empty"));
+        return Err(FieldError::new(format!("{place}.addresses"), "is empty"));
     };
-    let field = format!("{field}.addresses[0]");
+    let field = format!("{place}.addresses[0]");
     let addr = address(&field, first)?;
     if Family::of(addr) != family {
         return Err(FieldError::new(
@@ -81,10 +84,14 @@ fn slice_endpoint(field: &str, endpoint: &k8s::Endpoint, family: Family) -> Resu
             format!("{addr} is not of addressType {family}"),
         ));
     }
+    let node = non_empty(&endpoint.node_name);
+    if let Some(node) = node {
+        names::subdomain(&format!("{place}.nodeName"), node)?;
+    }
     let hints = endpoint.hints.as_ref();
     Ok(SliceEndpoint {
         addr,
-        node: non_empty(&endpoint.node_name).map(Into::into),
+        node: node.map(Into::into),
         conditions: conditions(endpoint.conditions.as_ref()),
         zone_hints: hints
             .map(|hints| list(&hints.for_zones))

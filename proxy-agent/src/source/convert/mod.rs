@@ -4,13 +4,14 @@
 //! refused is refused here, by the name of its field.
 
 mod endpoint_slice;
+mod names;
 mod node;
 pub mod objects;
 mod service;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use self::objects::Metadata;
 use crate::model::{self, Family, ObjectName, Protocol};
@@ -23,8 +24,45 @@ pub use service::service;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Converted<T> {
     Served(T),
-    /// It is not for this proxy; a source treats it as if it were not there. Says why.
-    Skipped(&'static str),
+    /// It is not for this proxy; a source treats it as if it were not there.
+    Skipped(Skip),
+}
+
+/// Why an object is not for this proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Skip {
+    pub why: &'static str,
+    /// Its author may expect it to be served.
+    pub is_surprising: bool,
+}
+
+impl<T> Converted<T> {
+    pub fn map<U>(self, object: impl FnOnce(T) -> U) -> Converted<U> {
+        match self {
+            Self::Served(inner) => Converted::Served(object(inner)),
+            Self::Skipped(skip) => Converted::Skipped(skip),
+        }
+    }
+
+    const fn skipped(why: &'static str) -> Self {
+        Self::Skipped(Skip {
+            why,
+            is_surprising: false,
+        })
+    }
+
+    const fn useless(why: &'static str) -> Self {
+        Self::Skipped(Skip {
+            why,
+            is_surprising: true,
+        })
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.why)
+    }
 }
 
 /// What is wrong with an object, and where.
@@ -54,16 +92,29 @@ impl std::error::Error for FieldError {}
 
 type Result<T> = std::result::Result<T, FieldError>;
 
+/// A rule for names.
+type NameRule = fn(&str, &str) -> Result<()>;
+
 /// Namespace and name; without a namespace, `default`.
-fn object_name(meta: &Metadata) -> Result<ObjectName> {
-    Ok(ObjectName::new(
-        non_empty(&meta.namespace).unwrap_or("default"),
-        own_name(meta)?,
-    ))
+fn object_name(meta: &Metadata, rule: NameRule) -> Result<ObjectName> {
+    let namespace = non_empty(&meta.namespace).unwrap_or("default");
+    names::label("metadata.namespace", namespace)?;
+    Ok(ObjectName::new(namespace, own_name(meta, rule)?))
 }
 
-fn own_name(meta: &Metadata) -> Result<&str> {
-    non_empty(&meta.name).ok_or_else(|| FieldError::new("metadata.name", "is missing"))
+fn own_name(meta: &Metadata, rule: NameRule) -> Result<&str> {
+    let field = "metadata.name";
+    let name = non_empty(&meta.name).ok_or_else(|| FieldError::new(field, "is missing"))?;
+    rule(field, name).map(|()| name)
+}
+
+/// The name of a port: empty where it has none.
+fn port_name(field: &str, value: &Option<String>) -> Result<Arc<str>> {
+    let name = value.as_deref().unwrap_or_default();
+    if !name.is_empty() {
+        names::label(field, name)?;
+    }
+    Ok(name.into())
 }
 
 fn label<'a>(meta: &'a Metadata, name: &str) -> Option<&'a str> {
@@ -132,10 +183,10 @@ fn optional_port(field: &str, value: Option<i32>) -> Result<Option<u16>> {
         .transpose()
 }
 
+/// As kube-proxy reads it, which takes leading zeros for nothing (`ParseIPSloppy` in k8s.io/utils/net).
 fn address(field: &str, value: &str) -> Result<IpAddr> {
-    value
-        .parse()
-        .map_err(|_| FieldError::new(field, format!("{value:?} is not an IP address")))
+    model::parse_address(value)
+        .ok_or_else(|| FieldError::new(field, format!("{value:?} is not an IP address")))
 }
 
 /// An address at which a service may be reached.

@@ -1,6 +1,6 @@
 //! Node.
 
-use super::{Result, address, label, list, objects as k8s, own_name};
+use super::{Result, address, label, list, names, objects as k8s, own_name};
 use crate::model::Node;
 
 /// By this the cluster autoscaler says that it takes the node away.
@@ -24,7 +24,7 @@ pub fn node(object: &k8s::Node) -> Result<Node> {
         }
     }
     Ok(Node {
-        name: own_name(&object.metadata)?.to_owned(),
+        name: own_name(&object.metadata, names::subdomain)?.to_owned(),
         zone: label(&object.metadata, ZONE_LABEL)
             .filter(|zone| !zone.is_empty())
             .map(str::to_owned),

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use super::{
-    Converted, FieldError, Result, choice, family, label, list, non_empty, object_name,
-    objects as k8s, optional_port, port, protocol, service_address,
+    Converted, FieldError, Result, choice, family, label, list, names, non_empty, object_name,
+    objects as k8s, optional_port, port, port_name, protocol, service_address,
 };
-use crate::model::{Cidr, Family, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::model::{self, Cidr, Family, Service, ServicePort, ServiceType, TrafficPolicy};
 
 /// Another proxy serves it.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -17,19 +17,19 @@ const MAX_AFFINITY: i32 = 86400;
 /// A service without a cluster IP is served at its other addresses (no API server allocates one to a file); one whose
 /// cluster IP is `None` is headless.
 pub fn service(object: &k8s::Service) -> Result<Converted<Service>> {
-    let name = object_name(&object.metadata)?;
+    let name = object_name(&object.metadata, names::label)?;
     let spec = object
         .spec
         .as_ref()
         .ok_or_else(|| FieldError::new("spec", "is missing"))?;
     if label(&object.metadata, PROXY_NAME_LABEL).is_some() {
-        return Ok(Converted::Skipped("another proxy serves it"));
+        return Ok(Converted::skipped("another proxy serves it"));
     }
     let Some(kind) = service_type(spec)? else {
-        return Ok(Converted::Skipped("an ExternalName has no addresses"));
+        return Ok(Converted::skipped("an ExternalName has no addresses"));
     };
     let Some(cluster_ips) = cluster_ips(spec)? else {
-        return Ok(Converted::Skipped("it is headless"));
+        return Ok(Converted::skipped("it is headless"));
     };
     let external_policy = policy("spec.externalTrafficPolicy", &spec.external_traffic_policy)?;
     Ok(Converted::Served(Service {
@@ -86,10 +86,14 @@ fn cluster_ips(spec: &k8s::ServiceSpec) -> Result<Option<Vec<IpAddr>>> {
     }
     match (first, all) {
         (Some(first), []) => Ok(Some(vec![service_address("spec.clusterIP", first)?])),
-        (Some(first), [head, ..]) if first != head => Err(FieldError::new(
-            "spec.clusterIPs[0]",
-            format!("{head:?} is not the same as clusterIP {first:?}"),
-        )),
+        (Some(first), [head, ..])
+            if first != head && model::parse_address(first) != model::parse_address(head) =>
+        {
+            Err(FieldError::new(
+                "spec.clusterIPs[0]",
+                format!("{head:?} is not the same as clusterIP {first:?}"),
+            ))
+        }
         _ => addresses("spec.clusterIPs", all).map(Some),
     }
 }
@@ -222,7 +226,7 @@ fn ports(spec: &k8s::ServiceSpec, kind: ServiceType) -> Result<Vec<ServicePort>>
     for (i, item) in given.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{i}].{name}");
         let port = ServicePort {
-            name: item.name.as_deref().unwrap_or_default().into(),
+            name: port_name(&field("name"), &item.name)?,
             protocol: protocol(&field("protocol"), &item.protocol)?,
             port: port(&field("port"), item.port)?,
             node_port: node_port(&field("nodePort"), item.node_port, kind)?,

@@ -281,6 +281,63 @@ fn what_admission_would_refuse_is_refused_by_the_name_of_its_field() {
 }
 
 #[test]
+fn names_that_an_api_server_would_refuse_are_refused_by_their_field() {
+    let service = |name: &str, namespace: &str, port: &str| {
+        refusal(convert_service_object(json!({
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"ports": [{"name": port, "port": 80}]},
+        })))
+    };
+    let slice = |change: Value| refusal(convert_slice(change));
+    for (text, field) in [
+        (
+            service("a\nb", "ns", ""),
+            "metadata.name: \"a\\nb\" is not a DNS label",
+        ),
+        (service("a", "n\u{1b}[2J", ""), "metadata.namespace: "),
+        (service("a", "../ns", ""), "metadata.namespace: "),
+        (service("a", "ns", "Http"), "spec.ports[0].name: "),
+        (
+            slice(
+                json!({"metadata": {"name": "a\n", "labels": {"kubernetes.io/service-name": "svc"}}}),
+            ),
+            "metadata.name: ",
+        ),
+        (
+            slice(
+                json!({"metadata": {"name": "a", "labels": {"kubernetes.io/service-name": "s\nvc"}}}),
+            ),
+            "metadata.labels[kubernetes.io/service-name]: ",
+        ),
+        (
+            slice(json!({"ports": [{"name": "a b", "port": 1}]})),
+            "ports[0].name: ",
+        ),
+        (
+            slice(json!({"endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n\r"}]})),
+            "endpoints[0].nodeName: ",
+        ),
+    ] {
+        assert!(text.starts_with(field), "{text}");
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[test]
+fn addresses_and_ranges_with_leading_zeros_are_read_as_kube_proxy_reads_them() {
+    let service = served(convert_service(json!({
+        "clusterIP": "010.096.000.001",
+        "clusterIPs": ["10.96.0.1"],
+        "externalIPs": ["192.168.001.010"],
+        "loadBalancerSourceRanges": ["010.0.0.0/08"],
+        "ports": [{"port": 80}],
+    })));
+    assert_eq!(service.cluster_ips, ips(&["10.96.0.1"]));
+    assert_eq!(service.external_ips, ips(&["192.168.1.10"]));
+    assert_eq!(service.source_ranges, ["10.0.0.0/8".parse().unwrap()]);
+}
+
+#[test]
 fn client_ip_affinity_without_a_timeout_holds_three_hours() {
     let spec = json!({"sessionAffinity": "ClientIP", "ports": [{"port": 80}]});
     assert_eq!(served(convert_service(spec)).affinity, Some(10800));

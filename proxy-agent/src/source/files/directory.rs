@@ -6,10 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    fs,
     hash::{BuildHasher, RandomState},
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -17,6 +15,7 @@ use std::{
 
 use super::{
     manifest::{self, Contents, Key, Manifest, Object, ObjectKind},
+    open::{Found, Reader, Stamp},
     tree::Tree,
 };
 use crate::{
@@ -29,9 +28,11 @@ pub struct Directory {
     own_node: String,
     files: BTreeMap<PathBuf, File>,
     hasher: RandomState,
+    reader: Reader,
     /// What the batches so far amount to.
     sent: BTreeMap<Key, Arc<Object>>,
     problems: BTreeSet<String>,
+    notes: BTreeSet<String>,
 }
 
 /// The outcome of one reading.
@@ -40,6 +41,9 @@ pub struct Reading {
     pub batch: Batch,
     /// Those that the reading before did not have.
     pub new_problems: Vec<String>,
+    pub new_notes: Vec<String>,
+    /// Some file did not answer: it should be looked at again.
+    pub is_waiting: bool,
 }
 
 #[derive(Default, Debug)]
@@ -50,6 +54,7 @@ struct File {
     hash: Option<u64>,
     manifests: Vec<Kept>,
     problems: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// A manifest, its object shared with what was sent.
@@ -60,35 +65,38 @@ struct Kept {
     object: Option<Arc<Object>>,
 }
 
-/// Changes when the file does.
-#[derive(PartialEq, Eq, Debug)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 /// File times are coarse: two writes may leave the same. A file is known by its stamp only once it is older than this.
 const SETTLED: Duration = Duration::from_secs(1);
 
 impl Directory {
-    pub fn new(own_node: String) -> Self {
+    /// Files of more than `max_bytes` are not read.
+    pub fn new(own_node: String, max_bytes: u64) -> Self {
         Self {
             own_node,
             files: BTreeMap::new(),
             hasher: RandomState::new(),
+            reader: Reader::new(max_bytes),
             sent: BTreeMap::new(),
             problems: BTreeSet::new(),
+            notes: BTreeSet::new(),
         }
+    }
+
+    /// The next reading takes no file for known, and tells all problems.
+    pub fn forget(&mut self) {
+        for file in self.files.values_mut() {
+            (file.stamp, file.hash) = (None, None);
+        }
+        self.problems.clear();
+        self.notes.clear();
     }
 
     pub fn read(&mut self, tree: &Tree) -> Reading {
         self.files.retain(|name, _| tree.files.contains_key(name));
+        self.reader.begin();
         for (name, path) in &tree.files {
             let file = self.files.entry(name.clone()).or_default();
-            file.read(name, path, &self.own_node, &self.hasher);
+            file.read(name, path, &mut self.reader, &self.own_node, &self.hasher);
         }
 
         let (objects, duplicates) = self.merge();
@@ -101,12 +109,18 @@ impl Directory {
             .collect();
         let new_problems = problems.difference(&self.problems).cloned().collect();
         self.problems = problems;
+        let notes = self.files.values().flat_map(|file| &file.notes);
+        let notes: BTreeSet<String> = notes.cloned().collect();
+        let new_notes = notes.difference(&self.notes).cloned().collect();
+        self.notes = notes;
 
         let batch = difference(&self.sent, &objects, &self.own_node);
         self.sent = objects;
         Reading {
             batch,
             new_problems,
+            new_notes,
+            is_waiting: self.reader.waits(),
         }
     }
 
@@ -136,58 +150,63 @@ impl Directory {
 }
 
 impl File {
-    fn read(&mut self, name: &Path, path: &Path, own_node: &str, hasher: &RandomState) {
-        let contents = match self.changed_bytes(path) {
-            Ok(None) => return,
+    fn read(
+        &mut self,
+        name: &Path,
+        path: &Path,
+        reader: &mut Reader,
+        own_node: &str,
+        hasher: &RandomState,
+    ) {
+        match self.changed_bytes(path, reader) {
+            Ok(None) => {}
             Ok(Some(bytes)) => {
                 let hash = Some(hasher.hash_one(&bytes));
-                if self.hash == hash {
-                    return;
+                if self.hash != hash {
+                    self.hash = hash;
+                    self.replace(manifest::parse(name, &bytes, own_node));
                 }
-                self.hash = hash;
-                manifest::parse(name, &bytes, own_node)
             }
             Err(error) => {
                 (self.stamp, self.hash) = (None, None);
-                Err(format!("{}: {error}", name.display()))
+                let problem = format!("{}: {error}", name.display());
+                self.problems = vec![format!("{problem}{}", self.what_is_kept())];
+                self.notes.clear();
             }
-        };
-        match contents {
-            Ok(contents) => self.replace(contents),
-            Err(problem) => self.problems = vec![format!("{problem}{}", self.what_is_kept())],
         }
     }
 
     /// The bytes, unless they are those of last time.
-    fn changed_bytes(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    fn changed_bytes(&mut self, path: &Path, reader: &mut Reader) -> io::Result<Option<Vec<u8>>> {
         let now = SystemTime::now();
-        let meta = fs::metadata(path)?;
-        let stamp = Stamp {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        };
-        if self.stamp.as_ref() == Some(&stamp) {
-            return Ok(None);
-        }
         let settled = |seconds: i64| {
             u64::try_from(seconds)
                 .is_ok_and(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s + 1) + SETTLED < now)
         };
-        let bytes = fs::read(path)?;
-        self.stamp = (settled(meta.mtime()) && settled(meta.ctime())).then_some(stamp);
-        Ok(Some(bytes))
+        match reader.read(path, self.stamp.as_ref())? {
+            Found::Same => Ok(None),
+            Found::Bytes(stamp, bytes) => {
+                let is_settled = settled(stamp.modified.0) && settled(stamp.changed.0);
+                self.stamp = is_settled.then_some(stamp);
+                Ok(Some(bytes))
+            }
+        }
     }
 
-    /// Takes over what the file says now; for an object that is not valid now, what it said last.
+    /// Takes over what the file says now; for an object that is not valid now, what it said last. So it is for objects
+    /// that it had and has not, where a document cannot be read: it may be theirs.
     fn replace(&mut self, contents: Contents) {
         let Contents {
             manifests,
             invalid,
-            problems,
+            mut problems,
+            notes,
+            is_whole,
         } = contents;
+        if !is_whole {
+            let kept = self.what_is_kept();
+            problems.iter_mut().for_each(|problem| *problem += kept);
+        }
         let mut kept: Vec<Kept> = manifests
             .into_iter()
             .map(|Manifest { place, key, object }| Kept {
@@ -196,13 +215,13 @@ impl File {
                 object: object.map(Arc::new),
             })
             .collect();
-        for key in invalid {
-            if !kept.iter().any(|now| now.key == key) {
-                kept.extend(self.manifests.iter().find(|old| old.key == key).cloned());
-            }
-        }
+        let now: BTreeSet<Key> = kept.iter().map(|kept| kept.key.clone()).collect();
+        let stays =
+            |old: &Kept| !now.contains(&old.key) && (!is_whole || invalid.contains(&old.key));
+        kept.extend(self.manifests.drain(..).filter(stays));
         self.manifests = kept;
         self.problems = problems;
+        self.notes = notes;
     }
 
     fn what_is_kept(&self) -> &'static str {

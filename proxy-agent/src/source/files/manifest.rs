@@ -1,27 +1,43 @@
 //! The bytes of one file into objects and problems.
 //!
 //! In: YAML of any number of documents, or JSON values one after the other; each an object or a `List` of them. Out:
-//! [`Contents`]. A file that does not parse is an error as a whole, for nobody can tell what it was going to say; an
-//! object that is not valid is a problem of its own.
+//! [`Contents`]. A document that does not parse, and an object that is not valid, is a problem of its own.
 
 use std::{ffi::OsStr, fmt, path::Path};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::yaml;
 use crate::{
     model::{EndpointSlice, Node, ObjectName, Service},
     source::convert::{self, Converted, FieldError, objects as k8s},
 };
 
 /// What one file says.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Contents {
     pub manifests: Vec<Manifest>,
     /// Objects that the file has, but not in a valid form.
     pub invalid: Vec<Key>,
     /// Each names the file, the object and what is wrong.
     pub problems: Vec<String>,
+    /// The same of objects that are valid and of no use here, though somebody may believe so.
+    pub notes: Vec<String>,
+    /// Could every document be read? If not, nobody can tell what the file was going to say.
+    pub is_whole: bool,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self {
+            manifests: Vec::new(),
+            invalid: Vec::new(),
+            problems: Vec::new(),
+            notes: Vec::new(),
+            is_whole: true,
+        }
+    }
 }
 
 /// One valid object.
@@ -60,38 +76,28 @@ pub enum Object {
 pub struct Place(String);
 
 /// Reads a file. `file` is its name for problems, `own_node` the Node that counts.
-pub fn parse(file: &Path, bytes: &[u8], own_node: &str) -> Result<Contents, String> {
-    let documents =
-        documents(file, bytes).map_err(|error| format!("{}: {error}", file.display()))?;
+pub fn parse(file: &Path, bytes: &[u8], own_node: &str) -> Contents {
     let mut contents = Contents::default();
-    for (i, document) in documents.into_iter().enumerate() {
+    let mut add = |i: usize, document: Result<Value, String>| {
         let place = Place(format!("{}#{}", file.display(), i + 1));
-        contents.add(place, document, own_node);
-    }
-    Ok(contents)
-}
-
-fn documents(file: &Path, bytes: &[u8]) -> Result<Vec<Value>, String> {
-    if file.extension() == Some(OsStr::new("json")) {
-        return serde_json::Deserializer::from_slice(bytes)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string());
-    }
-    let text = str::from_utf8(bytes).map_err(|error| error.to_string())?;
-    let options = serde_saphyr::options! {
-        // As in YAML 1.2: a port may be named `n` or `on`.
-        strict_booleans: true,
-        with_snippet: false,
-        // A cluster's whole export may be one file. The limits on aliases stay: they are what keeps a small file small.
-        budget: serde_saphyr::budget! {
-            max_documents: 1_000_000,
-            max_nodes: 100_000_000,
-            max_events: 200_000_000,
-            max_total_scalar_bytes: 1 << 30,
-        },
+        match document {
+            Ok(value) => contents.add(place, value, own_node),
+            Err(error) => {
+                contents.problems.push(format!("{place}: {error}"));
+                contents.is_whole = false;
+            }
+        }
     };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| error.to_string())
+    if file.extension() == Some(OsStr::new("json")) {
+        // Behind an error nobody can tell where the next value begins.
+        let values = serde_json::Deserializer::from_slice(bytes).into_iter();
+        let values = values.map(|value| value.map_err(|error| error.to_string()));
+        values.enumerate().for_each(|(i, value)| add(i, value));
+    } else {
+        let documents = yaml::documents(bytes);
+        documents.enumerate().for_each(|(i, value)| add(i, value));
+    }
+    contents
 }
 
 impl Contents {
@@ -104,7 +110,7 @@ impl Contents {
                     place,
                     ObjectKind::Service,
                     value,
-                    |object: &k8s::Service| Ok(served(convert::service(object)?, Object::Service)),
+                    |object: &k8s::Service| Ok(convert::service(object)?.map(Object::Service)),
                 );
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
@@ -113,22 +119,27 @@ impl Contents {
                     ObjectKind::EndpointSlice,
                     value,
                     |object: &k8s::EndpointSlice| {
-                        Ok(served(convert::endpoint_slice(object)?, Object::Slice))
+                        Ok(convert::endpoint_slice(object)?.map(Object::Slice))
                     },
                 );
             }
             ("v1", "Node") => {
                 if key(ObjectKind::Node, &value).is_some_and(|key| *key.name.name == *own_node) {
                     self.object(place, ObjectKind::Node, value, |object: &k8s::Node| {
-                        Ok(Some(Object::Node(convert::node(object)?)))
+                        Ok(Converted::Served(Object::Node(convert::node(object)?)))
                     });
                 }
             }
             (_, list) if list.ends_with("List") => {
-                let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) else {
-                    self.problems
-                        .push(format!("{place} {list}: items: is missing"));
-                    return;
+                let items = match value.get_mut("items").map(Value::take) {
+                    Some(Value::Array(items)) => items,
+                    // As to an API server: one without items.
+                    None | Some(Value::Null) => Vec::new(),
+                    Some(_) => {
+                        self.problems
+                            .push(format!("{place} {list}: items: is not a list"));
+                        return;
+                    }
                 };
                 let item_kind = list.trim_end_matches("List");
                 for (i, mut item) in items.into_iter().enumerate() {
@@ -143,10 +154,21 @@ impl Contents {
                 }
             }
             ("", _) | (_, "") => {
-                let problem = "not a Kubernetes object: apiVersion or kind is missing";
+                let problem = match value {
+                    Value::Array(_) => "not a Kubernetes object: a list has kind List, and items",
+                    _ => "not a Kubernetes object: apiVersion or kind is missing",
+                };
                 self.problems.push(format!("{place}: {problem}"));
             }
-            _ => tracing::debug!("{place}: ignored, as every {version} {kind} is"),
+            _ => match instead(&version, &kind) {
+                Some(instead) => {
+                    let name = named(&value, &kind);
+                    self.notes.push(format!(
+                        "{place} {name}: apiVersion: {version} is not read: {instead}"
+                    ));
+                }
+                None => tracing::debug!("{place}: ignored, as every {version} {kind} is"),
+            },
         }
     }
 
@@ -155,7 +177,7 @@ impl Contents {
         place: Place,
         kind: ObjectKind,
         value: Value,
-        convert: impl FnOnce(&K) -> Result<Option<Object>, FieldError>,
+        convert: impl FnOnce(&K) -> Result<Converted<Object>, FieldError>,
     ) {
         let key = key(kind, &value);
         let object = serde_path_to_error::deserialize(value)
@@ -165,10 +187,16 @@ impl Contents {
             })
             .and_then(|k8s: K| convert(&k8s));
         match (object, key) {
-            (Ok(object), Some(key)) => {
-                if object.is_none() {
-                    tracing::debug!("{place} {key}: not for this proxy");
-                }
+            (Ok(converted), Some(key)) => {
+                let object = match converted {
+                    Converted::Served(object) => Some(object),
+                    Converted::Skipped(skip) => {
+                        if skip.is_surprising {
+                            self.notes.push(format!("{place} {key}: {skip}"));
+                        }
+                        None
+                    }
+                };
                 self.manifests.push(Manifest { place, key, object });
             }
             (Err(error), Some(key)) => {
@@ -181,10 +209,28 @@ impl Contents {
     }
 }
 
-fn served<T>(converted: Converted<T>, object: impl FnOnce(T) -> Object) -> Option<Object> {
-    match converted {
-        Converted::Served(inner) => Some(object(inner)),
-        Converted::Skipped(_) => None,
+/// What is read in place of objects of this version and kind, where their author may have meant that they are.
+fn instead(version: &str, kind: &str) -> Option<&'static str> {
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    // Other people's kinds may have the same names.
+    if !group.is_empty() && group.contains('.') && !group.ends_with(".k8s.io") {
+        return None;
+    }
+    match kind {
+        "Endpoints" => Some("endpoints are read from EndpointSlices (discovery.k8s.io/v1)"),
+        "EndpointSlice" => Some("EndpointSlices are read as discovery.k8s.io/v1"),
+        "Service" => Some("Services are read as v1"),
+        "Node" => Some("Nodes are read as v1"),
+        _ => None,
+    }
+}
+
+/// The kind, and the name as far as there is one.
+fn named(value: &Value, kind: &str) -> String {
+    let text = |field: &str| value.get("metadata")?.get(field)?.as_str();
+    match text("name") {
+        Some(name) => format!("{kind} {}/{name}", text("namespace").unwrap_or("default")),
+        None => kind.to_owned(),
     }
 }
 

@@ -6,21 +6,26 @@
 //! ```
 //!
 //! The one rule: what cannot be read now stays as it was read last. That holds for a directory that is being replaced, a
-//! file that is half written, and an object that is not valid; each is logged once.
+//! file that is half written or does not answer, and an object that is not valid; each is logged once. SIGHUP has all of it
+//! read and told anew.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `tree` | which files count, and which directories tell of them |
 //! | `watch` | waiting for a change, by inotify |
-//! | `manifest` | the bytes of one file into objects and problems |
+//! | `open` | the bytes of one file, without waiting for it for ever |
+//! | `yaml` | the bytes of a YAML file into its documents |
+//! | `manifest` | the documents of one file into objects and problems |
 //! | `directory` | the objects of all files, and what differs from before |
 
 mod directory;
 mod manifest;
+mod open;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod watch;
+mod yaml;
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +33,12 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::spawn_blocking,
+    time::sleep,
+};
 
 use self::{
     directory::{Directory, Reading},
@@ -43,23 +53,30 @@ use crate::model::{Event, Kind};
 pub struct Files {
     dir: PathBuf,
     node_name: String,
+    max_bytes: u64,
 }
 
 impl Files {
-    /// Of the Nodes in `dir`, the one named `node_name` counts.
-    pub fn new(dir: impl Into<PathBuf>, node_name: impl Into<String>) -> Self {
+    /// Of the Nodes in `dir`, the one named `node_name` counts. Files of more than `max_bytes` are not read.
+    pub fn new(dir: impl Into<PathBuf>, node_name: impl Into<String>, max_bytes: u64) -> Self {
         Self {
             dir: dir.into(),
             node_name: node_name.into(),
+            max_bytes,
         }
     }
 }
 
 impl Source for Files {
     async fn run(self, arrivals: mpsc::Sender<Arrival>) -> anyhow::Result<()> {
-        let Self { dir, node_name } = self;
+        let Self {
+            dir,
+            node_name,
+            max_bytes,
+        } = self;
         let mut watch = Watch::new();
-        let mut directory = Directory::new(node_name);
+        let mut directory = Directory::new(node_name, max_bytes);
+        let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
 
         // A directory that is not there is a mistake at the start; later it is about to come back.
         let mut tree = Ok(watch
@@ -67,6 +84,7 @@ impl Source for Files {
             .with_context(|| format!("cannot read the manifests in {}", dir.display()))?);
         let mut at = Instant::now();
         let mut lost = false;
+        let mut is_waiting = false;
         let mut end_of_list = vec![
             Event::Synced(Kind::Service),
             Event::Synced(Kind::EndpointSlice),
@@ -79,6 +97,7 @@ impl Source for Files {
                     let reading;
                     (directory, reading) = read(directory, tree).await?;
                     log(&dir, &reading);
+                    is_waiting = reading.is_waiting;
                     batch = reading.batch;
                 }
                 Err(error) if !lost => {
@@ -96,6 +115,11 @@ impl Source for Files {
             }
             tokio::select! {
                 () = watch.changed() => {}
+                () = sleep(watch::POLL), if is_waiting => {}
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: all of {} is read anew", dir.display());
+                    directory.forget();
+                }
                 () = arrivals.closed() => return Ok(()),
             }
             at = Instant::now();
@@ -116,6 +140,9 @@ async fn read(mut directory: Directory, tree: Tree) -> anyhow::Result<(Directory
 fn log(dir: &Path, reading: &Reading) {
     for problem in &reading.new_problems {
         tracing::error!("{}/{problem}", dir.display());
+    }
+    for note in &reading.new_notes {
+        tracing::warn!("{}/{note}", dir.display());
     }
     if !reading.batch.is_empty() {
         tracing::info!("{}: {} objects changed", dir.display(), reading.batch.len());

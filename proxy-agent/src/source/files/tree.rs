@@ -42,7 +42,7 @@ impl Tree {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     other => other?,
                 }
-            } else if is_manifest(&name) && may_be_file(&path) {
+            } else if is_manifest(&name) && is_there(&path) {
                 if kind.is_symlink() {
                     self.add_way_to(&path);
                 }
@@ -63,13 +63,9 @@ impl Tree {
     }
 }
 
-/// Not a directory, nor a pipe on which reading would wait, nor a link that leads nowhere. What cannot be looked at is for
-/// the reading to complain of.
-fn may_be_file(path: &Path) -> bool {
-    match fs::metadata(path) {
-        Ok(meta) => meta.is_file(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    }
+/// Not a link that leads nowhere. What is no regular file is for the reading to complain of.
+fn is_there(path: &Path) -> bool {
+    !matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Is this the name of a file that counts?

@@ -1,5 +1,6 @@
 //! A directory as people and tools change it: edited in place, replaced, mounted, half written.
 
+mod oddities;
 mod one_file;
 mod readings;
 mod watching;

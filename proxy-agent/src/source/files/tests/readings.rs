@@ -1,5 +1,7 @@
 //! What one reading of the directory differs from the one before.
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
+
 use super::*;
 
 struct Readings {
@@ -11,7 +13,7 @@ impl Readings {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            directory: Directory::new("node1".into()),
+            directory: Directory::new("node1".into(), 1 << 20),
         }
     }
 
@@ -26,6 +28,7 @@ impl Readings {
         let Reading {
             batch,
             new_problems,
+            ..
         } = self.directory.read(&tree);
         (said(&batch), new_problems)
     }
@@ -75,9 +78,73 @@ fn hidden_and_foreign_files_do_not_count() {
         at.write(name, &service_yaml("a", 80));
     }
     symlink("nowhere", at.dir.path().join("dangling.yaml")).unwrap();
-    symlink("/dev/zero", at.dir.path().join("device.yaml")).unwrap();
     fs::create_dir(at.dir.path().join("directory.yaml")).unwrap();
     at.expect(&[]);
+}
+
+#[test]
+fn what_is_no_regular_file_costs_itself_and_is_told_once() {
+    let mut at = Readings::new();
+    at.write("good.yaml", &service_yaml("good", 80));
+    at.write("large.yaml", &"#".repeat((1 << 20) + 1));
+    symlink("/dev/zero", at.dir.path().join("device.yaml")).unwrap();
+    symlink("/proc/kmsg", at.dir.path().join("kmsg.yaml")).unwrap();
+    mkfifo(&at.dir.path().join("fifo.yaml"), Mode::S_IRWXU).unwrap();
+    let (events, problems) = at.read();
+    assert_eq!(events, ["+good:80"]);
+    let names: Vec<_> = problems.iter().map(|one| one.split(':').next()).collect();
+    let bad = ["device.yaml", "fifo.yaml", "kmsg.yaml", "large.yaml"];
+    assert_eq!(names, bad.map(Some), "{problems:?}");
+    at.expect(&[]);
+}
+
+#[test]
+fn a_good_file_that_becomes_a_fifo_keeps_what_it_said() {
+    let mut at = Readings::new();
+    at.write("a.yaml", &service_yaml("a", 80));
+    at.expect(&["+a:80"]);
+    let path = at.dir.path().join("a.yaml");
+    fs::remove_file(&path).unwrap();
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let (events, problems) = at.read();
+    assert!(events.is_empty(), "{events:?}");
+    assert!(
+        problems[0].ends_with("(what it said before stays in force)"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn a_document_that_does_not_parse_leaves_the_others_of_its_file() {
+    let mut at = Readings::new();
+    let file = |a: &str, b: &str| format!("{a}---\n{b}---\n{}", service_yaml("c", 80));
+    at.write(
+        "a.yaml",
+        &file(&service_yaml("a", 80), &service_yaml("b", 80)),
+    );
+    at.expect(&["+a:80", "+b:80", "+c:80"]);
+    at.write(
+        "a.yaml",
+        &file(&service_yaml("a", 81), "kind: Service\nkind: Service\n"),
+    );
+    let (events, problems) = at.read();
+    assert_eq!(events, ["+a:81"], "b may be what cannot be read");
+    assert!(problems[0].starts_with("a.yaml#2: "), "{problems:?}");
+    at.write("a.yaml", &file(&service_yaml("a", 81), "# b is gone\n"));
+    at.expect(&["-b"]);
+}
+
+#[test]
+fn what_is_forgotten_is_read_and_told_anew() {
+    let mut at = Readings::new();
+    at.write("a.yaml", &service_yaml("a", 80));
+    at.write("b.yaml", "text");
+    assert_eq!(at.read().1.len(), 1);
+    at.expect(&[]);
+    at.directory.forget();
+    let (events, problems) = at.read();
+    assert!(events.is_empty(), "{events:?}");
+    assert_eq!(problems.len(), 1, "{problems:?}");
 }
 
 #[test]
@@ -90,7 +157,7 @@ fn a_file_that_does_not_parse_keeps_what_it_said_and_is_told_once() {
     at.write("b.yaml", &service_yaml("b", 81));
     let (events, problems) = at.read();
     assert_eq!(events, ["+b:81"]);
-    assert!(problems[0].starts_with("a.yaml: "), "{problems:?}");
+    assert!(problems[0].starts_with("a.yaml#1: "), "{problems:?}");
     assert!(
         problems[0].ends_with("(what it said before stays in force)"),
         "{problems:?}"

@@ -14,7 +14,7 @@ impl Running {
         let base = tempfile::tempdir().unwrap();
         prepare(base.path());
         let (sender, arrivals) = mpsc::channel(16);
-        let files = Files::new(base.path().join("dir"), "node1");
+        let files = Files::new(base.path().join("dir"), "node1", 1 << 20);
         let task = tokio::spawn(files.run(sender));
         Self {
             base,
