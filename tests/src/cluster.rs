@@ -139,6 +139,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts an agent as `launch` has it, on the first node, and waits until it is ready.
+    pub fn start_agent(&self, launch: &Launch) -> Result<()> {
+        let agent = Agent::begin(launch)?;
+        // Kept before it is ready, so that a failure shows its log.
+        self.agents().push(agent);
+        let agents = self.agents();
+        agents.last().map_or(Ok(()), Agent::wait_until_ready)
+    }
+
     /// The nodes on which an agent was started, in the order of their numbers.
     pub fn nodes_with_agents(&self) -> &[Node] {
         let agents = self.agents().len();

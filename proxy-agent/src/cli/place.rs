@@ -20,10 +20,20 @@ impl Place {
         PinDir::new(&self.bpffs)
     }
 
-    /// The file of names: the bpf directory is part of its name, so that agents do not share one.
+    /// The file of names.
     pub fn names(&self) -> PathBuf {
+        self.file("names.json")
+    }
+
+    /// The file of what native XDP lost.
+    pub fn losses(&self) -> PathBuf {
+        self.file("xdp-losses.json")
+    }
+
+    /// The bpf directory is part of its name, so that agents do not share one.
+    fn file(&self, file: &str) -> PathBuf {
         let bpffs = self.bpffs.to_string_lossy();
         let name = bpffs.trim_matches('/').replace('/', "-");
-        self.state_dir.join(name).join("names.json")
+        self.state_dir.join(name).join(file)
     }
 }

@@ -20,6 +20,7 @@
 //! | `facts` | configuration, devices, local addresses -> maps |
 //! | `counters` | sums over CPUs |
 //! | `attach` | programs at devices |
+//! | `drain` | connections end before the programs go |
 //! | `probe` | what the kernel can do |
 //! | `sys` | bpf(2), for commands that aya has no call for |
 
@@ -28,6 +29,7 @@ mod attach;
 mod batch;
 mod clock;
 mod counters;
+mod drain;
 mod facts;
 mod image;
 mod inspect;
@@ -41,7 +43,10 @@ mod shape;
 mod sys;
 mod takeover;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{Ebpf, EbpfLoader};
@@ -54,7 +59,7 @@ use self::{
 };
 
 pub use self::{
-    attach::{Outcome, Target, TcMode, XdpMode},
+    attach::{Outcome, Target, TcMode, XdpMode, by_reply_first},
     facts::Facts,
     inspect::{Connection, ConnectionState, Occupancy},
     maps::{FamilyMaps, MapAddr, Maps},
@@ -126,6 +131,11 @@ impl Datapath {
         self.sizes
     }
 
+    /// Does it go on from no earlier one? Then its maps hold nothing yet that programs could act on.
+    pub fn is_first(&self) -> bool {
+        self.takeover.as_ref().is_none_or(Takeover::is_first)
+    }
+
     /// Jiffies per second of this kernel.
     pub const fn hz(&self) -> u32 {
         self.hz
@@ -171,14 +181,19 @@ fn open(
 }
 
 /// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it, and whatever its version is.
-pub fn cleanup(bpffs: &Path) -> Result<()> {
-    let devices: Vec<String> = if_nameindex()
+/// Before that, open connections have this long to end, while new ones are left to whoever takes them then.
+pub fn cleanup(bpffs: &Path, drain: Duration) -> Result<()> {
+    let devices: Vec<Target> = if_nameindex()
         .context("listing the network devices")?
         .iter()
-        .map(|device| device.name().to_string_lossy().into_owned())
+        .map(|device| Target {
+            ifindex: device.index(),
+            name: device.name().to_string_lossy().into_owned(),
+        })
         .collect();
     let pins = takeover::all(bpffs)?;
     let pins: Vec<_> = pins.iter().map(|found| found.pins(bpffs)).collect();
+    drain::drain(&PinDir::new(bpffs), drain);
     attach::detach_all(&pins, &devices)?;
     pins.iter().try_for_each(PinDir::remove)
 }

@@ -1,5 +1,7 @@
 //! What each device would have, what it has, and who else is there.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use super::{Check, Choices, Verdict};
@@ -8,27 +10,30 @@ use crate::{
         XdpMode,
         probe::{self, Found, Tried},
     },
-    node::{self, Kind, Link, Role, View, XdpAt},
+    node::{self, Judged, Kind, Link, Role, View, XdpAt},
+    run::{Loss, Losses},
 };
 
 const DEVICES: &str = "devices";
+/// So many of devices that are alike are named.
+const SHOWN: usize = 8;
 
 /// `tried` is what became of the hooks on a veth.
 pub async fn checks(args: &Choices, view: &View, tried: Option<&Tried>) -> Result<Vec<Check>> {
-    let roles = node::roles(view, &args.uplinks, &args.workloads);
     let attached = node::xdp_programs().await?;
     let pins = args.place.pins();
+    let losses = Losses::read(&args.place.losses()).unwrap_or_default();
     let mut checks = Vec::new();
-    let mut workloads = 0;
+    let mut has_uplink = false;
+    let mut alike: BTreeMap<(Role, String), Vec<&str>> = BTreeMap::new();
     for (&index, link) in &view.links {
-        let role = roles.get(&index).copied().unwrap_or(Role::Plain);
+        let Judged { role, why } = node::judge(view, index, &args.uplinks, &args.workloads);
+        has_uplink |= role == Role::Uplink;
+        let check = Check::new(DEVICES, &link.name, role.to_string());
         match role {
-            Role::Plain => {}
-            Role::Workload => workloads += 1,
+            Role::Plain | Role::Workload => alike.entry((role, why)).or_default().push(&link.name),
             Role::Loopback | Role::Tunnel => {
-                checks.push(
-                    Check::new(DEVICES, &link.name, role.to_string()).verdict(Verdict::Ok, "TC"),
-                );
+                checks.push(check.verdict(Verdict::Ok, format!("TC; {why}")));
             }
             Role::Uplink => {
                 let hook = &proxy_common::hook::Hook::XDP_UPLINK;
@@ -37,27 +42,66 @@ pub async fn checks(args: &Choices, view: &View, tried: Option<&Tried>) -> Resul
                     attached: attached.get(&index).copied(),
                     own_pin: pins.link(hook.name, index).exists(),
                     driver: driver(index, link, tried),
+                    unreliable: node::why_not_native(view, index),
+                    lost: losses.at(index, link).map(Loss::text),
                 };
                 let (verdict, mode) = known.mode();
-                checks
-                    .push(Check::new(DEVICES, &link.name, role.to_string()).verdict(verdict, mode));
+                checks.push(check.verdict(verdict, format!("{mode}; {why}")));
             }
+        }
+        if let Some(better) = node::better_named(view, index, &args.uplinks) {
+            checks.push(
+                Check::new(DEVICES, &link.name, "not where the node's addresses are")
+                    .verdict(Verdict::Problem, better),
+            );
         }
         if role != Role::Plain {
             let filters = node::filter_names(index).await?;
             checks.extend(strangers(link, attached.get(&index), filters));
         }
     }
-    if !roles.values().any(|role| *role == Role::Uplink) {
+    for (flag, selection) in [
+        ("--uplinks", &args.uplinks),
+        ("--workloads", &args.workloads),
+    ] {
+        for name in node::unmatched(view, selection) {
+            checks.push(
+                Check::new(DEVICES, name, "no such device")
+                    .verdict(Verdict::Note, format!("{flag} names it")),
+            );
+        }
+    }
+    if !has_uplink {
         checks.push(Check::new(DEVICES, "uplinks", "none").verdict(
             Verdict::Fallback,
             "no device leads out of the node: name it by --uplinks, or NodePorts are not served to outside",
         ));
     }
-    checks.push(
-        Check::new(DEVICES, "pods' interfaces", workloads.to_string()).verdict(Verdict::Ok, "TC"),
+    checks.extend(
+        alike
+            .iter()
+            .map(|((role, why), names)| grouped(*role, why, names)),
     );
+    if !alike.keys().any(|(role, _)| *role == Role::Workload) {
+        checks.push(Check::new(DEVICES, "pods' interfaces", "0").verdict(Verdict::Ok, "TC"));
+    }
     Ok(checks)
+}
+
+/// Devices that are alike, of which a node may have hundreds.
+fn grouped(role: Role, why: &str, names: &[&str]) -> Check {
+    let shown = names.iter().take(SHOWN).copied();
+    let more = names.len().saturating_sub(SHOWN);
+    let mut list = shown.collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        list += &format!(" and {more} more");
+    }
+    if role == Role::Workload {
+        return Check::new(DEVICES, "pods' interfaces", names.len().to_string())
+            .verdict(Verdict::Ok, format!("TC; {why}: {list}"));
+    }
+    Check::new(DEVICES, list, role.to_string())
+        .verdict(Verdict::Ok, format!("without programs; {why}"))
 }
 
 /// Whether the driver runs XDP programs.
@@ -79,6 +123,10 @@ struct Known {
     /// A link of ours is pinned.
     own_pin: bool,
     driver: Found,
+    /// Why what XDP sends back cannot be relied on.
+    unreliable: Option<String>,
+    /// What was lost of it.
+    lost: Option<String>,
 }
 
 impl Known {
@@ -86,10 +134,7 @@ impl Known {
         let tc = |why: &str| (Verdict::Fallback, format!("TC: {why}"));
         match (self.wanted, &self.attached) {
             (XdpMode::Off, _) => (Verdict::Ok, "TC: --xdp off".to_owned()),
-            (_, Some(XdpAt { native, .. })) if self.own_pin => {
-                let mode = if *native { "native" } else { "generic" };
-                (Verdict::Ok, format!("{mode} XDP and TC: they are attached"))
-            }
+            (_, Some(XdpAt { native, .. })) if self.own_pin => self.own(*native),
             (_, Some(XdpAt { program, .. })) => {
                 let id = program.map_or_else(String::new, |id| format!(" (id {id})"));
                 tc(&format!("an XDP program of somebody else is attached{id}"))
@@ -97,22 +142,47 @@ impl Known {
             (XdpMode::Generic, None) => {
                 (Verdict::Ok, "generic XDP and TC: --xdp generic".to_owned())
             }
-            (mode, None) => match &self.driver {
-                Found::Yes => (
+            (mode, None) => match (
+                &self.driver,
+                self.lost.as_ref().or(self.unreliable.as_ref()),
+            ) {
+                (_, Some(why)) if mode == XdpMode::Auto => tc(why),
+                (Found::Yes, Some(why)) => (
+                    Verdict::Note,
+                    format!("native XDP and TC; {why}: --xdp auto would use TC"),
+                ),
+                (Found::Yes, None) => (
                     Verdict::Ok,
                     "native XDP and TC: the driver has it".to_owned(),
                 ),
-                Found::No(why) if mode == XdpMode::Native => {
+                (Found::No(why), _) if mode == XdpMode::Native => {
                     (Verdict::Problem, format!("no native XDP: {why}"))
                 }
-                Found::No(why) => tc(why),
-                Found::Unknown(why) => (
+                (Found::No(why), _) => tc(why),
+                (Found::Unknown(why), _) => (
                     Verdict::Note,
                     format!(
                         "native XDP if the driver takes it, else TC; that shows when it is attached: {why}"
                     ),
                 ),
             },
+        }
+    }
+
+    /// Our own program is at the device.
+    fn own(&self, native: bool) -> (Verdict, String) {
+        let mode = if native { "native" } else { "generic" };
+        let is_so = format!("{mode} XDP and TC: they are attached");
+        match (&self.lost, &self.unreliable) {
+            (Some(lost), _) if native => (
+                Verdict::Problem,
+                format!("{is_so}, and {lost}: --xdp auto uses TC there"),
+            ),
+            (None, Some(why)) if native => (
+                Verdict::Note,
+                format!("{is_so}; {why}: --xdp auto uses TC there"),
+            ),
+            _ => (Verdict::Ok, is_so),
         }
     }
 }
@@ -153,22 +223,46 @@ mod tests {
         let no = || Found::No("its driver has none".into());
         let unknown = || Found::Unknown("why".into());
         use Verdict::{Fallback, Note, Ok, Problem};
-        for (wanted, attached, own_pin, driver, verdict, begins) in [
+        let veth = || Some("a veth".to_owned());
+        let lost = || Some("its driver lost 3".to_owned());
+        for (wanted, attached, own_pin, driver, unreliable, lost, verdict, begins) in [
             (
                 XdpMode::Auto,
                 None,
                 false,
                 Found::Yes,
+                None,
+                None,
                 Ok,
                 "native XDP and TC",
             ),
-            (XdpMode::Auto, None, false, no(), Fallback, "TC: its driver"),
-            (XdpMode::Auto, None, false, unknown(), Note, "native XDP if"),
+            (
+                XdpMode::Auto,
+                None,
+                false,
+                no(),
+                None,
+                None,
+                Fallback,
+                "TC: its driver",
+            ),
+            (
+                XdpMode::Auto,
+                None,
+                false,
+                unknown(),
+                None,
+                None,
+                Note,
+                "native XDP if",
+            ),
             (
                 XdpMode::Auto,
                 native,
                 true,
                 unknown(),
+                None,
+                None,
                 Ok,
                 "native XDP and TC: they",
             ),
@@ -177,18 +271,109 @@ mod tests {
                 native,
                 false,
                 Found::Yes,
+                None,
+                None,
                 Fallback,
                 "TC: an XDP program",
             ),
-            (XdpMode::Native, None, false, no(), Problem, "no native XDP"),
-            (XdpMode::Off, None, false, Found::Yes, Ok, "TC: --xdp off"),
-            (XdpMode::Generic, None, false, no(), Ok, "generic XDP"),
+            (
+                XdpMode::Auto,
+                None,
+                false,
+                Found::Yes,
+                veth(),
+                None,
+                Fallback,
+                "TC: a veth",
+            ),
+            (
+                XdpMode::Auto,
+                None,
+                false,
+                unknown(),
+                veth(),
+                None,
+                Fallback,
+                "TC: a veth",
+            ),
+            (
+                XdpMode::Auto,
+                None,
+                false,
+                Found::Yes,
+                None,
+                lost(),
+                Fallback,
+                "TC: its driver lost",
+            ),
+            (
+                XdpMode::Native,
+                None,
+                false,
+                Found::Yes,
+                veth(),
+                None,
+                Note,
+                "native XDP and TC; a veth",
+            ),
+            (
+                XdpMode::Native,
+                native,
+                true,
+                Found::Yes,
+                veth(),
+                None,
+                Note,
+                "native XDP and TC: they",
+            ),
+            (
+                XdpMode::Native,
+                native,
+                true,
+                Found::Yes,
+                veth(),
+                lost(),
+                Problem,
+                "native XDP and TC: they",
+            ),
+            (
+                XdpMode::Native,
+                None,
+                false,
+                no(),
+                None,
+                None,
+                Problem,
+                "no native XDP",
+            ),
+            (
+                XdpMode::Off,
+                None,
+                false,
+                Found::Yes,
+                None,
+                None,
+                Ok,
+                "TC: --xdp off",
+            ),
+            (
+                XdpMode::Generic,
+                None,
+                false,
+                no(),
+                None,
+                None,
+                Ok,
+                "generic XDP",
+            ),
         ] {
             let known = Known {
                 wanted,
                 attached,
                 own_pin,
                 driver,
+                unreliable,
+                lost,
             };
             let (found, mode) = known.mode();
             assert!(
@@ -196,5 +381,19 @@ mod tests {
                 "{found:?} {mode}"
             );
         }
+    }
+
+    #[test]
+    fn devices_that_are_alike_are_one_line() {
+        let names: Vec<String> = (0..10).map(|number| format!("veth{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let check = grouped(Role::Workload, "why", &names);
+        assert_eq!(check.found, "10");
+        assert!(check.follows.ends_with("veth7 and 2 more"), "{check:?}");
+        let check = grouped(Role::Plain, "it is down", &names[..2]);
+        assert_eq!(
+            (check.name.as_str(), check.found.as_str()),
+            ("veth0, veth1", "plain device")
+        );
     }
 }

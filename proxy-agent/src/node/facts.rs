@@ -7,12 +7,8 @@ use proxy_common::{
     addr::{Ip4, Ip6},
 };
 
-use super::{Kind, Link, Role, Roles, View};
-use crate::{
-    datapath::Facts,
-    model::{Cidr, not_routable},
-    plan::NodeAddresses,
-};
+use super::{Kind, Link, Role, Roles, View, source};
+use crate::{datapath::Facts, model::Cidr, plan::NodeAddresses};
 
 /// On which local addresses NodePorts are served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +29,7 @@ pub fn facts(view: &View, roles: &Roles, node_ports: &NodePortAddresses) -> Fact
         let role = roles.get(index).copied().unwrap_or(Role::Plain);
         facts
             .devices
-            .insert(*index, device(view, link, role, &primary));
+            .insert(*index, device(view, *index, link, role, &primary));
     }
     for addr in local(view) {
         let flags = if serves_node_ports(addr, node_ports, &primary) {
@@ -80,41 +76,36 @@ pub fn node_addresses(view: &View, roles: &Roles) -> NodeAddresses {
 fn local(view: &View) -> BTreeSet<IpAddr> {
     view.links
         .values()
-        .flat_map(|link| link.addresses.iter().copied())
+        .flat_map(|link| link.addresses.iter().map(|address| address.addr))
         .collect()
 }
 
-/// The first address of each family, of the default route's device before other uplinks.
+/// The address of each family by which other nodes know this one: the one that it uses towards what is behind the default
+/// route's device, else behind another uplink.
 fn primary(view: &View, roles: &Roles) -> Vec<IpAddr> {
-    let routed = view.default_routes.iter();
+    let routed = view.with_default_route().map(|(index, _)| index);
     let uplinks = roles
         .iter()
         .filter(|(_, role)| **role == Role::Uplink)
-        .map(|(index, _)| index);
-    let links: Vec<&Link> = routed
-        .chain(uplinks)
-        .filter_map(|index| view.links.get(index))
-        .collect();
-    [IpAddr::is_ipv4 as fn(&IpAddr) -> bool, IpAddr::is_ipv6]
-        .into_iter()
-        .filter_map(|family| links.iter().find_map(|link| own(view, link, family)))
-        .collect()
-}
-
-/// The address that this node uses towards what is behind a device: its own, else that of the bridge that it is a port of.
-fn own(view: &View, link: &Link, family: fn(&IpAddr) -> bool) -> Option<IpAddr> {
-    let of = |link: &Link| {
-        link.addresses
-            .iter()
-            .copied()
-            .find(|addr| family(addr) && not_routable(*addr).is_none())
+        .map(|(index, _)| *index);
+    let links: Vec<u32> = routed.chain(uplinks).collect();
+    let source = |v4| {
+        let mut own = links.iter();
+        own.find_map(|&index| source::by_device(view, index, v4))
+            .or_else(|| source::on_loopback(view, v4))
     };
-    of(link).or_else(|| link.master.and_then(|master| of(view.links.get(&master)?)))
+    [true, false].into_iter().filter_map(source).collect()
 }
 
-fn device(view: &View, link: &Link, role: Role, primary: &[IpAddr]) -> Device {
-    let facing = |family: fn(&IpAddr) -> bool| {
-        own(view, link, family).or_else(|| primary.iter().copied().find(family))
+fn device(view: &View, index: u32, link: &Link, role: Role, primary: &[IpAddr]) -> Device {
+    let facing = |v4: bool| {
+        let on_loopback = || match role {
+            Role::Uplink | Role::Tunnel => source::on_loopback(view, v4),
+            _ => None,
+        };
+        source::by_device(view, index, v4)
+            .or_else(on_loopback)
+            .or_else(|| primary.iter().copied().find(|addr| addr.is_ipv4() == v4))
     };
     let mut flags = match role {
         Role::Uplink => device_flags::UPLINK,
@@ -128,11 +119,11 @@ fn device(view: &View, link: &Link, role: Role, primary: &[IpAddr]) -> Device {
         flags |= device_flags::ETHERNET;
     }
     Device {
-        addr4: match facing(IpAddr::is_ipv4) {
+        addr4: match facing(true) {
             Some(IpAddr::V4(addr)) => addr.into(),
             _ => Ip4::default(),
         },
-        addr6: match facing(IpAddr::is_ipv6) {
+        addr6: match facing(false) {
             Some(IpAddr::V6(addr)) => addr.into(),
             _ => Ip6::default(),
         },

@@ -9,21 +9,32 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `view` | links, addresses and default routes, as netlink gives them |
+//! | `view` | devices, addresses and routes, as netlink gives them |
+//! | `link`, `routes` | a device and its addresses; what the routes by it tell |
 //! | `watch` | changes, as they happen |
 //! | `role` | which device is an uplink, a tunnel, a pod's interface |
+//! | `nic` | which devices lead out of the node, as far as the node itself tells |
+//! | `source` | the address that the node takes for a source |
 //! | `facts` | a view -> what the programs and the plan know of the node |
 //! | `broadcast` | the broadcast addresses of its subnets |
 //! | `sysctl` | the switches that the kernel must have set |
 //! | `xdp` | XDP at a device: what is attached, what the driver can do |
+//! | `native` | whether what native XDP sends back can be relied on, and whether it arrives |
+//! | `ethtool` | what a driver counts of XDP |
 //! | `filters` | the TC filters at a device that others attached through netlink |
 //! | `scratch` | a network namespace to try things in |
 
 mod broadcast;
+mod ethtool;
 mod facts;
 mod filters;
+mod link;
+mod native;
+mod nic;
 mod role;
+mod routes;
 mod scratch;
+mod source;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -35,10 +46,13 @@ pub use self::{
     broadcast::broadcasts,
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     filters::filter_names,
-    role::{Pattern, Role, Roles, Selection, roles},
+    link::{Address, Kind, Link},
+    native::{Lost, XdpWatch, why_not as why_not_native},
+    role::{Judged, Pattern, Role, Roles, Selection, better_named, judge, roles, unmatched},
+    routes::Ways,
     scratch::Scratch,
     sysctl::{LOOPBACK_SWITCHES, prepare_loopback},
-    view::{Kind, Link, View},
+    view::View,
     watch::{Change, Netlink},
     xdp::{XdpAt, driver_has_xdp, xdp_programs},
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use proxy_common::hook::Hook;
 
-use super::{Kind, Link, View};
+use super::{Kind, View, nic};
 
 /// What a device is to the datapath.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -52,57 +52,81 @@ impl Role {
     }
 }
 
+/// A device's role, and what it follows from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judged {
+    pub role: Role,
+    pub why: String,
+}
+
 /// The role of every device of `view`.
 pub fn roles(view: &View, uplinks: &Selection, workloads: &Selection) -> Roles {
     view.links
-        .iter()
-        .map(|(&index, link)| (index, role(view, index, link, uplinks, workloads)))
+        .keys()
+        .map(|&index| (index, judge(view, index, uplinks, workloads).role))
         .collect()
 }
 
-fn role(view: &View, index: u32, link: &Link, uplinks: &Selection, workloads: &Selection) -> Role {
+/// The role of a device, and why. One that is not there has none.
+pub fn judge(view: &View, index: u32, uplinks: &Selection, workloads: &Selection) -> Judged {
+    let judged = |role, why: &str| Judged {
+        role,
+        why: why.to_owned(),
+    };
+    let Some(link) = view.links.get(&index) else {
+        return judged(Role::Plain, "it is gone");
+    };
     if link.kind == Kind::Loopback {
-        return Role::Loopback;
+        return judged(Role::Loopback, "what the node sends to itself");
     }
-    let leads_out = match uplinks {
-        Selection::Auto => leads_out(view, index, link),
-        Selection::Named(names) => matches(names, &link.name),
+    let out = match link.kind {
+        Kind::Tunnel => Role::Tunnel,
+        _ => Role::Uplink,
     };
-    if leads_out {
-        return match link.kind {
-            Kind::Tunnel => Role::Tunnel,
-            _ => Role::Uplink,
-        };
+    let not_out = match uplinks {
+        Selection::Named(names) if matches(names, &link.name) => {
+            return judged(out, "named by --uplinks");
+        }
+        Selection::Named(_) => match nic::leads_out(view, index) {
+            Ok(why) => format!("{why}, and --uplinks does not name it"),
+            Err(why) => why,
+        },
+        Selection::Auto => match nic::leads_out(view, index) {
+            Ok(why) => return judged(out, &why),
+            Err(why) => why,
+        },
+    };
+    match workloads {
+        Selection::Named(names) if matches(names, &link.name) => {
+            judged(Role::Workload, "named by --workloads")
+        }
+        Selection::Auto if nic::leads_to_pod(view, index) => {
+            judged(Role::Workload, "a veth into another network namespace")
+        }
+        Selection::Auto | Selection::Named(_) => judged(Role::Plain, &not_out),
     }
-    let to_pod = match workloads {
-        Selection::Auto => link.kind == Kind::Veth && link.peer_elsewhere,
-        Selection::Named(names) => matches(names, &link.name),
-    };
-    if to_pod { Role::Workload } else { Role::Plain }
 }
 
-/// A default route's device, a tunnel, a NIC: each as long as it is up. Of a bridge that has a NIC, and of a bond, one end only, so that no packet
-/// passes a hook twice: the NIC of the bridge, the bond of the NICs.
-fn leads_out(view: &View, index: u32, link: &Link) -> bool {
-    if !link.up {
-        return false;
+/// What should be named in place of a device that is named an uplink, as the node's addresses are not there.
+pub fn better_named(view: &View, index: u32, uplinks: &Selection) -> Option<String> {
+    let link = view.links.get(&index)?;
+    match uplinks {
+        Selection::Named(names) if matches(names, &link.name) => nic::instead(view, index),
+        _ => None,
     }
-    let part_of = |kind| {
-        let master = link.master.and_then(|master| view.links.get(&master));
-        master.is_some_and(|master| master.kind == kind)
+}
+
+/// The names that no device has.
+pub fn unmatched<'a>(view: &View, selection: &'a Selection) -> Vec<&'a str> {
+    let Selection::Named(names) = selection else {
+        return Vec::new();
     };
-    match link.kind {
-        Kind::Tunnel | Kind::Aggregate => true,
-        Kind::Physical => !part_of(Kind::Aggregate),
-        Kind::Bridge => {
-            let has_nic = view.links.values().any(|port| {
-                port.master == Some(index) && matches!(port.kind, Kind::Physical | Kind::Aggregate)
-            });
-            view.default_routes.contains(&index) && !has_nic
-        }
-        Kind::Veth | Kind::Other => view.default_routes.contains(&index),
-        Kind::Loopback => false,
-    }
+    let is_there = |pattern: &Pattern| view.links.values().any(|link| pattern.matches(&link.name));
+    names
+        .iter()
+        .filter(|pattern| !is_there(pattern))
+        .map(|Pattern(text)| text.as_str())
+        .collect()
 }
 
 fn matches(names: &[Pattern], name: &str) -> bool {

@@ -9,18 +9,42 @@ use proxy_common::{
 
 use super::*;
 
+/// A device of this kind as it comes, with addresses that are hosts' where they say so (`10.0.0.1/32`).
 fn link(name: &str, kind: Kind, addresses: &[&str]) -> Link {
     Link {
         name: name.to_owned(),
         kind,
+        software: None,
         up: true,
         ethernet: kind != Kind::Loopback,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         master: None,
+        lower: None,
         peer_elsewhere: kind == Kind::Veth,
-        addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
+        addresses: addresses.iter().map(|text| address(text)).collect(),
+        ways: Ways::default(),
     }
+}
+
+fn address(text: &str) -> Address {
+    let (addr, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let addr: IpAddr = addr.parse().unwrap();
+    let usual = if addr.is_ipv4() { 24 } else { 64 };
+    let of_the_link = match addr {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(addr) => addr.is_unicast_link_local(),
+    };
+    Address {
+        addr,
+        prefix: prefix.parse().unwrap_or(usual),
+        global: !addr.is_loopback() && !of_the_link,
+        passive: false,
+    }
+}
+
+fn default_route(view: &mut View, index: u32) {
+    view.links.get_mut(&index).unwrap().ways.default = true;
 }
 
 /// A NIC with the default route, a tunnel, a CNI bridge with a pod, a pod at a veth of its own, a spare NIC that is down.
@@ -53,7 +77,7 @@ fn node() -> View {
             ..link("eth1", Kind::Physical, &[])
         },
     );
-    view.default_routes.insert(2);
+    default_route(&mut view, 2);
     view
 }
 
@@ -83,36 +107,147 @@ fn a_veth_with_the_default_route_is_an_uplink_and_no_workload() {
     let mut view = node();
     view.links
         .insert(8, link("eth2", Kind::Veth, &["198.51.100.1"]));
-    view.default_routes.insert(8);
+    default_route(&mut view, 8);
     assert_eq!(auto(&view)[&8], Role::Uplink);
 }
 
 #[test]
-fn of_a_bond_the_bond_is_the_uplink_and_of_a_bridge_with_a_nic_the_nic() {
+fn a_veth_is_a_nic_by_its_subnet_or_its_next_hops_and_a_pods_by_neither() {
     let mut view = node();
-    view.links.insert(8, link("bond0", Kind::Aggregate, &[]));
-    view.links.insert(
+    let mut add = |index, link: Link| view.links.insert(index, link);
+    add(8, link("eth9", Kind::Veth, &["198.51.100.1/24"]));
+    // What the ptp plugin gives the host's side: the gateway, as a host's address.
+    add(
         9,
-        Link {
-            master: Some(8),
-            ..link("eth3", Kind::Physical, &[])
-        },
+        link(
+            "veth9",
+            Kind::Veth,
+            &["10.244.1.1/32", "fd00::1/128", "fe80::9"],
+        ),
     );
-    view.links
-        .insert(10, link("br0", Kind::Bridge, &["198.51.100.1"]));
-    view.links.insert(
-        11,
-        Link {
-            master: Some(10),
-            ..link("eth4", Kind::Physical, &[])
-        },
-    );
-    view.default_routes.insert(10);
+    let mut routed = link("eth10", Kind::Veth, &["198.51.100.9/32"]);
+    routed.ways.next_hop = true;
+    add(10, routed);
+    let within = Link {
+        peer_elsewhere: false,
+        ..link("cilium_host", Kind::Veth, &["10.0.0.1/24"])
+    };
+    add(11, within);
+    // A CNI bridge's pod whose host side was given an address by somebody: the bridge takes in what comes by it.
+    let port = Link {
+        master: Some(4),
+        ..link("veth12", Kind::Veth, &["10.244.1.3/24"])
+    };
+    add(12, port);
     let found = auto(&view);
-    assert_eq!(found[&8], Role::Uplink);
-    assert_eq!(found[&9], Role::Plain);
-    assert_eq!(found[&10], Role::Plain);
-    assert_eq!(found[&11], Role::Uplink);
+    for (index, role) in [
+        (8, Role::Uplink),
+        (9, Role::Workload),
+        (10, Role::Uplink),
+        (11, Role::Plain),
+        (12, Role::Workload),
+    ] {
+        assert_eq!(found[&index], role, "{}", view.links[&index].name);
+    }
+    // A second NIC that is not named is not a pod's either.
+    let named = "eth0".parse().unwrap();
+    assert_eq!(roles(&view, &named, &Selection::Auto)[&8], Role::Plain);
+}
+
+#[test]
+fn what_has_the_nodes_addresses_is_the_uplink_and_not_what_is_below_it() {
+    let mut view = node();
+    let mut add = |index, link: Link| view.links.insert(index, link);
+    let port_of = |master, link: Link| Link {
+        master: Some(master),
+        ..link
+    };
+    let on = |lower, link: Link| Link {
+        lower: Some(lower),
+        ..link
+    };
+    // A bond, a VLAN on it with another address.
+    add(8, link("bond0", Kind::Aggregate, &["198.51.100.1"]));
+    add(9, port_of(8, link("eth3", Kind::Physical, &[])));
+    add(10, on(8, link("bond0.7", Kind::Stacked, &["198.51.107.1"])));
+    // A bridge with a NIC and the address; one with a VLAN; one for virtual machines alone.
+    add(11, link("br0", Kind::Bridge, &["198.51.101.1"]));
+    add(12, port_of(11, link("eth4", Kind::Physical, &[])));
+    add(13, link("br1", Kind::Bridge, &["198.51.102.1"]));
+    add(14, port_of(13, on(9, link("eth3.9", Kind::Stacked, &[]))));
+    add(15, link("br2", Kind::Bridge, &[]));
+    add(16, port_of(15, link("eth5", Kind::Physical, &[])));
+    // A NIC below a macvlan, whose own address there is none.
+    add(17, link("eth6", Kind::Physical, &["fe80::6"]));
+    add(18, on(17, link("mac0", Kind::Stacked, &["198.51.103.1"])));
+    // A VRF leaves its NIC what comes by it.
+    add(19, link("vrf0", Kind::Vrf, &[]));
+    add(
+        20,
+        port_of(19, link("eth7", Kind::Physical, &["198.51.104.1"])),
+    );
+    // What is stacked on a pod's bridge leads nowhere.
+    add(21, on(4, link("cni0.5", Kind::Stacked, &["10.9.9.1"])));
+    let found = auto(&view);
+    for (index, role) in [
+        (8, Role::Uplink),
+        (9, Role::Plain),
+        (10, Role::Uplink),
+        (11, Role::Uplink),
+        (12, Role::Plain),
+        (13, Role::Uplink),
+        (14, Role::Plain),
+        (15, Role::Plain),
+        (16, Role::Plain),
+        (17, Role::Plain),
+        (18, Role::Uplink),
+        (19, Role::Plain),
+        (20, Role::Uplink),
+        (21, Role::Plain),
+    ] {
+        let judged = judge(&view, index, &Selection::Auto, &Selection::Auto);
+        let name = &view.links[&index].name;
+        assert_eq!(found[&index], role, "{name}: {}", judged.why);
+        assert_eq!(judged.role, role, "{name}");
+    }
+    let named: Selection = "eth0,eth4,eth6,eth9".parse().unwrap();
+    let better = |index| better_named(&view, index, &named);
+    assert_eq!(better(2), None);
+    assert!(better(12).unwrap().contains("name br0"), "{:?}", better(12));
+    assert!(
+        better(17).unwrap().contains("name mac0"),
+        "{:?}",
+        better(17)
+    );
+    assert_eq!(unmatched(&view, &named), ["eth9"]);
+}
+
+#[test]
+fn of_a_bridge_between_containers_the_port_with_its_mac_is_the_nic() {
+    let mut view = node();
+    let mut add = |index, link: Link| view.links.insert(index, link);
+    let port = |name: &str, mac| Link {
+        master: Some(8),
+        mac: [2, 0, 0, 0, 0, mac],
+        ..link(name, Kind::Veth, &[])
+    };
+    let bridge = Link {
+        mac: [2, 0, 0, 0, 0, 9],
+        ..link("br0", Kind::Bridge, &["198.51.100.1"])
+    };
+    add(8, bridge);
+    add(9, port("eth9", 9));
+    add(10, port("veth10", 10));
+    default_route(&mut view, 8);
+    let found = auto(&view);
+    assert_eq!(
+        [found[&8], found[&9], found[&10]],
+        [Role::Uplink, Role::Plain, Role::Workload]
+    );
+    assert!(
+        why_not_native(&view, 9).is_some_and(|why| why.contains("veth")),
+        "what a veth sends back is not relied on"
+    );
 }
 
 #[test]
@@ -155,6 +290,37 @@ fn a_device_faces_with_its_own_address_then_its_bridges_then_the_nodes() {
         facts.devices[&2].flags,
         device_flags::UPLINK | device_flags::ETHERNET
     );
+}
+
+#[test]
+fn a_source_is_one_that_the_kernel_would_take() {
+    let mut view = node();
+    let eth0 = view.links.get_mut(&2).unwrap();
+    let passive = |text| Address {
+        passive: true,
+        ..address(text)
+    };
+    // A floating address that was added later stands first, and says that it is no source.
+    eth0.addresses.insert(0, passive("2001:db8::50/128"));
+    eth0.addresses.insert(0, passive("192.0.2.50"));
+    let of = |view: &View, index: u32| {
+        let facts = facts(view, &auto(view), &NodePortAddresses::All);
+        let device = facts.devices[&index];
+        let v4: std::net::Ipv4Addr = device.addr4.into();
+        let v6: std::net::Ipv6Addr = device.addr6.into();
+        (v4.to_string(), v6.to_string())
+    };
+    let expected = ("192.0.2.1".to_owned(), "2001:db8::1".to_owned());
+    assert_eq!(of(&view, 2), expected);
+    // The node tells its address by BGP: it is on the loopback device, and the NIC has none.
+    let lo = view.links.get_mut(&1).unwrap();
+    lo.addresses.push(address("203.0.113.1/32"));
+    lo.addresses.push(address("2001:db8:f::1/128"));
+    view.links.get_mut(&2).unwrap().addresses = vec![address("fe80::1")];
+    let expected = ("203.0.113.1".to_owned(), "2001:db8:f::1".to_owned());
+    for index in [2, 6] {
+        assert_eq!(of(&view, index), expected, "device {index}");
+    }
 }
 
 #[test]

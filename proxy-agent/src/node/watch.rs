@@ -15,15 +15,17 @@ use rtnetlink::{
 };
 use tokio::task::JoinHandle;
 
-use super::view::{View, is_default};
+use super::{Lost, View, routes::is_default};
 
 /// What a change calls for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Change {
     /// A next hop is another one: egress hints are stale.
     Path,
     /// Devices, addresses or default routes: read the view anew.
     Devices,
+    /// A driver loses what XDP sends.
+    XdpLost(Lost),
 }
 
 /// A conversation with the kernel.

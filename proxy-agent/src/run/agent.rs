@@ -89,7 +89,7 @@ impl Agent {
             netlink,
             store,
             planner,
-            hooks: Hooks::default(),
+            hooks: Hooks::new(args, Arc::clone(&status))?,
             view,
             roles,
             uplinks: args.uplinks.clone(),
@@ -138,6 +138,11 @@ impl Agent {
             return Ok(());
         }
         let began = Instant::now();
+        if !self.attached && self.datapath.is_first() {
+            // On empty maps, where they do nothing: so every service begins with all of its hooks at once.
+            self.hooks
+                .follow(&mut self.datapath, &self.view, &self.roles)?;
+        }
         if self.complete {
             let names = std::mem::take(&mut self.dirty);
             let Self {
@@ -208,13 +213,24 @@ impl Agent {
 
     /// The next change of the node's network. May be dropped before it is there.
     pub async fn network_changed(&mut self) -> Result<Change> {
-        self.netlink.changed().await
+        tokio::select! {
+            change = self.netlink.changed() => change,
+            lost = self.hooks.lost() => Ok(Change::XdpLost(lost)),
+        }
     }
 
     /// Takes over a change of the node's network, and those that come with it.
     pub async fn follow_network(&mut self, mut change: Change) -> Result<()> {
+        if let Change::XdpLost(lost) = &change {
+            if let Err(error) = self.hooks.take_loss(&mut self.datapath, &self.view, lost) {
+                warn!("{error:#}");
+            }
+            return Ok(());
+        }
         time::sleep(SETTLE).await;
-        change = change.max(self.netlink.drain().unwrap_or(change));
+        if let Some(more) = self.netlink.drain() {
+            change = change.max(more);
+        }
         if change == Change::Devices {
             let view = self.netlink.view().await?;
             if view != self.view {

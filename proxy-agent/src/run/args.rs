@@ -33,6 +33,9 @@ pub struct Args {
     /// Where packets are taken at uplinks
     #[arg(long, value_enum, default_value_t)]
     pub xdp: XdpMode,
+    /// Under `auto`, try native XDP on software devices, too: to see what follows where frames are lost
+    #[arg(long, hide = true)]
+    pub xdp_on_software: bool,
     /// How TC programs are attached
     #[arg(long, value_enum, default_value_t)]
     pub tc: TcMode,

@@ -1,25 +1,62 @@
-//! The programs at each device follow its role.
+//! The programs at each device follow its role, and native XDP what is known of it there.
+//!
+//! The one rule: a hook that restores replies is at its device before any hook that translates requests is at one, and
+//! goes after it. A connection that is opened in between would lose its replies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::Result;
 use nix::net::if_::if_nametoindex;
+use proxy_common::hook::Hook;
 use tracing::{info, warn};
 
+use super::{args::Args, losses::Losses};
 use crate::{
-    datapath::{Datapath, Outcome, Target},
-    node::{Role, Roles, View},
+    datapath::{Datapath, Outcome, Target, XdpMode, by_reply_first},
+    node::{self, Lost, Role, Roles, View, XdpWatch},
+    serve::Status,
 };
 
 /// Which devices have which programs.
-#[derive(Debug, Default)]
 pub struct Hooks {
+    xdp: XdpMode,
+    /// Under `auto`, also where it is not relied on.
+    on_software: bool,
     roles: BTreeMap<Target, Role>,
     /// Hooks that a device did not take; they are not tried again while it is there.
     not_taken: BTreeSet<(Target, &'static str)>,
+    watch: XdpWatch,
+    losses: Losses,
+    /// Where they are kept.
+    file: PathBuf,
+    status: Arc<Status>,
 }
 
 impl Hooks {
+    /// # Errors
+    /// Where drivers' counters cannot be watched.
+    pub fn new(args: &Args, status: Arc<Status>) -> Result<Self> {
+        let file = args.place.losses();
+        let losses = Losses::read(&file).unwrap_or_else(|error| {
+            warn!("{error:#}: what native XDP lost before is not known");
+            Losses::default()
+        });
+        Ok(Self {
+            xdp: args.xdp,
+            on_software: args.xdp_on_software,
+            roles: BTreeMap::new(),
+            not_taken: BTreeSet::new(),
+            watch: XdpWatch::start()?,
+            losses,
+            file,
+            status,
+        })
+    }
+
     /// Attaches what is missing and detaches what is too much. Goes on after an error, and returns the first.
     pub fn follow(&mut self, datapath: &mut Datapath, view: &View, roles: &Roles) -> Result<()> {
         let wanted: BTreeMap<Target, Role> = roles
@@ -30,10 +67,12 @@ impl Hooks {
             })
             .collect();
         let mut result = Ok(());
-        for (target, role) in &self.roles {
-            let now = wanted.get(target).map_or(&[][..], |role| role.hooks());
-            for hook in role.hooks().iter().filter(|hook| !now.contains(hook)) {
-                result = result.and(datapath.detach(hook, target.ifindex));
+        for hook in by_reply_first().rev() {
+            let stands = |role: Role| role.hooks().contains(hook);
+            for (target, _) in self.roles.iter().filter(|(_, role)| stands(**role)) {
+                if !wanted.get(target).copied().is_some_and(stands) {
+                    result = result.and(datapath.detach(hook, target.ifindex));
+                }
             }
         }
         self.not_taken
@@ -42,28 +81,115 @@ impl Hooks {
             if self.roles.get(target) != Some(role) && !role.hooks().is_empty() {
                 info!("{} (device {}): {role}", target.name, target.ifindex);
             }
-            for hook in role.hooks() {
-                let attempt = (target.clone(), hook.name);
-                if self.not_taken.contains(&attempt) {
-                    continue;
-                }
-                match datapath.attach(hook, target) {
-                    Ok(Outcome::Attached) => {}
-                    Ok(Outcome::NotTaken(why)) => {
-                        warn!(
-                            "{} without {}, TC does its work: {why}",
-                            target.name, hook.name
-                        );
-                        self.not_taken.insert(attempt);
-                    }
-                    // Gone since the view was read: the kernel's next message says so.
-                    Err(_) if !is_there(target) => {}
-                    Err(error) => result = result.and(Err(error)),
-                }
+        }
+        for hook in by_reply_first() {
+            let at = wanted
+                .iter()
+                .filter(|(_, role)| role.hooks().contains(hook));
+            for (target, _) in at {
+                result = result.and(self.attach(datapath, view, hook, target));
             }
         }
         self.roles = wanted;
+        self.watch_xdp(datapath);
         result
+    }
+
+    fn attach(
+        &mut self,
+        datapath: &mut Datapath,
+        view: &View,
+        hook: &'static Hook,
+        target: &Target,
+    ) -> Result<()> {
+        let attempt = (target.clone(), hook.name);
+        if self.not_taken.contains(&attempt) {
+            return Ok(());
+        }
+        if hook.xdp
+            && let Some(why) = self.why_not_native(view, target)
+        {
+            info!(
+                "{} without {}, TC does its work: {why}",
+                target.name, hook.name
+            );
+            self.not_taken.insert(attempt);
+            return Ok(());
+        }
+        match datapath.attach(hook, target) {
+            Ok(Outcome::Attached) => Ok(()),
+            Ok(Outcome::NotTaken(why)) => {
+                warn!(
+                    "{} without {}, TC does its work: {why}",
+                    target.name, hook.name
+                );
+                self.not_taken.insert(attempt);
+                Ok(())
+            }
+            // Gone since the view was read: the kernel's next message says so.
+            Err(_) if !is_there(target) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why `auto` does without native XDP at a device.
+    fn why_not_native(&self, view: &View, target: &Target) -> Option<String> {
+        if self.xdp != XdpMode::Auto {
+            return None;
+        }
+        let link = view.links.get(&target.ifindex)?;
+        self.losses
+            .at(target.ifindex, link)
+            .map(|loss| loss.text())
+            .or_else(|| {
+                let unreliable = node::why_not_native(view, target.ifindex);
+                unreliable.filter(|_| !self.on_software)
+            })
+    }
+
+    fn watch_xdp(&self, datapath: &Datapath) {
+        let with_xdp = self
+            .roles
+            .keys()
+            .filter(|target| datapath.is_attached(&Hook::XDP_UPLINK, target.ifindex))
+            .map(|target| (target.ifindex, target.name.clone()));
+        let watched = match self.xdp {
+            XdpMode::Auto | XdpMode::Native => with_xdp.collect(),
+            XdpMode::Generic | XdpMode::Off => BTreeMap::new(),
+        };
+        self.watch.follow(watched);
+    }
+
+    /// The next loss of frames that XDP sent. May be dropped before there is one.
+    pub async fn lost(&mut self) -> Lost {
+        self.watch.lost().await
+    }
+
+    /// Takes in a loss: under `auto`, TC serves the device from now on.
+    pub fn take_loss(&mut self, datapath: &mut Datapath, view: &View, lost: &Lost) -> Result<()> {
+        let Some(link) = view.links.get(&lost.ifindex) else {
+            return Ok(());
+        };
+        self.losses.add(link, lost);
+        self.status.xdp_lost(&link.name, lost.frames);
+        let kept = self.losses.write(&self.file);
+        let told = self.losses.at(lost.ifindex, link).map(|loss| loss.text());
+        let told = told.unwrap_or_default();
+        if self.xdp == XdpMode::Auto {
+            let hook = &Hook::XDP_UPLINK;
+            warn!("{}: {told}: TC serves it from now on", link.name);
+            let target = Target {
+                ifindex: lost.ifindex,
+                name: link.name.clone(),
+            };
+            self.not_taken.insert((target, hook.name));
+            datapath.detach(hook, lost.ifindex)?;
+            self.status.xdp_given_up(&link.name);
+            self.watch_xdp(datapath);
+        } else {
+            warn!("{}: {told}: --xdp auto would use TC there", link.name);
+        }
+        kept
     }
 
     /// All devices that were there at the last call.

@@ -11,15 +11,20 @@
 //! | `feed` | the source, on a thread of its own |
 //! | `agent` | the state, and what each event does to it |
 //! | `hooks` | the programs at each device follow its role |
+//! | `losses` | what native XDP lost, for the next agent and for `doctor` |
 //! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
 mod args;
 mod feed;
 mod hooks;
+mod losses;
 mod names;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -39,11 +44,15 @@ use crate::{
 use self::agent::Agent;
 pub use self::{
     args::Args,
+    losses::{Loss, Losses},
     names::{Name, Names},
 };
 
 /// Batches that may wait: a source that is ahead is held up, and what waits is taken at once.
 const BATCHES: usize = 64;
+
+/// How long open connections have to end before the datapath is taken down.
+pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the agent with this eBPF object until a signal ends it.
 pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
@@ -95,14 +104,15 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     );
     drop(agent);
     if args.cleanup_on_exit {
-        cleanup(&args.place)?;
+        cleanup(&args.place, DRAIN)?;
     }
     Ok(())
 }
 
-/// Takes down the datapath under `place`, and forgets its names.
-pub fn cleanup(place: &crate::cli::Place) -> Result<()> {
-    datapath::cleanup(&place.bpffs)?;
+/// Takes down the datapath under `place`, and forgets what is kept beside it. Open connections have this long to end.
+pub fn cleanup(place: &crate::cli::Place, drain: Duration) -> Result<()> {
+    datapath::cleanup(&place.bpffs, drain)?;
+    Losses::remove(&place.losses())?;
     Names::remove(&place.names())
 }
 

@@ -66,6 +66,16 @@ impl Status {
         self.metrics.arrived(batch);
     }
 
+    /// The driver of this device lost frames that XDP sent back.
+    pub fn xdp_lost(&self, device: &str, frames: u64) {
+        self.metrics.xdp_lost(device, frames);
+    }
+
+    /// TC has taken the place of native XDP at this device.
+    pub fn xdp_given_up(&self, device: &str) {
+        self.metrics.xdp_given_up(device);
+    }
+
     /// What came at `at` waits to be written. `triggers`: when that happened in the cluster which it tells of.
     pub fn queued(&self, at: Instant, triggers: Vec<SystemTime>) {
         self.health.queued(at);

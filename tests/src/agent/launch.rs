@@ -52,6 +52,13 @@ pub enum Uplink {
     Tc,
 }
 
+fn xdp_mode(uplink: Uplink) -> &'static str {
+    match uplink {
+        Uplink::Xdp => "native",
+        Uplink::Tc => "off",
+    }
+}
+
 /// The agent's binary, if the environment names one.
 pub fn binary() -> Option<PathBuf> {
     std::env::var_os(BINARY_VARIABLE).map(PathBuf::from)
@@ -88,10 +95,13 @@ pub enum Source {
 pub struct Launch<'a> {
     node: &'a Node,
     source: &'a Source,
-    uplink: Uplink,
     name: &'a str,
     tables: Tables,
     tc: &'a str,
+    xdp: &'a str,
+    /// In place of the topology's.
+    uplinks: Option<&'a str>,
+    more: &'a [&'a str],
 }
 
 impl<'a> Launch<'a> {
@@ -99,10 +109,12 @@ impl<'a> Launch<'a> {
         Self {
             node,
             source,
-            uplink,
             name: node.name(),
             tables: Tables::USUAL,
             tc: "auto",
+            xdp: xdp_mode(uplink),
+            uplinks: None,
+            more: &[],
         }
     }
 
@@ -133,7 +145,23 @@ impl<'a> Launch<'a> {
 
     /// It takes an uplink's packets here.
     pub fn at(self, uplink: Uplink) -> Self {
-        Self { uplink, ..self }
+        self.with_xdp(xdp_mode(uplink))
+    }
+
+    /// It uses XDP as `--xdp` has it.
+    pub fn with_xdp(self, xdp: &'a str) -> Self {
+        Self { xdp, ..self }
+    }
+
+    /// It is told of these uplinks, as `--uplinks` has them, in place of those of the topology.
+    pub fn with_uplinks(self, uplinks: &'a str) -> Self {
+        let uplinks = Some(uplinks);
+        Self { uplinks, ..self }
+    }
+
+    /// It gets these arguments, too.
+    pub fn with(self, more: &'a [&'a str]) -> Self {
+        Self { more, ..self }
     }
 
     /// It attaches TC programs in this way, as `--tc` has it.
@@ -149,21 +177,20 @@ impl<'a> Launch<'a> {
         let Self {
             node,
             source,
-            uplink,
             name,
             tables,
             tc,
+            xdp,
+            uplinks,
+            more,
         } = self;
         let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
-        let xdp = match uplink {
-            Uplink::Xdp => "native",
-            Uplink::Tc => "off",
-        };
+        let uplinks = uplinks.map_or_else(|| node.uplinks().join(","), str::to_owned);
         command
             .arg("run")
             .args(["--node-name", name, "--workloads", "auto", "--xdp", xdp])
-            .args(["--uplinks", &node.uplinks().join(",")])
+            .args(["--uplinks", &uplinks])
             .arg("--bpffs")
             .arg(&node.bpffs)
             .arg("--cgroup")
@@ -171,7 +198,8 @@ impl<'a> Launch<'a> {
             .arg("--state-dir")
             .arg(&node.state)
             .args(["--tc", tc])
-            .args(tables.arguments());
+            .args(tables.arguments())
+            .args(*more);
         match source {
             Source::Manifests(dir) => command.arg("--manifests").arg(dir),
             Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),

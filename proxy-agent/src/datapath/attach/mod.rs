@@ -59,6 +59,23 @@ pub enum TcMode {
     Clsact,
 }
 
+/// All hooks, those that restore replies first: the order in which programs are attached, and the other way round
+/// that in which they are taken off.
+///
+/// What leaves by an uplink is restored there for clients outside, and is translated for processes of the node, whose
+/// replies come in by it: their hooks come between those that have one task.
+pub fn by_reply_first() -> impl DoubleEndedIterator<Item = &'static Hook> {
+    const ORDER: [Hook; 6] = [
+        Hook::TC_WORKLOAD_OUT,
+        Hook::TC_UPLINK_OUT,
+        Hook::TC_UPLINK_IN,
+        Hook::XDP_UPLINK,
+        Hook::TC_WORKLOAD_IN,
+        Hook::TC_LOOPBACK_OUT,
+    ];
+    ORDER.iter()
+}
+
 /// A network device, as programs are attached to it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Target {
@@ -116,6 +133,11 @@ impl Datapath {
             }
             Err(why) => Ok(Outcome::NotTaken(why)),
         }
+    }
+
+    /// Is the program of `hook` at the device with this index, by this process?
+    pub fn is_attached(&self, hook: &Hook, ifindex: u32) -> bool {
+        self.attachments.held.contains_key(&(ifindex, hook.name))
     }
 
     /// Takes the program of `hook` off the device with this index, which may be gone.
@@ -220,19 +242,27 @@ pub fn lacks_tcx(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(tcx::Error::Unsupported))
 }
 
-/// Takes every program of pinned datapaths off its device.
-pub fn detach_all(pins: &[PinDir], devices: &[String]) -> Result<()> {
-    for pin in pins {
-        for path in pin.pinned_links()? {
-            link::remove(&path)?;
+/// Takes every program of pinned datapaths off its device, those that translate requests first.
+pub fn detach_all(pins: &[PinDir], devices: &[Target]) -> Result<()> {
+    let pinned = pins.iter().map(PinDir::pinned_links);
+    let pinned = pinned.collect::<Result<Vec<_>>>()?.concat();
+    for hook in by_reply_first().rev() {
+        for path in pinned.iter().filter(|path| is_of(hook, path)) {
+            link::remove(path)?;
+        }
+        for device in devices.iter().filter(|_| !hook.xdp) {
+            clsact::detach(hook, &device.name)?;
         }
     }
-    for device in devices {
-        for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {
-            clsact::detach(hook, device)?;
-        }
-    }
-    Ok(())
+    // Those of hooks that this agent does not know.
+    pinned.iter().try_for_each(|path| link::remove(path))
+}
+
+/// Is it the pin of a link of this hook?
+fn is_of(hook: &Hook, pin: &Path) -> bool {
+    let name = pin.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.rsplit_once('-'))
+        .is_some_and(|(name, _)| name == hook.name)
 }
 
 /// Keeps a link: by its pin, where there is one to be.
@@ -252,5 +282,25 @@ fn direction(hook: &Hook) -> TcAttachType {
     match hook.dir {
         Dir::In => TcAttachType::Ingress,
         Dir::Out => TcAttachType::Egress,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hook_has_its_place_in_the_order() {
+        let mut ordered: Vec<_> = by_reply_first().collect();
+        assert_eq!(ordered[0], &Hook::TC_WORKLOAD_OUT);
+        ordered.sort_by_key(|hook| hook.index);
+        assert!(ordered.into_iter().eq(Hook::ALL.iter()));
+    }
+
+    #[test]
+    fn a_pin_tells_its_hook() {
+        let pin = Path::new("/x/links/tc_uplink_in-12");
+        assert!(is_of(&Hook::TC_UPLINK_IN, pin));
+        assert!(!is_of(&Hook::TC_UPLINK_OUT, pin));
     }
 }

@@ -125,6 +125,11 @@ impl Takeover {
         &self.pins
     }
 
+    /// Was there no earlier agent's datapath?
+    pub const fn is_first(&self) -> bool {
+        self.from.is_none()
+    }
+
     /// Step 4. `maps` are those of [`Self::pins`].
     pub fn fill(&mut self, shapes: &[Shape], maps: &mut Maps) -> Result<()> {
         let Some((found, fates)) = &self.from else {

@@ -49,6 +49,8 @@ pub struct Metrics {
     services: Changes,
     slices: Changes,
     no_local: Family<Label, Gauge>,
+    xdp_lost: Family<Label, Counter>,
+    xdp_given_up: Family<Label, Counter>,
     healthz: Family<Label, Counter>,
     livez: Family<Label, Counter>,
 }
@@ -72,6 +74,8 @@ impl Metrics {
             services: Changes::default(),
             slices: Changes::default(),
             no_local: Family::default(),
+            xdp_lost: Family::default(),
+            xdp_given_up: Family::default(),
             healthz: Family::default(),
             livez: Family::default(),
         };
@@ -85,6 +89,16 @@ impl Metrics {
             "event_to_map_seconds",
             "From the arrival of an event to the maps that hold it",
             self.event_to_map.clone(),
+        );
+        ours.register(
+            "xdp_lost_frames",
+            "Frames that native XDP sent back and the driver lost",
+            self.xdp_lost.clone(),
+        );
+        ours.register(
+            "xdp_fallbacks",
+            "How often TC took the place of native XDP, as the driver lost frames",
+            self.xdp_given_up.clone(),
         );
         ours.register(
             "build",
@@ -143,6 +157,20 @@ impl Metrics {
 
     pub const fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The driver of this device lost frames that XDP sent back.
+    pub fn xdp_lost(&self, device: &str, frames: u64) {
+        self.xdp_lost
+            .get_or_create(&[("device", device.to_owned())])
+            .inc_by(frames);
+    }
+
+    /// TC has taken the place of native XDP at this device.
+    pub fn xdp_given_up(&self, device: &str) {
+        self.xdp_given_up
+            .get_or_create(&[("device", device.to_owned())])
+            .inc();
     }
 
     /// A batch has come.

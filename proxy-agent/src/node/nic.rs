@@ -1,0 +1,195 @@
+//! Which devices lead out of the node, as far as the node itself tells.
+//!
+//! The one rule: a device leads out where the node's addresses are. Of a bridge or a bond and its ports, and of a NIC and
+//! what is stacked on it, that is one, so that no packet passes a hook twice. A NIC and a pod's interface may be of one
+//! kind (a node that is a container has veths for both): what tells them apart are routes, subnets and bridges.
+
+use super::{Kind, Link, View};
+
+/// Why a device leads out of the node, or why not.
+pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
+    let Some(link) = view.links.get(&index) else {
+        return Err("it is gone".to_owned());
+    };
+    if !link.up {
+        return Err("it is down".to_owned());
+    }
+    if link.kind == Kind::Tunnel {
+        return Ok("it encapsulates what goes out".to_owned());
+    }
+    if let Some(master) = master_in_its_place(view, link) {
+        return Err(format!("a port of {}, which stands for it", master.name));
+    }
+    match link.kind {
+        Kind::Physical | Kind::Aggregate => {
+            let what = if link.kind == Kind::Physical {
+                "a NIC"
+            } else {
+                "NICs together"
+            };
+            if is_used(link) {
+                return Ok(format!("{what} with {}", uses(link)));
+            }
+            match stacked_on(view, index).find(|upper| is_used(upper)) {
+                Some(upper) => Err(format!(
+                    "{what} without an address, and {} on it has {}",
+                    upper.name,
+                    uses(upper)
+                )),
+                None => Ok(what.to_owned()),
+            }
+        }
+        Kind::Stacked if !is_wire(view, index) => {
+            Err("it is stacked on what does not lead out".to_owned())
+        }
+        Kind::Stacked if is_used(link) => Ok(format!("it has {}", uses(link))),
+        Kind::Stacked => Err("it has neither an address nor a route".to_owned()),
+        Kind::Bridge => {
+            let port = wire_ports(view, index).next();
+            match port {
+                Some(port) if is_used(link) => Ok(format!(
+                    "a bridge with the port {} and {}",
+                    port.name,
+                    uses(link)
+                )),
+                Some(_) => Err("a bridge that has no address of the node".to_owned()),
+                None if link.ways.default => Ok("a bridge with the default route".to_owned()),
+                None => Err("a bridge without a NIC".to_owned()),
+            }
+        }
+        Kind::Veth => match nic_by(view, link) {
+            Some(what) => Ok(format!("a veth with {what}")),
+            None if link.peer_elsewhere => Err("a veth into another network namespace".to_owned()),
+            None => Err("a veth within this network namespace".to_owned()),
+        },
+        Kind::Vrf => Err("a VRF, whose ports have the addresses".to_owned()),
+        Kind::Other if link.ways.default => Ok("it has the default route".to_owned()),
+        Kind::Other => Err("it does not have the default route".to_owned()),
+        Kind::Tunnel | Kind::Loopback => Err("it does not lead out".to_owned()),
+    }
+}
+
+/// Is it the host-side interface of a pod?
+pub fn leads_to_pod(view: &View, index: u32) -> bool {
+    let Some(link) = view.links.get(&index) else {
+        return false;
+    };
+    link.kind == Kind::Veth
+        && link.peer_elsewhere
+        && nic_by(view, link).is_none()
+        && !is_wire_port(view, link)
+}
+
+/// What has the node's addresses where this device has none: the device to attach to in its place, and why.
+pub fn instead(view: &View, index: u32) -> Option<String> {
+    let link = view.links.get(&index)?;
+    if let Some(master) = master_in_its_place(view, link) {
+        let of_the_node = if is_used(master) {
+            format!(", which has {}", uses(master))
+        } else {
+            String::new()
+        };
+        let name = &master.name;
+        return Some(format!(
+            "{} is a port of {name}{of_the_node}: name {name} by --uplinks in its place",
+            link.name
+        ));
+    }
+    if is_used(link) {
+        return None;
+    }
+    let upper = stacked_on(view, index).find(|upper| is_used(upper))?;
+    let name = &upper.name;
+    Some(format!(
+        "{} has no address, and {name} on it has {}: name {name} by --uplinks in its place",
+        link.name,
+        uses(upper)
+    ))
+}
+
+/// The bridge, bond or switch that takes in all that comes by the device. A VRF does not.
+fn master_in_its_place<'a>(view: &'a View, link: &Link) -> Option<&'a Link> {
+    view.master(link).filter(|master| master.kind != Kind::Vrf)
+}
+
+/// Does the node itself use it?
+fn is_used(link: &Link) -> bool {
+    link.has_address() || link.ways.default || link.ways.next_hop
+}
+
+fn uses(link: &Link) -> String {
+    if link.ways.default {
+        return "the default route".to_owned();
+    }
+    let address = link.addresses.iter().find(|address| address.global);
+    match address {
+        Some(address) => format!("the address {}", address.addr),
+        None => "routes to next hops".to_owned(),
+    }
+}
+
+/// Does something leave the node by the device, whoever uses it?
+fn is_wire(view: &View, index: u32) -> bool {
+    let Some(link) = view.links.get(&index) else {
+        return false;
+    };
+    match link.kind {
+        Kind::Physical | Kind::Aggregate => true,
+        // What it is stacked on is in another network namespace: it is a NIC to this one.
+        Kind::Stacked => link
+            .lower
+            .is_none_or(|lower| lower != index && is_wire(view, lower)),
+        Kind::Bridge => link.ways.default || wire_ports(view, index).next().is_some(),
+        Kind::Veth => nic_by(view, link).is_some() || is_wire_port(view, link),
+        Kind::Other => link.ways.default,
+        Kind::Tunnel | Kind::Vrf | Kind::Loopback => false,
+    }
+}
+
+/// The ports of a bridge that lead out.
+fn wire_ports(view: &View, bridge: u32) -> impl Iterator<Item = &Link> {
+    view.links
+        .iter()
+        .filter(move |(_, port)| port.master == Some(bridge))
+        .filter(|(index, port)| match port.kind {
+            Kind::Physical | Kind::Aggregate => true,
+            Kind::Stacked => is_wire(view, **index),
+            Kind::Veth => is_wire_port(view, port),
+            _ => false,
+        })
+        .map(|(_, port)| port)
+}
+
+/// Is a veth the NIC of a bridge that has the default route, and not a pod's? The bridge has the NIC's MAC then.
+fn is_wire_port(view: &View, port: &Link) -> bool {
+    let bridge = view.master(port);
+    port.kind == Kind::Veth
+        && bridge.is_some_and(|bridge| {
+            bridge.kind == Kind::Bridge && bridge.ways.default && bridge.mac == port.mac
+        })
+}
+
+/// What makes a veth a NIC: a pod's has no default route, no route to a next hop and no subnet, as its address is a host's.
+fn nic_by(view: &View, link: &Link) -> Option<String> {
+    if link.ways.default {
+        return Some("the default route".to_owned());
+    }
+    if !link.peer_elsewhere || master_in_its_place(view, link).is_some() {
+        return None;
+    }
+    if link.has_subnet() {
+        return link
+            .addresses
+            .iter()
+            .find(|address| address.global && address.prefix < address.bits())
+            .map(|address| format!("the subnet of {}/{}", address.addr, address.prefix));
+    }
+    link.ways.next_hop.then(|| "routes to next hops".to_owned())
+}
+
+/// What is stacked on a device.
+fn stacked_on(view: &View, index: u32) -> impl Iterator<Item = &Link> {
+    view.links
+        .values()
+        .filter(move |link| link.kind == Kind::Stacked && link.lower == Some(index) && link.up)
+}

@@ -1,0 +1,18 @@
+//! What an agent makes of its node's network: which devices it takes, where on them it takes packets, by which address it
+//! speaks, and in which order its programs come and go. Nothing is prepared for it that a node does not have by itself,
+//! and no device is named to it where it should find it.
+
+mod nft;
+mod site;
+mod takeover;
+mod xdp_choice;
+
+use std::process::ExitCode;
+
+use tests::runner;
+
+fn main() -> ExitCode {
+    let mut rows = xdp_choice::rows();
+    rows.extend(takeover::rows());
+    runner::main(rows)
+}

@@ -1,0 +1,124 @@
+//! Where an agent takes an uplink's packets when it is not told: on a veth as it comes, what XDP sends back is lost.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use tests::address::Family;
+use tests::ask::dial;
+use tests::cluster::{Cluster, Vip};
+use tests::patience::eventually;
+use tests::sockets::Protocol;
+use tests::sockets::http::fetch;
+use tests::topology::{Plan, Segments};
+
+use crate::site::{deciding, doctor, has_said, never_fails, node_port, row, serves};
+
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+
+pub fn rows() -> Vec<Trial> {
+    vec![
+        row(
+            "xdp auto: a veth as it comes serves remote backends",
+            Plan::default(),
+            |cluster| remote_backends(cluster, "eth0"),
+        ),
+        row(
+            "xdp auto: a veth that the agent finds serves remote backends behind a router",
+            Plan {
+                segments: Segments::PerNode,
+                ..Plan::default()
+            },
+            |cluster| remote_backends(cluster, "auto"),
+        ),
+        row(
+            "xdp native: doctor says that a veth may lose what is sent back",
+            Plan::default(),
+            native_is_told,
+        ),
+        row(
+            "xdp auto: TC serves a device from the moment that its driver loses frames",
+            Plan::default(),
+            given_up,
+        ),
+    ]
+}
+
+fn remote_backends(cluster: &mut Cluster, uplinks: &str) -> Result<()> {
+    let vip = cluster.publish("remote", &[cluster.pod("p2")])?;
+    cluster.start_agent(&deciding(cluster).with_uplinks(uplinks))?;
+    let clients = [cluster.topology.client(), &cluster.topology.neighbour];
+    for target in node_port(cluster, &vip) {
+        for client in clients {
+            never_fails(client, target, 10)?;
+        }
+    }
+    // To the cluster address, by way of the node.
+    for family in Family::BOTH {
+        never_fails(cluster.topology.client(), vip.on_cluster_ip(family), 3)?;
+    }
+    has_said(cluster, &["eth0", "TC", "veth"])?;
+    doctor(cluster.node(1), &["--xdp", "auto"])?.says("eth0", "fallback", &["TC", "veth"])
+}
+
+fn native_is_told(cluster: &mut Cluster) -> Result<()> {
+    let vip = cluster.publish("remote", &[cluster.pod("p2")])?;
+    cluster.start_agent(&deciding(cluster).with_xdp("native"))?;
+    let arguments = ["--uplinks", "eth0", "--xdp", "native"];
+    let doctor = || doctor(cluster.node(1), &arguments);
+    doctor()?.says("eth0", "note", &["native", "veth", "--xdp auto"])?;
+    // What is lost is counted by the driver, and told.
+    eventually("doctor tells that frames are lost", || {
+        lose_frames(cluster, &vip);
+        doctor()?.says("eth0", "problem", &["xdp_tx_errors", "--xdp auto"])
+    })?;
+    // Packets for this node's pods are not sent back.
+    let near = cluster.publish("near", &[cluster.pod("p1")])?;
+    let client = cluster.topology.client();
+    let served = |target| serves(client, target);
+    node_port(cluster, &near).into_iter().try_for_each(served)
+}
+
+/// Sends a question to the remote backend by each family, and does not wait for long.
+fn lose_frames(cluster: &Cluster, vip: &Vip) {
+    for target in node_port(cluster, vip) {
+        let ask = dial(cluster.topology.client(), Protocol::Udp, target);
+        let _ = ask.within(Duration::from_millis(100)).ask();
+    }
+}
+
+fn given_up(cluster: &mut Cluster) -> Result<()> {
+    let vip = cluster.publish("remote", &[cluster.pod("p2")])?;
+    // As if the driver were one that is relied on.
+    let trusting = ["--xdp-on-software"];
+    cluster.start_agent(&deciding(cluster).with(&trusting))?;
+    eventually("the agent gives XDP up", || {
+        lose_frames(cluster, &vip);
+        has_said(
+            cluster,
+            &["eth0", "xdp_tx_errors", "TC serves it from now on"],
+        )
+    })?;
+    let client = cluster.topology.client();
+    for target in node_port(cluster, &vip) {
+        never_fails(client, target, 10)?;
+    }
+    let metrics = fetch(cluster.node(1).netns(), METRICS, "/metrics")?.body;
+    let counted = "portside_xdp_fallbacks_total{device=\"eth0\"} 1\n";
+    ensure!(metrics.contains(counted), "{metrics}");
+    let arguments = ["--uplinks", "eth0", "--xdp", "auto"];
+    let doctor = || doctor(cluster.node(1), &arguments);
+    doctor()?.says("eth0", "fallback", &["TC", "xdp_tx_errors"])?;
+    // The next agent does not lose any before it knows.
+    cluster.kill_agents();
+    cluster.start_agent(&deciding(cluster).with(&trusting))?;
+    has_said(cluster, &["eth0 without xdp_uplink", "xdp_tx_errors"])?;
+    for target in node_port(cluster, &vip) {
+        never_fails(client, target, 3)?;
+    }
+    // Forgotten with everything else.
+    cluster.stop_agents();
+    tests::cli::ask(cluster.node(1), &["cleanup"])?;
+    doctor()?.says("eth0", "fallback", &["TC: a veth"])
+}
