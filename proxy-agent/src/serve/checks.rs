@@ -27,6 +27,7 @@ use super::{
     http::{self, Answer},
     listen::{self, Families},
     observed::Check,
+    room::Room,
 };
 use crate::model::{Family, ObjectName};
 
@@ -83,7 +84,7 @@ struct Open {
 }
 
 /// Opens and closes sockets as the checks change. Never ends.
-pub async fn serve(status: Arc<Status>) {
+pub async fn serve(status: Arc<Status>, room: Room) {
     let mut checks = status.checks();
     let mut open: BTreeMap<Place, Open> = BTreeMap::new();
     let mut failed: BTreeMap<Place, String> = BTreeMap::new();
@@ -112,7 +113,7 @@ pub async fn serve(status: Arc<Status>) {
                     failed.remove(&place);
                     let endpoints = Arc::new(AtomicUsize::new(count));
                     let answer = answerer(name.clone(), &endpoints, &status);
-                    let task = tokio::spawn(http::serve(listener, answer));
+                    let task = tokio::spawn(http::serve(listener, room.clone(), answer));
                     open.insert(place, Open { endpoints, task });
                 }
                 Err(error) => {
@@ -145,7 +146,7 @@ fn answerer(
     name: ObjectName,
     endpoints: &Arc<AtomicUsize>,
     status: &Arc<Status>,
-) -> impl Fn(String) -> std::future::Ready<Answer> + Clone + Send + 'static {
+) -> impl Fn(String) -> std::future::Ready<Answer> + Clone + Send + Sync + 'static {
     let (endpoints, status) = (Arc::clone(endpoints), Arc::clone(status));
     move |_path| {
         std::future::ready(answer(

@@ -1,7 +1,11 @@
 //! Requests and answers on one socket. One request per connection: probes and scrapes are rare, and a connection that
-//! ends after its answer holds nothing.
+//! ends after its answer holds nothing. Who may be connected is for `room` to say.
 
-use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -12,15 +16,19 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net, sync::Semaphore, task::JoinSet, time};
+use tokio::{net, net::TcpStream, sync::oneshot, task::JoinSet, time};
 use tracing::{debug, warn};
+
+use super::room::{Place, Room};
 
 /// How long a client may take to send its request.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// How long an answer may take, until its last byte is sent.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
-/// Connections at a time, on one socket; others wait.
-const CONNECTIONS: usize = 64;
+/// The largest request, its headers included; what is larger is answered by 431.
+const REQUEST_BYTES: usize = 16 * 1024;
+/// That connections were turned away is said at most this often.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 /// From an accept that failed (no file descriptor left) until the next.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -69,47 +77,191 @@ impl Answer {
 }
 
 /// Answers every request, of whatever method, by its path. Never ends; dropped, it takes its connections along.
-pub async fn serve<F>(listener: TcpListener, answer: impl Fn(String) -> F + Clone + Send + 'static)
-where
+pub async fn serve<F>(
+    listener: TcpListener,
+    room: Room,
+    answer: impl Fn(String) -> F + Clone + Send + Sync + 'static,
+) where
     F: Future<Output = Answer> + Send + 'static,
 {
     let listener = match net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return warn!("a socket cannot be served: {error}"),
     };
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut said: Option<Instant> = None;
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 debug!("accepting a connection: {error}");
+                room.make_room();
                 time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
-        let answer = answer.clone();
-        connections.spawn(async move {
-            let _place = place;
-            let service = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(request.uri().path().to_owned());
-                async move { Ok::<_, Infallible>(answer.await.response()) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_WITHIN)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            match time::timeout(ANSWERED_WITHIN, connection).await {
-                Ok(Ok(())) => {}
-                // The client's own affair.
-                Ok(Err(error)) => debug!("a connection: {error}"),
-                Err(late) => debug!("a connection: {late}"),
+        // Where the connection has ended already there is no address.
+        let Ok(own) = stream.local_addr() else {
+            continue;
+        };
+        if let Some((place, leave)) = room.enter(peer, own) {
+            connections.spawn(converse(stream, place, leave, answer.clone()));
+        }
+        if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+            let turned_away = room.take_turned_away();
+            if turned_away > 0 {
+                said = Some(Instant::now());
+                warn!(
+                    "port {}: {turned_away} connections turned away, as their clients had more of them than their share \
+                     or sent no request (the last came from {})",
+                    own.port(),
+                    peer.ip().to_canonical()
+                );
             }
+        }
+    }
+}
+
+/// One connection, until it is answered, late, or has to go.
+async fn converse<F>(
+    stream: TcpStream,
+    place: Place,
+    leave: oneshot::Receiver<()>,
+    answer: impl Fn(String) -> F,
+) where
+    F: Future<Output = Answer>,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        place.is_asking();
+        let answer = answer(request.uri().path().to_owned());
+        async move { Ok::<_, Infallible>(answer.await.response()) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_WITHIN)
+        .max_buf_size(REQUEST_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let has_to_leave = async {
+        if leave.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = time::timeout(ANSWERED_WITHIN, connection) => match served {
+            Ok(Ok(())) => {}
+            // The client's own affair.
+            Ok(Err(error)) => debug!("a connection: {error}"),
+            Err(late) => debug!("a connection: {late}"),
+        },
+        () = has_to_leave => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{Ipv4Addr, SocketAddr, TcpStream},
+        thread,
+    };
+
+    use super::*;
+    use crate::serve::room::Limits;
+
+    const LIMITS: Limits = Limits {
+        client: 4,
+        outside: 8,
+        inside: 8,
+    };
+
+    /// A server of its own thread, which ends with the process.
+    fn server() -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let at = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime
+                .unwrap()
+                .block_on(serve(listener, Room::new(LIMITS), |path| async {
+                    Answer::text(StatusCode::OK, path)
+                }));
         });
+        at
+    }
+
+    fn send(at: SocketAddr, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(at).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        // The server may have had enough before all is sent.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    const GOOD: &[u8] = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[test]
+    fn connections_without_a_request_keep_nobody_from_an_answer() {
+        let at = server();
+        let slow: Vec<_> = (0..200)
+            .map(|_| {
+                let mut stream = TcpStream::connect(at).unwrap();
+                stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").unwrap();
+                stream
+            })
+            .collect();
+        let began = Instant::now();
+        let answer = send(at, GOOD);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(began.elapsed() < REQUEST_WITHIN, "{:?}", began.elapsed());
+        drop(slow);
+    }
+
+    #[test]
+    fn requests_that_are_malformed_or_too_large_are_refused() {
+        let at = server();
+        let header = |bytes: usize| {
+            let value = "a".repeat(bytes);
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n").into_bytes()
+        };
+        for (what, request, status) in [
+            (
+                "no HTTP",
+                b"\x16\x03\x01\x02\x00\x01\r\n\r\n".to_vec(),
+                "400",
+            ),
+            (
+                "a header without a name",
+                b"GET / HTTP/1.1\r\n: a\r\n\r\n".to_vec(),
+                "400",
+            ),
+            ("a large header", header(REQUEST_BYTES), "431"),
+            (
+                "a large path",
+                format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(REQUEST_BYTES)).into_bytes(),
+                "4",
+            ),
+            (
+                "a body that does not come",
+                b"POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n".to_vec(),
+                "200",
+            ),
+            ("a header that fits", header(1000), "200"),
+        ] {
+            let answer = send(at, &request);
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status}")),
+                "{what}: {answer:?}"
+            );
+        }
+        assert!(send(at, GOOD).starts_with("HTTP/1.1 200"));
     }
 }

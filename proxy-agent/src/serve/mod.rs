@@ -12,6 +12,7 @@
 //! | `args` | where to listen, as the command line has it |
 //! | `listen` | sockets |
 //! | `http` | requests and answers on one socket |
+//! | `room` | who is let in at a socket |
 //! | `status` | what the loop tells |
 //! | `health` | `/healthz`, `/livez`, `/readyz` |
 //! | `metrics` | `/metrics`: what the loop measured, and what the maps hold |
@@ -25,15 +26,19 @@ mod http;
 mod listen;
 mod metrics;
 mod observed;
+mod room;
 mod status;
 
 use std::{net::TcpListener, sync::Arc, thread};
 
 use anyhow::{Context, Result};
 use hyper::StatusCode;
-use tokio::{runtime, task};
+use tokio::{runtime, sync::Semaphore, task};
 
-use self::http::Answer;
+use self::{
+    http::Answer,
+    room::{Limits, Room},
+};
 use crate::{datapath::PinDir, memory};
 
 pub use self::{
@@ -41,6 +46,21 @@ pub use self::{
     observed::Observed,
     status::{ServiceNames, Status},
 };
+
+/// At one socket.
+const CONNECTIONS: Limits = Limits {
+    client: 8,
+    outside: 64,
+    inside: 32,
+};
+/// At all health-check node ports together: one load balancer asks them all.
+const CHECK_CONNECTIONS: Limits = Limits {
+    client: 64,
+    outside: 256,
+    inside: 32,
+};
+/// Scrapes at a time: each reads all maps. Others wait.
+const SCRAPES: usize = 2;
 
 /// The sockets that are open for as long as the agent runs.
 #[derive(Debug)]
@@ -72,7 +92,7 @@ impl Listeners {
                     let health = on(healthz, &status, health);
                     let exposition = Arc::new(metrics::Exposition::new(Arc::clone(&status), pins));
                     let metrics = on(metrics, &exposition, exposed);
-                    let checks = checks::serve(Arc::clone(&status));
+                    let checks = checks::serve(Arc::clone(&status), Room::new(CHECK_CONNECTIONS));
                     tokio::join!(health, metrics, checks);
                 });
             })
@@ -91,7 +111,8 @@ where
         return;
     };
     let state = Arc::clone(state);
-    http::serve(listener, move |path| answer(Arc::clone(&state), path)).await;
+    let room = Room::new(CONNECTIONS);
+    http::serve(listener, room, move |path| answer(Arc::clone(&state), path)).await;
 }
 
 async fn health(status: Arc<Status>, path: String) -> Answer {
@@ -109,13 +130,20 @@ async fn exposed(exposition: Arc<metrics::Exposition>, path: String) -> Answer {
         // kube-proxy names its back end here.
         "/proxyMode" => Answer::text(StatusCode::OK, "ebpf"),
         // Reading the maps takes time that others should not wait for.
-        "/metrics" => task::spawn_blocking(move || {
-            let answer = exposition.answer();
-            memory::give_back();
-            answer
-        })
-        .await
-        .unwrap_or_else(|error| Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        "/metrics" => {
+            static ROOM: Semaphore = Semaphore::const_new(SCRAPES);
+            let turn = ROOM.acquire().await;
+            task::spawn_blocking(move || {
+                let _turn = turn;
+                let answer = exposition.answer();
+                memory::give_back();
+                answer
+            })
+            .await
+            .unwrap_or_else(|error| {
+                Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            })
+        }
         _ => Answer::not_found(),
     }
 }
