@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Family, Frontend, FrontendKind, ObjectName, Protocol, Service, ServicePort};
+use super::{Family, Frontend, FrontendKind, ObjectName, Protocol, Service, ServicePort, Warning};
 
 /// What only one service port can own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -103,6 +103,22 @@ impl Claims {
         if others.is_empty() {
             self.others.remove(place);
         }
+    }
+
+    /// The places that `service` claims and another one has.
+    pub fn lost(&self, service: &Service) -> Vec<Warning> {
+        if self.others.is_empty() {
+            return Vec::new();
+        }
+        let conflict = |(place, claim): (Place, Claim)| {
+            let owner = self.owner(&place).filter(|owner| **owner != claim)?;
+            Some(Warning::FrontendConflict {
+                place,
+                winner: owner.service.clone(),
+                loser: claim.service,
+            })
+        };
+        of(service).into_iter().filter_map(conflict).collect()
     }
 
     /// The frontends that port number `index` of `service` owns in `family`, sorted.

@@ -10,10 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{
-    Conditions, Endpoint, EndpointSlice, Ranges, ServicePortKey, SliceEndpoint,
-    warning::RefusedAddress,
-};
+use super::{Conditions, Endpoint, EndpointSlice, ServicePortKey, SliceEndpoint};
 
 /// An endpoint together with the slice's word on it (its hints).
 #[derive(Debug)]
@@ -64,21 +61,6 @@ pub fn merge<'a>(
             source,
         })
         .collect()
-}
-
-/// Takes out of `slice` the endpoints that no slice may name.
-pub fn refuse(slice: &mut EndpointSlice, ranges: &Ranges) -> Vec<RefusedAddress> {
-    let mut refused = Vec::new();
-    slice
-        .endpoints
-        .retain(|endpoint| match ranges.refuse(endpoint.addr) {
-            None => true,
-            Some(reason) => {
-                refused.push((endpoint.addr, reason));
-                false
-            }
-        });
-    refused
 }
 
 fn preference(conditions: Conditions) -> impl Ord {

@@ -17,6 +17,8 @@
 //! | `policy` | which of those endpoints the internal and the external scope use |
 //! | `pool` | one copy of each text that many objects repeat |
 //! | `address` | addresses that no cluster object may name |
+//! | `refusals` | what is taken out of objects on this node |
+//! | `stranger` | does anybody know this node by its name? |
 //! | `cidr` | address ranges |
 //! | `warning` | what is wrong with objects that were accepted |
 
@@ -28,7 +30,9 @@ mod endpoints;
 mod object;
 mod policy;
 mod pool;
+mod refusals;
 mod store;
+mod stranger;
 mod warning;
 
 #[cfg(test)]
@@ -45,4 +49,5 @@ pub use object::{
     ServicePort, ServiceType, SliceEndpoint, SlicePort, TrafficPolicy,
 };
 pub use store::Store;
+pub use stranger::Stranger;
 pub use warning::{RefusedAddress, Warning};

@@ -19,19 +19,16 @@ use super::{
     claims::{self, Claims},
     endpoints, policy,
     pool::Pool,
-    warning::{RefusedAddress, Warning},
+    refusals::Refusals,
+    stranger::{Names, Stranger},
+    warning::Warning,
 };
 
 #[derive(Debug)]
 pub struct Store {
     node: Node,
-    /// What no object may name, besides what none may anywhere.
-    ranges: Ranges,
-    /// Broadcast addresses of this node's subnets, which no object may name either.
-    broadcasts: BTreeSet<IpAddr>,
-    /// What was taken out of objects by that, of services and of slices.
-    refused: HashMap<ObjectName, Vec<RefusedAddress>>,
-    refused_endpoints: HashMap<ObjectName, Vec<RefusedAddress>>,
+    node_names: Names,
+    refusals: Refusals,
     /// Boxed: a node of the tree has room for eleven.
     services: BTreeMap<ObjectName, Box<Service>>,
     /// The slices of each service (that may not exist), in the order of their names; one, nearly always.
@@ -52,10 +49,8 @@ impl Store {
     pub fn new(node_name: impl Into<String>) -> Self {
         Self {
             node: Node::named(node_name),
-            ranges: Ranges::default(),
-            broadcasts: BTreeSet::new(),
-            refused: HashMap::new(),
-            refused_endpoints: HashMap::new(),
+            node_names: Names::default(),
+            refusals: Refusals::default(),
             services: BTreeMap::new(),
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
@@ -70,14 +65,21 @@ impl Store {
     }
 
     /// The same, where no object may name an address of these.
-    pub fn refusing(self, ranges: Ranges) -> Self {
-        Self { ranges, ..self }
+    pub fn refusing(mut self, ranges: Ranges) -> Self {
+        self.refusals.ranges = ranges;
+        self
+    }
+
+    /// The same, where external IPs are served or not.
+    pub fn serving_external_ips(mut self, external_ips: bool) -> Self {
+        self.refusals.external_ips = external_ips;
+        self
     }
 
     /// The broadcast addresses of this node's subnets are these now.
     pub fn set_broadcasts(&mut self, broadcasts: BTreeSet<IpAddr>) {
-        if self.broadcasts != broadcasts {
-            self.broadcasts = broadcasts;
+        if self.refusals.broadcasts != broadcasts {
+            self.refusals.broadcasts = broadcasts;
             self.dirty.extend(self.services.keys().cloned());
         }
     }
@@ -112,6 +114,25 @@ impl Store {
     /// What was found wrong with objects since the last call.
     pub fn take_warnings(&mut self) -> Vec<Warning> {
         mem::take(&mut self.warnings)
+    }
+
+    /// That nobody knows this node by its name, once.
+    pub fn take_stranger(&mut self) -> Option<Stranger> {
+        if !self.is_synced() {
+            return None;
+        }
+        self.node_names.take_stranger(&self.node.name)
+    }
+
+    /// What is wrong with a service now: places that it lost, and what was refused of it and of its slices.
+    pub fn warnings_of(&self, name: &ObjectName) -> Vec<Warning> {
+        let Some(service) = self.service(name) else {
+            return Vec::new();
+        };
+        let slices = self.slices.get(name).map_or(&[][..], Vec::as_slice);
+        let mut warnings = self.refusals.of(service, slices);
+        warnings.extend(self.claims.lost(service));
+        warnings
     }
 
     /// When that happened which the slices that changed since the last call were written for.
@@ -159,7 +180,7 @@ impl Store {
             family,
         };
         let slices = self.slices.get(&service.name).into_iter().flatten();
-        let candidates = endpoints::merge(slices, &key, &self.node.name, &self.broadcasts);
+        let candidates = endpoints::merge(slices, &key, &self.node.name, &self.refusals.broadcasts);
         let choice = policy::choose(
             &candidates,
             &self.node,
@@ -167,7 +188,10 @@ impl Store {
             service.external_policy,
         );
         let mut frontends = self.claims.owned(service, index, family);
-        frontends.retain(|at| at.addr.is_none_or(|addr| !self.broadcasts.contains(&addr)));
+        frontends.retain(|at| {
+            at.addr
+                .is_none_or(|addr| !self.refusals.broadcasts.contains(&addr))
+        });
         DesiredService {
             frontends,
             endpoints: candidates.iter().map(|c| c.endpoint).collect(),
@@ -183,7 +207,10 @@ impl Store {
 
     fn put_service(&mut self, mut service: Service) {
         let name = service.name.clone();
-        let refused = refuse_addresses(&mut service, &self.ranges);
+        if let Some(warnings) = self.refusals.take_service(&mut service) {
+            self.warnings.extend(warnings);
+            self.dirty.insert(name.clone());
+        }
         let old = self.service(&name);
         if old == Some(&service) {
             return;
@@ -195,20 +222,13 @@ impl Store {
         // The key shares its texts with the value.
         self.services.remove(&name);
         self.services.insert(name.clone(), Box::new(service));
-        let warn = |(addr, reason): &RefusedAddress| Warning::AddressRefused {
-            service: name.clone(),
-            addr: *addr,
-            reason: reason.clone(),
-        };
-        self.warnings.extend(refused.iter().map(warn));
-        remember(&mut self.refused, &name, refused);
         self.dirty.insert(name);
     }
 
     fn delete_service(&mut self, name: &ObjectName) {
         if let Some(old) = self.services.remove(name) {
             self.move_claims(&claims::of(&old), &BTreeSet::new());
-            self.refused.remove(name);
+            self.refusals.forget_service(name);
             self.dirty.insert(name.clone());
         }
     }
@@ -245,7 +265,10 @@ impl Store {
     }
 
     fn put_slice(&mut self, mut slice: EndpointSlice) {
-        let refused = endpoints::refuse(&mut slice, &self.ranges);
+        let warnings = self.refusals.take_slice(&mut slice);
+        let mut is_changed = warnings.is_some();
+        self.warnings.extend(warnings.unwrap_or_default());
+        self.node_names.has_slice(&slice, &self.node.name);
         self.pool.share_slice(&mut slice);
         let owner = slice.service_name();
         let known = self.slice_owners.remove(&slice.name);
@@ -254,28 +277,30 @@ impl Store {
         if let Some(old) = known.filter(|old| *old != slice.service) {
             self.detach_slice(&old, &slice.name);
         }
-        let (triggered, name) = (slice.triggered, slice.name.clone());
+        let triggered = slice.triggered;
         let siblings = self
             .slices
             .entry(owner.clone())
             .or_insert_with(|| Vec::with_capacity(1));
         match siblings.binary_search_by(|one| one.name.name.cmp(&slice.name.name)) {
-            Ok(at) if siblings[at] == slice => return,
-            Ok(at) => siblings[at] = slice,
-            Err(at) => siblings.insert(at, slice),
+            Ok(at) if siblings[at] == slice => {}
+            Ok(at) => {
+                siblings[at] = slice;
+                is_changed = true;
+            }
+            Err(at) => {
+                siblings.insert(at, slice);
+                is_changed = true;
+            }
         }
-        self.triggers.extend(triggered);
-        let warn = |(addr, reason): &RefusedAddress| Warning::EndpointRefused {
-            slice: name.clone(),
-            addr: *addr,
-            reason: reason.clone(),
-        };
-        self.warnings.extend(refused.iter().map(warn));
-        remember(&mut self.refused_endpoints, &name, refused);
-        self.touch(&owner);
+        if is_changed {
+            self.triggers.extend(triggered);
+            self.touch(&owner);
+        }
     }
 
     fn delete_slice(&mut self, name: &ObjectName) {
+        self.refusals.forget_slice(name);
         if let Some(owner) = self.slice_owners.remove(name) {
             self.detach_slice(&owner, name);
         }
@@ -286,7 +311,6 @@ impl Store {
             namespace: Arc::clone(&name.namespace),
             name: Arc::clone(owner),
         };
-        self.refused_endpoints.remove(name);
         if let Some(siblings) = self.slices.get_mut(&owner) {
             siblings.retain(|one| one.name.name != name.name);
             if siblings.is_empty() {
@@ -297,6 +321,7 @@ impl Store {
     }
 
     fn put_node(&mut self, node: Node) {
+        self.node_names.has_node();
         let old = mem::replace(&mut self.node, node);
         if (&old.name, &old.zone) != (&self.node.name, &self.node.zone) {
             self.dirty.extend(self.services.keys().cloned());
@@ -308,40 +333,6 @@ impl Store {
         if self.services.contains_key(name) {
             self.dirty.insert(name.clone());
         }
-    }
-}
-
-/// Takes out of `service` the addresses that no service may have.
-fn refuse_addresses(service: &mut Service, ranges: &Ranges) -> Vec<RefusedAddress> {
-    let Service {
-        cluster_ips,
-        external_ips,
-        load_balancer_ips,
-        ..
-    } = service;
-    let mut refused = Vec::new();
-    for addresses in [cluster_ips, external_ips, load_balancer_ips] {
-        addresses.retain(|&addr| match ranges.refuse(addr) {
-            None => true,
-            Some(reason) => {
-                refused.push((addr, reason));
-                false
-            }
-        });
-    }
-    refused
-}
-
-/// Keeps what was refused of an object, if anything.
-fn remember(
-    all: &mut HashMap<ObjectName, Vec<RefusedAddress>>,
-    name: &ObjectName,
-    refused: Vec<RefusedAddress>,
-) {
-    if refused.is_empty() {
-        all.remove(name);
-    } else {
-        all.insert(name.clone(), refused);
     }
 }
 

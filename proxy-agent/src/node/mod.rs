@@ -17,6 +17,7 @@
 //! | `source` | the address that the node takes for a source |
 //! | `facts` | a view -> what the programs and the plan know of the node |
 //! | `broadcast` | the broadcast addresses of its subnets |
+//! | `conntrack` | kube-proxy's settings of the kernel's connection tracking |
 //! | `sysctl` | the switches that the kernel must have set |
 //! | `xdp` | XDP at a device: what is attached, what the driver can do |
 //! | `native` | whether what native XDP sends back can be relied on, and whether it arrives |
@@ -25,6 +26,7 @@
 //! | `scratch` | a network namespace to try things in |
 
 mod broadcast;
+mod conntrack;
 mod ethtool;
 mod facts;
 mod filters;
@@ -44,6 +46,7 @@ mod xdp;
 
 pub use self::{
     broadcast::broadcasts,
+    conntrack::Conntrack,
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     filters::filter_names,
     link::{Address, Kind, Link},

@@ -70,6 +70,7 @@ impl Agent {
         status: Arc<Status>,
     ) -> Result<Self> {
         node::prepare_loopback(&args.proc_sys);
+        args.conntrack.apply(&args.proc_sys);
         let mut datapath = Datapath::load(object, &args.options())?;
         datapath.configure(RandomState::new().hash_one(()) as u32)?;
         let view = netlink.view().await?;
@@ -81,7 +82,9 @@ impl Agent {
             &roles,
             &args.nodeport_addresses,
         ));
-        let mut store = Store::new(&args.node_name).refusing(args.refused_addresses.clone());
+        let mut store = Store::new(&*args.node_name)
+            .refusing(args.refused_addresses.clone())
+            .serving_external_ips(args.allow_service_external_ips);
         store.set_broadcasts(node::broadcasts());
         Ok(Self {
             object,
@@ -166,6 +169,9 @@ impl Agent {
         self.status.observe(&self.observed);
         if self.complete {
             self.status.written(began);
+        }
+        if let Some(stranger) = self.store.take_stranger() {
+            warn!("{stranger}");
         }
         if self.complete && !self.attached {
             self.hooks

@@ -6,15 +6,15 @@ use crate::{
     cli::Place,
     datapath::{Options, Sizes, TcMode, XdpMode},
     model,
-    node::{NodePortAddresses, Selection},
+    node::{self, NodePortAddresses, Selection},
     serve,
     source::kube,
 };
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Name of this node, as EndpointSlices call it
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    /// Name of this node, as EndpointSlices call it; in small letters, as kube-proxy takes it
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", value_parser = node_name)]
     pub node_name: String,
     /// Directory of Services and EndpointSlices, read again when it changes; in place of an API server
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "api_servers"])]
@@ -64,10 +64,24 @@ pub struct Args {
     /// The cgroup that the node's processes are in
     #[arg(long, value_name = "DIR", hide = true)]
     pub cgroup: Option<PathBuf>,
+    /// Serve the `externalIPs` of Services; as kube-proxy's gate `AllowServiceExternalIPs`
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub allow_service_external_ips: bool,
+    #[command(flatten)]
+    pub conntrack: node::Conntrack,
     #[command(flatten)]
     pub serve: serve::Args,
     #[command(flatten)]
     pub place: Place,
+}
+
+/// As kube-proxy reads it (`GetHostname` in k8s.io/component-helpers).
+fn node_name(text: &str) -> Result<String, String> {
+    let name = text.trim().to_lowercase();
+    if name.is_empty() {
+        return Err("a node has a name".to_owned());
+    }
+    Ok(name)
 }
 
 impl Args {
@@ -83,5 +97,18 @@ impl Args {
             xdp: self.xdp,
             tc: self.tc,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_name_is_read_as_kube_proxy_reads_it() {
+        for (text, name) in [("node1", "node1"), (" Node1.Example\n", "node1.example")] {
+            assert_eq!(node_name(text).as_deref(), Ok(name));
+        }
+        assert!(node_name(" \n").is_err());
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections that the kernel holds while none is accepted.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
 
 /// Whom an unspecified address admits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
