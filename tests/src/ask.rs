@@ -12,13 +12,13 @@ use crate::sockets::Protocol;
 use crate::sockets::client::{Conversation, Dial};
 use crate::topology::Host;
 
-/// Waits until a node port of every node with an agent answers as wanted, in both families and protocols.
+/// Waits until a node port of every node that serves answers as wanted, in both families and protocols.
 pub fn await_everywhere(
     cluster: &Cluster,
     vip: &Vip,
     wanted: impl Fn(&Answer) -> bool,
 ) -> Result<()> {
-    for node in cluster.nodes_with_agents() {
+    for node in cluster.serving_nodes() {
         for family in Family::BOTH {
             for protocol in Protocol::BOTH {
                 let target = vip.on_node(node, family);

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use crate::address::{self, Family, Pair};
 use crate::agent::{Agent, Launch, Source, Uplink};
+use crate::kube_proxy;
 use crate::manifests::{Endpoints, Manifests, Service};
 use crate::sockets::Protocol;
 use crate::sockets::echo::EchoServer;
@@ -44,6 +45,8 @@ pub struct Cluster {
     pub topology: Topology,
     source: Source,
     uplink: Uplink,
+    /// Services are served by the kernel's NAT instead of agents.
+    by_rules: bool,
     next_service: AtomicU16,
 }
 
@@ -53,6 +56,8 @@ pub struct Vip {
     pub name: String,
     pub ip: Pair,
     pub node_port: u16,
+    /// A load balancer's address, where the service has one.
+    pub external: Option<Pair>,
 }
 
 impl Cluster {
@@ -88,7 +93,16 @@ impl Cluster {
             manifests,
             topology,
             uplink,
+            by_rules: false,
             next_service: AtomicU16::new(1),
+        })
+    }
+
+    /// One without agents, on whose nodes rules like kube-proxy's serve what is published.
+    pub fn build_with_rules(plan: &Plan) -> Result<Self> {
+        Ok(Self {
+            by_rules: true,
+            ..Self::build(plan, Uplink::Xdp)?
         })
     }
 
@@ -155,6 +169,29 @@ impl Cluster {
         &self.topology.nodes[..agents]
     }
 
+    /// Whether rules like kube-proxy's serve what is published.
+    pub fn has_rules(&self) -> bool {
+        self.by_rules
+    }
+
+    /// Takes a published service away.
+    pub fn withdraw(&self, vip: &Vip) -> Result<()> {
+        if self.by_rules {
+            let mut nodes = self.topology.nodes.iter();
+            return nodes.try_for_each(|node| kube_proxy::remove(node, vip));
+        }
+        self.manifests.delete(&vip.name)
+    }
+
+    /// The nodes that serve what is published.
+    pub fn serving_nodes(&self) -> &[Node] {
+        if self.by_rules {
+            &self.topology.nodes
+        } else {
+            self.nodes_with_agents()
+        }
+    }
+
     /// The agents that run, in the order of their nodes.
     pub fn agents(&self) -> MutexGuard<'_, Vec<Agent>> {
         self.agents
@@ -195,14 +232,25 @@ impl Cluster {
             name: format!("{name}-{number}"),
             ip: address::service(number),
             node_port: FIRST_NODE_PORT + number,
+            external: None,
         }
     }
 
     /// A new service over TCP and UDP with the pods as its endpoints.
     pub fn publish(&self, name: &str, pods: &[&Pod]) -> Result<Vip> {
-        let vip = self.vip(name);
-        self.manifests.apply_endpoints(&vip.endpoints(pods))?;
-        self.manifests.apply(&vip.service())?;
+        self.publish_at(self.vip(name), pods)
+    }
+
+    /// The same at these addresses.
+    pub fn publish_at(&self, vip: Vip, pods: &[&Pod]) -> Result<Vip> {
+        if self.by_rules {
+            for node in &self.topology.nodes {
+                kube_proxy::install(node, &vip, pods)?;
+            }
+        } else {
+            self.manifests.apply_endpoints(&vip.endpoints(pods))?;
+            self.manifests.apply(&vip.service())?;
+        }
         Ok(vip)
     }
 }
@@ -214,13 +262,27 @@ impl AsRef<Self> for Cluster {
 }
 
 impl Vip {
-    /// The service with a port for each protocol, on the cluster address and as a node port.
+    /// With a load balancer's address, too.
+    pub fn behind(self, external: Pair) -> Self {
+        Self {
+            external: Some(external),
+            ..self
+        }
+    }
+
+    /// The service with a port for each protocol, on the cluster address, as a node port, and on a load balancer's
+    /// address, if it has one.
     pub fn service(&self) -> Service {
-        Protocol::BOTH
-            .into_iter()
-            .fold(Service::new(&self.name, self.ip), |service, protocol| {
+        let service = Protocol::BOTH.into_iter().fold(
+            Service::new(&self.name, self.ip),
+            |service, protocol| {
                 service.node_port(port_name(protocol), protocol, SERVICE_PORT, self.node_port)
-            })
+            },
+        );
+        match self.external {
+            Some(address) => service.load_balancer(address),
+            None => service,
+        }
     }
 
     /// Endpoints of the service, with no pod yet.
@@ -251,6 +313,13 @@ impl Vip {
 
     pub fn on_cluster_ip(&self, family: Family) -> SocketAddr {
         SocketAddr::new(self.ip.of(family), SERVICE_PORT)
+    }
+
+    /// # Panics
+    /// Where the service has no load balancer.
+    pub fn on_external(&self, family: Family) -> SocketAddr {
+        let address = self.external.expect("a load balancer's address");
+        SocketAddr::new(address.of(family), SERVICE_PORT)
     }
 
     pub fn on_node(&self, node: &Node, family: Family) -> SocketAddr {

@@ -20,6 +20,7 @@ pub mod demo;
 pub mod deployment;
 mod ethtool;
 mod interface;
+pub mod kube_proxy;
 pub mod manifests;
 pub mod masquerade;
 pub mod netns;

@@ -87,13 +87,14 @@ impl Manifests {
     }
 }
 
-/// A Service of type NodePort or ClusterIP, in both families.
+/// A Service of type ClusterIP, NodePort or LoadBalancer, in both families.
 #[derive(Clone, Debug)]
 pub struct Service {
     pub name: String,
     cluster_ip: Pair,
     ports: Vec<Value>,
     has_node_port: bool,
+    ingress: Vec<Value>,
     more: Map<String, Value>,
 }
 
@@ -104,6 +105,7 @@ impl Service {
             cluster_ip,
             ports: Vec::new(),
             has_node_port: false,
+            ingress: Vec::new(),
             more: Map::new(),
         }
     }
@@ -123,6 +125,15 @@ impl Service {
         self
     }
 
+    /// A load balancer brings traffic to these addresses.
+    pub fn load_balancer(mut self, addresses: Pair) -> Self {
+        self.ingress = Family::BOTH
+            .iter()
+            .map(|family| json!({ "ip": addresses.of(*family) }))
+            .collect();
+        self
+    }
+
     /// Any other field of the spec.
     pub fn with(mut self, field: &str, value: Value) -> Self {
         self.more.insert(field.to_owned(), value);
@@ -133,7 +144,11 @@ impl Service {
     pub fn object(&self) -> Value {
         let Pair { v4, v6 } = self.cluster_ip;
         let mut spec = json!({
-            "type": if self.has_node_port { "NodePort" } else { "ClusterIP" },
+            "type": match self {
+                Self { ingress, .. } if !ingress.is_empty() => "LoadBalancer",
+                Self { has_node_port: true, .. } => "NodePort",
+                _ => "ClusterIP",
+            },
             "clusterIP": v4,
             "clusterIPs": [v4, v6],
             "ipFamilies": ["IPv4", "IPv6"],
@@ -143,12 +158,16 @@ impl Service {
         spec.as_object_mut()
             .expect("the spec is an object")
             .extend(self.more.clone());
-        json!({
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": { "name": self.name, "namespace": NAMESPACE },
             "spec": spec,
-        })
+        });
+        if !self.ingress.is_empty() {
+            object["status"] = json!({ "loadBalancer": { "ingress": self.ingress } });
+        }
+        object
     }
 }
 
