@@ -108,6 +108,10 @@ pub const POD_RANGE_V6: &str = "fd00:10:244::/48";
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    pub const BROADCAST: Self = Self([0xff; 6]);
+    /// That of all hosts, 224.0.0.1 (RFC 1112 section 6.4).
+    pub const MULTICAST: Self = Self([0x01, 0x00, 0x5e, 0, 0, 1]);
+
     /// A locally administered address that no other interface of this process has.
     pub fn fresh() -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,8 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use nix::libc;
 
 use super::Protocol;
 use super::wording::{Greeting, LATE_WORD, Request, Sum};
@@ -124,6 +127,33 @@ impl Conversation {
     pub fn ask_late(&mut self) -> Answer {
         let content = [LATE_WORD.as_bytes(), &unique_content(64)].concat();
         self.exchange(Request::Late, &content)
+    }
+
+    /// The port that it is made from.
+    pub fn port(&self) -> io::Result<u16> {
+        let own = match self {
+            Self::Stream(stream) => stream.get_ref().local_addr(),
+            Self::Udp(socket) => socket.local_addr(),
+        };
+        Ok(own?.port())
+    }
+
+    /// Ends a stream by a reset, at once: disconnected (connect(2)), where to close it would wait for a child that another
+    /// thread has just forked.
+    pub fn reset(self) -> io::Result<()> {
+        let Self::Stream(stream) = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let nobody = libc::sockaddr {
+            sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+            sa_data: [0; 14],
+        };
+        let length = size_of_val(&nobody) as libc::socklen_t;
+        // SAFETY: the address is live and of the length that is given.
+        match unsafe { libc::connect(stream.get_ref().as_raw_fd(), &raw const nobody, length) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn exchange(&mut self, request: Request, content: &[u8]) -> Answer {

@@ -6,6 +6,7 @@ use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 use super::checksum;
 use super::packet_socket::Frame;
+use crate::address::Mac;
 
 /// What the checksums of a packet are worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,8 @@ pub enum Checksums {
 pub struct Seen {
     pub outgoing: bool,
     pub vlan: Option<u16>,
+    /// To which Ethernet address; nothing in a quoted packet.
+    pub to_mac: Option<Mac>,
     pub source: IpAddr,
     pub destination: IpAddr,
     pub protocol: u8,
@@ -28,11 +31,24 @@ pub struct Seen {
     pub fragment: bool,
     /// Source and destination port of TCP and UDP.
     pub ports: Option<(u16, u16)>,
+    /// Of a TCP segment.
+    pub tcp: Option<Tcp>,
     /// Type and code of ICMP and ICMPv6.
     pub icmp: Option<(u8, u8)>,
     /// What follows the last header that was understood. For an ICMP error, the packet that it is about.
     pub payload: Vec<u8>,
     pub checksums: Checksums,
+}
+
+/// What a TCP header says of its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tcp {
+    pub sequence: u32,
+    pub acknowledges: u32,
+    pub syn: bool,
+    pub fin: bool,
+    pub rst: bool,
+    pub ack: bool,
 }
 
 impl Seen {
@@ -45,9 +61,11 @@ impl Seen {
             .map(|id| id.value())
             .or(frame.vlan);
         let seen = Self::of_sliced(&packet, frame.checksum_ready)?;
+        let to_mac = frame.bytes.first_chunk().copied().map(Mac);
         Some(Self {
             outgoing: frame.outgoing,
             vlan,
+            to_mac,
             ..seen
         })
     }
@@ -74,6 +92,12 @@ impl Seen {
         }
     }
 
+    /// Whether this port is one of its own, or of a packet that it quotes.
+    pub fn has_port(&self, port: u16) -> bool {
+        let has = |ports: Option<(u16, u16)>| ports.is_some_and(|(s, d)| s == port || d == port);
+        has(self.ports) || self.embedded().is_some_and(|quoted| has(quoted.ports))
+    }
+
     pub fn from(&self) -> Option<SocketAddr> {
         self.ports
             .map(|(source, _)| SocketAddr::new(self.source, source))
@@ -96,12 +120,14 @@ impl Seen {
         Some(Self {
             outgoing: false,
             vlan: None,
+            to_mac: None,
             source: ip.source,
             destination: ip.destination,
             protocol: ip.protocol,
             ttl: ip.ttl,
             fragment: ip.fragment,
             ports,
+            tcp: tcp_of(packet),
             icmp,
             payload: payload.unwrap_or(ip.payload).to_vec(),
             checksums,
@@ -154,6 +180,20 @@ impl<'a> Ip<'a> {
             }
             LaxNetSlice::Arp(_) => None,
         }
+    }
+}
+
+fn tcp_of(packet: &LaxSlicedPacket) -> Option<Tcp> {
+    match packet.transport.as_ref() {
+        Some(TransportSlice::Tcp(tcp)) => Some(Tcp {
+            sequence: tcp.sequence_number(),
+            acknowledges: tcp.acknowledgment_number(),
+            syn: tcp.syn(),
+            fin: tcp.fin(),
+            rst: tcp.rst(),
+            ack: tcp.ack(),
+        }),
+        _ => None,
     }
 }
 
