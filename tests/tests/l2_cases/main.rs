@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 mod flood;
 mod lifecycle;
+mod moved;
 mod mtu;
 mod no_endpoints;
 mod odd_packets;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         rows.extend(commands::rows(&world));
         rows.extend(mtu::rows(&world));
         drop(world);
+        rows.extend(moved::rows_of_takeovers(uplink));
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows_of_cleanup(uplink));
