@@ -36,4 +36,9 @@ impl Place {
         let name = bpffs.trim_matches('/').replace('/', "-");
         self.state_dir.join(name).join(file)
     }
+
+    /// The file that says what there is no room for.
+    pub fn left_out(&self) -> PathBuf {
+        self.names().with_file_name("left-out.json")
+    }
 }

@@ -9,7 +9,9 @@
 //! | `shape` | the shape of every map |
 //! | `pin` | the directory that outlives the agent |
 //! | `takeover` | from one agent to the next |
+//! | `memory` | what tables take, and how large they may become |
 //! | `resize` | flow tables of another size |
+//! | `grow` | larger tables of services and endpoints |
 //! | `maps` | the maps, typed |
 //! | `program` | the programs, and running one on a packet |
 //! | `clock` | jiffies per second |
@@ -31,9 +33,11 @@ mod clock;
 mod counters;
 mod drain;
 mod facts;
+mod grow;
 mod image;
 mod inspect;
 mod maps;
+pub mod memory;
 mod options;
 mod pin;
 pub mod probe;
@@ -61,9 +65,10 @@ use self::{
 pub use self::{
     attach::{Outcome, Target, TcMode, XdpMode, by_reply_first},
     facts::Facts,
+    grow::Growth,
     inspect::{Connection, ConnectionState, Occupancy},
     maps::{FamilyMaps, MapAddr, Maps},
-    options::{Options, Sizes},
+    options::{LARGEST, Options, Sizes},
     pin::PinDir,
     program::{Ran, Run},
 };
@@ -88,6 +93,7 @@ impl Datapath {
         let Options {
             pin,
             sizes,
+            limits,
             xdp,
             tc,
         } = options;
@@ -95,7 +101,12 @@ impl Datapath {
             !object.is_empty(),
             "this binary was built without its eBPF object: build it by `cargo xtask build`"
         );
-        let shapes = shapes(sizes);
+        // Tables that have grown do not become small again.
+        let sizes = match pin {
+            Some(bpffs) => sizes.grown(takeover::room(bpffs)?, limits),
+            None => *sizes,
+        };
+        let shapes = shapes(&sizes);
         let mut takeover = match pin {
             Some(bpffs) => Some(Takeover::begin(bpffs, &shapes)?),
             None => None,
@@ -111,7 +122,7 @@ impl Datapath {
             ebpf,
             maps,
             takeover,
-            sizes: *sizes,
+            sizes,
             xdp: *xdp,
             tc: *tc,
             attachments: Attachments::default(),

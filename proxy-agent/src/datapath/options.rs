@@ -3,13 +3,17 @@
 use std::path::PathBuf;
 
 use super::{TcMode, XdpMode};
+use crate::plan::Room;
 
 /// How to load the object.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The bpffs directory under which maps and links are kept, so that they outlive the process; `None` for a datapath that ends with its handle.
     pub pin: Option<PathBuf>,
+    /// Those that the tables begin with.
     pub sizes: Sizes,
+    /// Tables of an earlier process that are larger than `sizes` stay as large, up to this.
+    pub limits: Option<Room>,
     pub xdp: XdpMode,
     pub tc: TcMode,
 }
@@ -25,20 +29,48 @@ pub struct Sizes {
     pub services: u32,
 }
 
+/// How far the tables of services and endpoints may grow by default.
+pub const LARGEST: Room = Room {
+    services: 262_144,
+    backends: 1_048_576,
+};
+
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            connections: 131_072,
-            backends: 131_072,
-            services: 65_536,
-        }
+        Self::first(131_072, &LARGEST)
     }
 }
 
 impl Sizes {
-    /// Elements of the slot array: every backend in three scopes, and room for extents that wait to be freed.
-    pub const fn slots(&self) -> u32 {
-        self.backends.saturating_mul(4)
+    /// Those that tables begin with which may grow to `limits`: an eighth of that, but not less than a small cluster needs.
+    pub fn first(connections: u32, limits: &Room) -> Self {
+        let part = |limit: u32, least: u32| (limit / 8).max(least).min(limit);
+        Self {
+            connections,
+            backends: part(limits.backends, 4096),
+            services: part(limits.services, 1024),
+        }
+    }
+
+    /// The tables of services and endpoints.
+    pub const fn room(&self) -> Room {
+        Room {
+            services: self.services,
+            backends: self.backends,
+        }
+    }
+
+    /// These sizes, or where they are larger those that were `found`, up to `limits`.
+    pub(super) fn grown(self, found: Option<Room>, limits: &Option<Room>) -> Self {
+        let (Some(found), Some(limits)) = (found, limits) else {
+            return self;
+        };
+        let larger = |own: u32, found: u32, limit: u32| own.max(found.min(limit));
+        Self {
+            services: larger(self.services, found.services, limits.services),
+            backends: larger(self.backends, found.backends, limits.backends),
+            ..self
+        }
     }
 
     /// Entries of a flow table: two per connection, one for each direction.
@@ -50,11 +82,6 @@ impl Sizes {
     pub const fn pending(&self) -> u32 {
         let quarter = self.flows() / 4;
         if quarter < 1024 { 1024 } else { quarter }
-    }
-
-    /// Frontends of one family: ClusterIP and NodePort of each service port, and external addresses.
-    pub const fn frontends(&self) -> u32 {
-        self.services.saturating_mul(4)
     }
 
     /// Clients with session affinity, per family.

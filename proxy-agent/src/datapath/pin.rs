@@ -152,3 +152,16 @@ impl PinDir {
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).with_context(|| format!("renaming {} to {}", from.display(), to.display()))
 }
+
+/// Where a map is pinned that is to replace another.
+pub(super) fn new_pin(pins: &PinDir, name: &str) -> PathBuf {
+    pins.map(&format!("{name}-new"))
+}
+
+/// Removes a pin, if it is there.
+pub(super) fn forget(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("removing {}", pin.display())),
+    }
+}

@@ -18,13 +18,7 @@
 //! An agent that ends on the way leaves flows still, where step 2 was done. The next one has the programs of all links use the tables
 //! that are pinned, and begins anew; both kinds of tables hold the same flows until then.
 
-use std::{
-    collections::HashSet,
-    fs,
-    hash::Hash,
-    io, mem,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashSet, fs, hash::Hash, mem};
 
 use anyhow::{Context, Result};
 use aya::{
@@ -43,6 +37,7 @@ use tracing::{info, warn};
 use super::{
     Datapath, FamilyMaps, PinDir, clock,
     maps::{entries, remove},
+    pin::{forget, new_pin},
     program,
     shape::{Role, Shape, shapes},
     sys::wait_for_programs,
@@ -131,17 +126,6 @@ fn resized<'a>(shapes: &'a [Shape], pins: &PinDir) -> Result<Vec<&'a Shape>> {
         }
     }
     Ok(wanted)
-}
-
-fn new_pin(pins: &PinDir, name: &str) -> PathBuf {
-    pins.map(&format!("{name}-new"))
-}
-
-fn forget(pin: &Path) -> Result<()> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.with_context(|| format!("removing {}", pin.display())),
-    }
 }
 
 type Entries<K, V> = HashMap<MapData, K, V>;

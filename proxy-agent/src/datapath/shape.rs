@@ -24,7 +24,6 @@ const DEVICES: u32 = 4096;
 const LOCAL_ADDRS: u32 = 4096;
 const FRAGMENTS: u32 = 8192;
 const NEXT_HOPS: u32 = 1024;
-const SOURCE_RANGES: u32 = 65_536;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
@@ -107,7 +106,7 @@ pub fn shapes(sizes: &Sizes) -> Vec<Shape> {
         );
         add(
             Role::Plan,
-            of::<u32, u32>(names::SLOTS, Array, sizes.slots()),
+            of::<u32, u32>(names::SLOTS, Array, sizes.room().slots()),
         );
         add(
             Role::Counts,
@@ -150,7 +149,7 @@ fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
     let (local, fragments) = (names::LOCAL_ADDRS[family], names::FRAGMENTS[family]);
     add(
         Role::Plan,
-        of::<FrontendKey<A>, FrontendRef>(frontends, Hash, sizes.frontends()),
+        of::<FrontendKey<A>, FrontendRef>(frontends, Hash, sizes.room().frontends()),
     );
     add(
         Role::Plan,
@@ -158,7 +157,7 @@ fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
     );
     add(
         Role::Plan,
-        of::<Key<RangeKey<A>>, u32>(ranges, LpmTrie, SOURCE_RANGES),
+        of::<Key<RangeKey<A>>, u32>(ranges, LpmTrie, sizes.room().ranges()),
     );
     add(Role::Node, of::<A, LocalAddr>(local, Hash, LOCAL_ADDRS));
     add(

@@ -55,6 +55,8 @@ pub struct DesiredService {
     pub affinity: Option<u32>,
     /// The sources that load-balancer IPs admit; empty for all.
     pub source_ranges: Vec<Cidr>,
+    /// Endpoints that the service's bounds leave out.
+    pub left_out: u32,
 }
 
 impl DesiredService {

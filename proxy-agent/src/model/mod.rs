@@ -12,6 +12,7 @@
 //! | `object` | the objects that come in, and the events that carry them |
 //! | `desired` | the values that go out |
 //! | `store` | objects by key, and which services an event makes dirty |
+//! | `bounds` | how much one Service may ask for |
 //! | `claims` | which service owns a frontend that two of them claim |
 //! | `endpoints` | the endpoints of a service port, merged from its slices |
 //! | `policy` | which of those endpoints the internal and the external scope use |
@@ -23,6 +24,7 @@
 //! | `warning` | what is wrong with objects that were accepted |
 
 mod address;
+mod bounds;
 mod cidr;
 mod claims;
 mod desired;
@@ -39,6 +41,7 @@ mod warning;
 mod tests;
 
 pub use address::{REFUSED, Ranges, not_routable, parse_address};
+pub use bounds::Bounds;
 pub use cidr::{Cidr, CidrError};
 pub use claims::Place;
 pub use desired::{

@@ -14,10 +14,11 @@ use std::{
 };
 
 use super::{
-    Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName, Ranges, Service,
-    ServicePortKey,
+    Bounds, Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName, Ranges,
+    Service, ServicePortKey,
     claims::{self, Claims},
-    endpoints, policy,
+    endpoints::{self, Slices},
+    policy,
     pool::Pool,
     refusals::Refusals,
     stranger::{Names, Stranger},
@@ -29,6 +30,7 @@ pub struct Store {
     node: Node,
     node_names: Names,
     refusals: Refusals,
+    bounds: Bounds,
     /// Boxed: a node of the tree has room for eleven.
     services: BTreeMap<ObjectName, Box<Service>>,
     /// The slices of each service (that may not exist), in the order of their names; one, nearly always.
@@ -36,6 +38,8 @@ pub struct Store {
     /// The service, in its own namespace, that each slice belongs to.
     slice_owners: HashMap<ObjectName, Arc<str>>,
     pool: Pool,
+    /// How many ports the bounds leave out, of services where that is any.
+    beyond: HashMap<ObjectName, u32>,
     claims: Claims,
     services_synced: bool,
     slices_synced: bool,
@@ -51,10 +55,12 @@ impl Store {
             node: Node::named(node_name),
             node_names: Names::default(),
             refusals: Refusals::default(),
+            bounds: Bounds::default(),
             services: BTreeMap::new(),
             slices: HashMap::new(),
             slice_owners: HashMap::new(),
             pool: Pool::default(),
+            beyond: HashMap::new(),
             claims: Claims::default(),
             services_synced: false,
             slices_synced: false,
@@ -74,6 +80,12 @@ impl Store {
     pub fn serving_external_ips(mut self, external_ips: bool) -> Self {
         self.refusals.external_ips = external_ips;
         self
+    }
+
+    /// The same with other bounds for each service.
+    #[must_use]
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// The broadcast addresses of this node's subnets are these now.
@@ -143,17 +155,34 @@ impl Store {
     /// The desired state of a service: one value per port and family, in the service's own order. Empty for a service
     /// that is not (or no longer) there.
     pub fn desired(&self, name: &ObjectName) -> Vec<DesiredService> {
-        let Some(service) = self.services.get(name) else {
+        let Some(service) = self.service(name) else {
             return Vec::new();
         };
-        (0..service.ports.len())
-            .flat_map(|index| {
-                service
-                    .families
-                    .iter()
-                    .map(move |&family| self.desired_port(service, index, family))
-            })
-            .collect()
+        let slices = self.slices.get(name).map_or(&[][..], Vec::as_slice);
+        let slices = Slices::new(slices);
+        let mut room = self.bounds.endpoints;
+        let mut all = Vec::with_capacity(service.ports.len() * service.families.len());
+        for index in 0..service.ports.len() {
+            for &family in &service.families {
+                all.push(self.desired_port(service, index, family, &slices, &mut room));
+            }
+        }
+        all
+    }
+
+    /// How many ports of a service its bounds leave out.
+    pub fn ports_left_out(&self, name: &ObjectName) -> u32 {
+        self.beyond.get(name).copied().unwrap_or(0)
+    }
+
+    /// Who comes first where there is not room for all: the older service, of two as old the one that asks for less.
+    pub fn rank(&self, name: &ObjectName) -> (i64, usize) {
+        let Some(service) = self.service(name) else {
+            return (i64::MIN, 0);
+        };
+        let slices = self.slices.get(name).into_iter().flatten();
+        let endpoints: usize = slices.map(|slice| slice.endpoints.len()).sum();
+        (service.created, service.ports.len() * (1 + endpoints))
     }
 
     /// All services, by name.
@@ -171,7 +200,14 @@ impl Store {
         &self.node
     }
 
-    fn desired_port(&self, service: &Service, index: usize, family: Family) -> DesiredService {
+    fn desired_port<'a>(
+        &'a self,
+        service: &Service,
+        index: usize,
+        family: Family,
+        slices: &Slices<'a>,
+        room: &mut u32,
+    ) -> DesiredService {
         let port = &service.ports[index];
         let key = ServicePortKey {
             service: service.name.clone(),
@@ -179,8 +215,13 @@ impl Store {
             protocol: port.protocol,
             family,
         };
-        let slices = self.slices.get(&service.name).into_iter().flatten();
-        let candidates = endpoints::merge(slices, &key, &self.node.name, &self.refusals.broadcasts);
+        let (candidates, left_out) = endpoints::merge(
+            slices,
+            &key,
+            &self.node.name,
+            &self.refusals.broadcasts,
+            room,
+        );
         let choice = policy::choose(
             &candidates,
             &self.node,
@@ -201,6 +242,7 @@ impl Store {
             has_any: choice.has_any,
             affinity: service.affinity,
             source_ranges: effective_ranges(&service.source_ranges, family),
+            left_out,
             key,
         }
     }
@@ -211,14 +253,19 @@ impl Store {
             self.warnings.extend(warnings);
             self.dirty.insert(name.clone());
         }
+        let beyond = self.bounds.trim(&mut service);
         let old = self.service(&name);
-        if old == Some(&service) {
+        if old == Some(&service) && beyond == self.ports_left_out(&name) {
             return;
         }
         let before = old.map(claims::of).unwrap_or_default();
         self.pool.share_service(&mut service);
         let name = service.name.clone();
         self.move_claims(&before, &claims::of(&service));
+        match beyond {
+            0 => self.beyond.remove(&name),
+            some => self.beyond.insert(name.clone(), some),
+        };
         // The key shares its texts with the value.
         self.services.remove(&name);
         self.services.insert(name.clone(), Box::new(service));
@@ -229,6 +276,7 @@ impl Store {
         if let Some(old) = self.services.remove(name) {
             self.move_claims(&claims::of(&old), &BTreeSet::new());
             self.refusals.forget_service(name);
+            self.beyond.remove(name);
             self.dirty.insert(name.clone());
         }
     }

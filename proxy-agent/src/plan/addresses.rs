@@ -82,6 +82,11 @@ impl Addresses {
         self.touched.insert(addr);
     }
 
+    /// How many addresses there are of which the answer may have changed: at most so many entries are to be written.
+    pub fn touched(&self) -> u32 {
+        self.touched.len() as u32
+    }
+
     /// The addresses of which the answer may have changed since the last call: each with whether it is to be refused.
     pub fn take_touched(&mut self) -> Vec<(IpAddr, bool)> {
         mem::take(&mut self.touched)

@@ -1,7 +1,7 @@
 //! The writes of one call, whatever order they were found in, in the order in which they are safe.
 //!
-//! First what others will refer to, then the services' values, then the frontends; what goes is taken away from the
-//! outside in.
+//! First frontends that go, whose room new ones may need; then what others will refer to, the services' values, and the
+//! frontends; what goes with them is taken away from the outside in.
 
 use std::collections::BTreeMap;
 
@@ -43,18 +43,18 @@ impl Batch {
             frontends,
             remove,
         } = self;
+        let (set, gone): (Vec<_>, Vec<_>) = frontends.into_iter().partition(|(_, to)| to.is_some());
+        let gone = gone.into_iter().map(|(at, _)| Op::RemoveFrontend { at });
         // Nothing refers to any of it yet: writes of one map may stand together.
         prepare.sort_by_key(turn);
         // In place: of a first sync there are hundreds of thousands.
-        prepare.splice(0..0, gate);
+        prepare.splice(0..0, gate.into_iter().chain(gone));
         let mut ops = prepare;
         ops.extend(services);
-        let (set, gone): (Vec<_>, Vec<_>) = frontends.into_iter().partition(|(_, to)| to.is_some());
         ops.extend(
             set.into_iter()
                 .filter_map(|(at, to)| to.map(|to| Op::Frontend { at, to })),
         );
-        ops.extend(gone.into_iter().map(|(at, _)| Op::RemoveFrontend { at }));
         ops.extend(remove);
         ops
     }

@@ -5,16 +5,13 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use proxy_common::abi::Extent;
 
-use super::{
-    BackendEntry, Op,
-    extents::Extents,
-    ids::{BackendIds, Ids},
-};
+use super::{BackendEntry, Op};
 
 /// From the last reference to a backend until it is closed: more than any run of a program takes. UDP flows leave the backend when it is closed.
 const LINGER: Duration = Duration::from_millis(10);
@@ -33,27 +30,28 @@ pub enum Free {
 #[derive(Debug, Default)]
 pub struct Departures {
     closing: VecDeque<(Instant, u32, BackendEntry)>,
-    resting: VecDeque<(Instant, Free)>,
+    /// Each with the namespace whose it was.
+    resting: VecDeque<(Instant, Free, Arc<str>)>,
 }
 
 impl Departures {
-    pub fn backend(&mut self, now: Instant, id: u32, entry: BackendEntry) {
+    pub fn backend(&mut self, now: Instant, namespace: &Arc<str>, id: u32, entry: BackendEntry) {
         self.closing.push_back((now + LINGER, id, entry));
-        self.resting.push_back((now + GRACE, Free::Backend(id)));
+        self.rest(now, namespace, Free::Backend(id));
     }
 
-    pub fn service(&mut self, now: Instant, id: u32) {
-        self.resting.push_back((now + GRACE, Free::Service(id)));
+    pub fn service(&mut self, now: Instant, namespace: &Arc<str>, id: u32) {
+        self.rest(now, namespace, Free::Service(id));
     }
 
-    pub fn slots(&mut self, now: Instant, extent: Extent) {
-        self.resting.push_back((now + GRACE, Free::Slots(extent)));
+    pub fn slots(&mut self, now: Instant, namespace: &Arc<str>, extent: Extent) {
+        self.rest(now, namespace, Free::Slots(extent));
     }
 
     /// When there is something to do next.
     pub fn next_due(&self) -> Option<Instant> {
         let closing = self.closing.front().map(|(due, ..)| *due);
-        let resting = self.resting.front().map(|(due, _)| *due);
+        let resting = self.resting.front().map(|(due, ..)| *due);
         closing.into_iter().chain(resting).min()
     }
 
@@ -72,26 +70,18 @@ impl Departures {
         ops
     }
 
-    /// Gives back what has rested long enough, after it was closed; says whether that was anything.
-    pub fn free(
-        &mut self,
-        now: Instant,
-        services: &mut Ids,
-        backends: &mut BackendIds,
-        slots: &mut Extents,
-    ) -> bool {
-        let mut any = false;
-        while let Some(&(due, free)) = self.resting.front()
-            && due <= now
-        {
-            self.resting.pop_front();
-            any = true;
-            match free {
-                Free::Service(id) => services.give_back(id),
-                Free::Backend(id) => backends.give_back(id),
-                Free::Slots(extent) => slots.give_back(extent),
-            }
+    /// What has rested long enough, after it was closed.
+    pub fn rested(&mut self, now: Instant) -> Option<(Free, Arc<str>)> {
+        let (due, ..) = self.resting.front()?;
+        if *due > now {
+            return None;
         }
-        any
+        let (_, free, namespace) = self.resting.pop_front()?;
+        Some((free, namespace))
+    }
+
+    fn rest(&mut self, now: Instant, namespace: &Arc<str>, free: Free) {
+        self.resting
+            .push_back((now + GRACE, free, Arc::clone(namespace)));
     }
 }

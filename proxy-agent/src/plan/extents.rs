@@ -8,6 +8,7 @@ use proxy_common::abi::Extent;
 
 #[derive(Debug)]
 pub struct Extents {
+    slots: u32,
     /// Length of each free run, by its base.
     by_base: BTreeMap<u32, u32>,
     /// The same runs as (length, base).
@@ -18,6 +19,7 @@ impl Extents {
     /// `slots` slots, all free.
     pub fn new(slots: u32) -> Self {
         let mut all = Self {
+            slots,
             by_base: BTreeMap::new(),
             by_len: BTreeSet::new(),
         };
@@ -25,6 +27,18 @@ impl Extents {
             all.insert(0, slots);
         }
         all
+    }
+
+    /// There are `slots` slots now, if that is more.
+    pub fn raise(&mut self, slots: u32) {
+        if slots > self.slots {
+            let new = Extent {
+                base: self.slots,
+                len: slots - self.slots,
+            };
+            self.slots = slots;
+            self.give_back(new);
+        }
     }
 
     /// A run of `len` slots; `None` where no free run is that long.
@@ -105,6 +119,16 @@ mod tests {
         extents.give_back(third);
         assert_eq!(extents.take(88), None);
         assert_eq!(extents.take(87), Some(Extent { base: 13, len: 87 }));
+    }
+
+    #[test]
+    fn new_slots_join_the_free_run_before_them() {
+        let mut extents = Extents::new(10);
+        assert_eq!(extents.take(7), Some(Extent { base: 0, len: 7 }));
+        extents.raise(20);
+        assert_eq!(extents.take(13), Some(Extent { base: 7, len: 13 }));
+        extents.raise(15);
+        assert_eq!(extents.take(1), None, "slots never become fewer");
     }
 
     #[test]

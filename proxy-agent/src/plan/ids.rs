@@ -3,7 +3,7 @@
 //! An id that has become free is the last to be used again, and a backend's then has the next generation: that is how a
 //! flow of the old one tells that its backend is gone. Id 0 is nobody's.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Ids below `limit`.
 #[derive(Debug)]
@@ -36,35 +36,61 @@ impl Ids {
     pub fn give_back(&mut self, id: u32) {
         self.free.push_back(id);
     }
+
+    /// There is room for more.
+    pub fn raise(&mut self, limit: u32) {
+        self.limit = self.limit.max(limit);
+    }
 }
 
 /// Backend ids with their generations.
 #[derive(Debug)]
 pub struct BackendIds {
     ids: Ids,
-    /// Of every id that was ever used.
-    generations: HashMap<u32, u32>,
+    /// By id; 0 for one that was never used.
+    generations: Vec<u32>,
 }
 
 impl BackendIds {
     /// `seen` are the ids that were ever used, each with its last generation, `used` those that are now.
-    pub fn new(limit: u32, used: &BTreeSet<u32>, seen: HashMap<u32, u32>) -> Self {
-        Self {
+    pub fn new(
+        limit: u32,
+        used: &BTreeSet<u32>,
+        seen: impl IntoIterator<Item = (u32, u32)>,
+    ) -> Self {
+        let mut new = Self {
             ids: Ids::new(limit, used),
-            generations: seen,
+            generations: Vec::new(),
+        };
+        for (id, generation) in seen {
+            *new.generation(id) = generation;
         }
+        new
     }
 
     /// An id and its generation, which is 1 for one that was never used.
     pub fn take(&mut self) -> Option<(u32, u32)> {
         let id = self.ids.take()?;
-        let generation = self.generations.entry(id).or_default();
+        let generation = self.generation(id);
         *generation = generation.wrapping_add(1).max(1);
         Some((id, *generation))
     }
 
     pub fn give_back(&mut self, id: u32) {
         self.ids.give_back(id);
+    }
+
+    /// There is room for more.
+    pub fn raise(&mut self, limit: u32) {
+        self.ids.raise(limit);
+    }
+
+    fn generation(&mut self, id: u32) -> &mut u32 {
+        let index = id as usize;
+        if index >= self.generations.len() {
+            self.generations.resize(index + 1, 0);
+        }
+        &mut self.generations[index]
     }
 }
 
@@ -80,11 +106,14 @@ mod tests {
         assert_eq!(ids.take(), Some(1));
         assert_eq!(ids.take(), Some(2));
         assert_eq!(ids.take(), None);
+        ids.raise(5);
+        assert_eq!(ids.take(), Some(4));
+        assert_eq!(ids.take(), None);
     }
 
     #[test]
     fn an_id_that_is_used_again_has_the_next_generation() {
-        let mut ids = BackendIds::new(2, &BTreeSet::new(), HashMap::from([(1, 7)]));
+        let mut ids = BackendIds::new(2, &BTreeSet::new(), [(1, 7)]);
         assert_eq!(ids.take(), Some((1, 8)));
         assert_eq!(ids.take(), None);
         ids.give_back(1);

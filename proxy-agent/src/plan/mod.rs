@@ -17,6 +17,8 @@
 //! | `addresses` | ClusterIPs and local addresses: which addresses are refused as a whole |
 //! | `departures` | what is let go, until it may be used again |
 //! | `gate` | the bits that let other traffic pass |
+//! | `tables` | the tables with their room: what is free, and who may have more |
+//! | `ledger` | who has how much room in which table |
 //! | `ids` | service and backend ids |
 //! | `extents` | runs of the slot array |
 
@@ -27,15 +29,19 @@ mod extents;
 mod gate;
 mod ids;
 mod image;
+mod ledger;
 mod op;
 mod placed;
 mod planner;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     addresses::NodeAddresses,
     image::Image,
+    ledger::{Limits, Room, Table},
     op::{BackendEntry, FrontendAt, Op},
-    planner::{Change, Limits, Plan, Planner, Refused, Shortage},
+    planner::{Change, LeftOut, Plan, Planner},
+    tables::Shortage,
 };

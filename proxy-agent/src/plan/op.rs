@@ -81,6 +81,15 @@ pub enum FrontendAt {
     WholeAddress(IpAddr),
 }
 
+impl FrontendAt {
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Port { addr, .. } | Self::WholeAddress(addr) => Family::of(addr),
+            Self::NodePort { family, .. } => family,
+        }
+    }
+}
+
 impl Protocol {
     /// The IP protocol number.
     pub const fn number(self) -> u8 {

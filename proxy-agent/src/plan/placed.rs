@@ -1,30 +1,84 @@
 //! One service port as it stands in the maps.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
 };
 
 use proxy_common::abi::{self, Extent, FrontendKind, Service, backend_flags, service_flags};
 
 use super::{BackendEntry, FrontendAt, Image, addresses::NodeAddresses};
-use crate::model::{self, Cidr, DesiredService, EndpointId, OnEmpty, ServicePortKey};
+use crate::model::{self, Cidr, DesiredService, EndpointId, Family, OnEmpty, ServicePortKey};
 
 /// Extents, each once, with the backend ids in their slots.
-pub type Filled = Vec<(Extent, Vec<u32>)>;
+pub type Filled = Vec<(Extent, Box<[u32]>)>;
+
+/// Where a service port is reached: sorted, each once. Lists, since there are as many of them as there are services.
+pub type Frontends = Vec<(FrontendAt, FrontendKind)>;
 
 #[derive(Clone, Debug)]
 pub struct Placed {
     pub id: u32,
     pub value: Service,
-    pub frontends: BTreeMap<FrontendAt, FrontendKind>,
-    pub backends: BTreeMap<SocketAddr, (u32, BackendEntry)>,
+    pub frontends: Frontends,
+    /// Sorted by their sockets, each once.
+    pub backends: Vec<Seat>,
     /// The extents of `value` that are not empty.
     pub extents: Filled,
     /// What the ranges table holds.
     pub ranges: BTreeSet<Cidr>,
     /// `loadBalancerSourceRanges`, from which `ranges` follow.
     pub source_ranges: Vec<Cidr>,
+}
+
+/// How many entries a frontend stands for: all other ports of a ClusterIP are refused, which is an entry as well.
+pub const fn entries(kind: FrontendKind) -> u32 {
+    match kind {
+        FrontendKind::ClusterIp => 2,
+        _ => 1,
+    }
+}
+
+/// The same for all of a family.
+pub fn entries_of(frontends: &Frontends, family: Family) -> u32 {
+    let of_family = frontends.iter().filter(|(at, _)| at.family() == family);
+    of_family.map(|(_, kind)| entries(*kind)).sum()
+}
+
+/// A backend of the service that has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seat {
+    addr: IpAddr,
+    port: u16,
+    pub flags: u16,
+    pub id: u32,
+    pub generation: u32,
+}
+
+impl Seat {
+    pub const fn new(socket: SocketAddr, flags: u16, id: u32, generation: u32) -> Self {
+        Self {
+            addr: socket.ip(),
+            port: socket.port(),
+            flags,
+            id,
+            generation,
+        }
+    }
+
+    pub const fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.addr, self.port)
+    }
+
+    /// As it stands in the table.
+    pub const fn entry(&self, service: u32) -> BackendEntry {
+        BackendEntry {
+            socket: self.socket(),
+            flags: self.flags,
+            generation: self.generation,
+            service,
+        }
+    }
 }
 
 /// All services of `image`, by id. Whose they are is not known: the maps hold no names.
@@ -51,20 +105,36 @@ pub fn read(image: &Image) -> HashMap<u32, Placed> {
         if to.kind() != FrontendKind::Refuse
             && let Some(placed) = all.get_mut(&to.service())
         {
-            placed.frontends.insert(at, to.kind());
+            placed.frontends.push((at, to.kind()));
         }
     }
     for (&id, &entry) in &image.backends {
         if entry.flags != 0
             && let Some(placed) = all.get_mut(&entry.service)
         {
-            placed.backends.insert(entry.socket, (id, entry));
+            let BackendEntry {
+                socket,
+                flags,
+                generation,
+                ..
+            } = entry;
+            placed
+                .backends
+                .push(Seat::new(socket, flags, id, generation));
         }
     }
     for &(service, range) in &image.ranges {
         if let Some(placed) = all.get_mut(&service) {
             placed.ranges.insert(range);
         }
+    }
+    for placed in all.values_mut() {
+        placed.frontends.sort_unstable_by_key(|(at, _)| *at);
+        // Of two for one endpoint, the later one stays.
+        placed
+            .backends
+            .sort_unstable_by_key(|seat| (seat.addr, seat.port, std::cmp::Reverse(seat.id)));
+        placed.backends.dedup_by_key(|seat| (seat.addr, seat.port));
     }
     all
 }
@@ -74,27 +144,44 @@ impl Placed {
         Self {
             id,
             value: Service::default(),
-            frontends: BTreeMap::new(),
-            backends: BTreeMap::new(),
+            frontends: Vec::new(),
+            backends: Vec::new(),
             extents: Vec::new(),
             ranges: BTreeSet::new(),
             source_ranges: Vec::new(),
         }
     }
+
+    pub fn has_frontend(&self, at: FrontendAt) -> bool {
+        self.frontends
+            .binary_search_by_key(&at, |(at, _)| *at)
+            .is_ok()
+    }
+
+    pub fn seat(&self, socket: SocketAddr) -> Option<&Seat> {
+        let wanted = (socket.ip(), socket.port());
+        let at = self
+            .backends
+            .binary_search_by_key(&wanted, |seat| (seat.addr, seat.port));
+        at.ok().map(|at| &self.backends[at])
+    }
 }
 
 /// The frontends of a service. Where a load balancer's address is an external IP as well, its source ranges count.
-pub fn frontends(desired: &DesiredService) -> BTreeMap<FrontendAt, FrontendKind> {
-    let mut all = BTreeMap::new();
-    for frontend in &desired.frontends {
-        all.entry(frontend_at(&desired.key, frontend))
-            .or_insert(match frontend.kind {
-                model::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
-                model::FrontendKind::NodePort => FrontendKind::NodePort,
-                model::FrontendKind::ExternalIp => FrontendKind::ExternalIp,
-                model::FrontendKind::LoadBalancer => FrontendKind::LoadBalancer,
-            });
-    }
+pub fn frontends(desired: &DesiredService) -> Frontends {
+    let all = desired.frontends.iter().map(|frontend| {
+        let kind = match frontend.kind {
+            model::FrontendKind::ClusterIp => FrontendKind::ClusterIp,
+            model::FrontendKind::NodePort => FrontendKind::NodePort,
+            model::FrontendKind::ExternalIp => FrontendKind::ExternalIp,
+            model::FrontendKind::LoadBalancer => FrontendKind::LoadBalancer,
+        };
+        (frontend_at(&desired.key, frontend), kind)
+    });
+    let mut all: Frontends = all.collect();
+    // The first of each place stays the first.
+    all.sort_by_key(|(at, _)| *at);
+    all.dedup_by_key(|(at, _)| *at);
     all
 }
 
@@ -187,7 +274,7 @@ pub fn value(
 /// one of them (a process of the node that holds such an address may come from it).
 pub fn ranges(
     source_ranges: &[Cidr],
-    frontends: &BTreeMap<FrontendAt, FrontendKind>,
+    frontends: &Frontends,
     node: &NodeAddresses,
 ) -> BTreeSet<Cidr> {
     let mut all: BTreeSet<Cidr> = source_ranges.iter().copied().collect();

@@ -15,13 +15,13 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{args::Args, hooks::Hooks, names::Names};
+use super::{args::Args, hooks::Hooks, names::Names, room::Waiting};
 use crate::{
-    datapath::Datapath,
+    datapath::{Datapath, Growth},
     memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
-    plan::{self, Limits, NodeAddresses, Planner},
+    plan::{self, Limits, NodeAddresses, Planner, Room},
     serve::{Observed, ServiceNames, Status},
     source::Arrival,
 };
@@ -30,6 +30,8 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(5);
 /// From a failed write until all is read and written anew.
 const RETRY: Duration = Duration::from_secs(1);
+/// From tables that could not grow until they are to try it again.
+const GROW_AGAIN: Duration = Duration::from_secs(300);
 /// The file of names is at most this far behind.
 const NAMES_AFTER: Duration = Duration::from_millis(200);
 
@@ -39,6 +41,12 @@ pub struct Agent {
     netlink: Netlink,
     store: Store,
     planner: Planner,
+    /// How far the tables may grow.
+    limits: Limits,
+    /// Until then they keep the size that they have.
+    grow_again_at: Option<Instant>,
+    /// What there is no room for.
+    waiting: Waiting,
     hooks: Hooks,
     view: View,
     roles: Roles,
@@ -76,7 +84,8 @@ impl Agent {
         let view = netlink.view().await?;
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
         datapath.set_facts(&node::facts(&view, &roles, &args.nodeport_addresses))?;
-        let planner = planner(&datapath, node::node_addresses(&view, &roles))?;
+        let limits = args.room.limits();
+        let planner = planner(&datapath, limits, node::node_addresses(&view, &roles))?;
         status.set_check_addresses(node::node_port_addresses(
             &view,
             &roles,
@@ -84,7 +93,8 @@ impl Agent {
         ));
         let mut store = Store::new(&*args.node_name)
             .refusing(args.refused_addresses.clone())
-            .serving_external_ips(args.allow_service_external_ips);
+            .serving_external_ips(args.allow_service_external_ips)
+            .with_bounds(args.room.service_bounds);
         store.set_broadcasts(node::broadcasts());
         Ok(Self {
             object,
@@ -92,6 +102,9 @@ impl Agent {
             netlink,
             store,
             planner,
+            limits,
+            grow_again_at: None,
+            waiting: Waiting::new(args.place.left_out(), Instant::now()),
             hooks: Hooks::new(args, Arc::clone(&status))?,
             view,
             roles,
@@ -147,24 +160,32 @@ impl Agent {
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
         }
         if self.complete {
-            let names = std::mem::take(&mut self.dirty);
+            let names = std::mem::take(&mut self.dirty).into_iter().collect();
             let Self {
-                store, observed, ..
+                store,
+                observed,
+                waiting,
+                ..
             } = self;
-            let desired = |name| desired(store, observed, name);
-            let changes: Vec<_> = names.into_iter().map(desired).collect();
+            let names = in_order(store, names).into_iter();
+            let changes = names.map(|name| desired(store, observed, waiting, name));
+            let changes: Vec<_> = changes.collect();
             let plan = self.planner.update(began, &changes);
-            self.execute(plan);
+            self.execute(plan)?;
         } else {
             self.dirty.clear();
             let Self {
-                store, observed, ..
+                store,
+                observed,
+                waiting,
+                ..
             } = self;
             let all = store.services().map(|service| service.name.clone());
-            let changes = all.map(|name| desired(store, observed, name));
+            let all = in_order(store, all.collect()).into_iter();
+            let changes = all.map(|name| desired(store, observed, waiting, name));
             let plan = self.planner.sync(began, changes);
             self.complete = true;
-            self.execute(plan);
+            self.execute(plan)?;
         }
         self.status.observe(&self.observed);
         if self.complete {
@@ -197,24 +218,41 @@ impl Agent {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             let addresses = node::node_addresses(&self.view, &self.roles);
-            self.planner = planner(&self.datapath, addresses)?;
+            let limits = match self.grow_again_at {
+                Some(_) => self.limits.without_growth(self.datapath.sizes().room()),
+                None => self.limits,
+            };
+            self.planner = planner(&self.datapath, limits, addresses)?;
             return self.sync();
+        }
+        if self.grow_again_at.is_some_and(|at| at <= now) {
+            self.grow_again_at = None;
+            self.planner.set_limits(self.limits);
         }
         let ops = self.planner.advance(now);
         self.write(&ops);
-        if !self.planner.waiting().is_empty() {
-            self.dirty.extend(self.planner.waiting().iter().cloned());
+        self.waiting.changed(&mut self.planner, now);
+        let due = self.waiting.due(&self.planner, &self.store, now);
+        if !due.is_empty() {
+            self.dirty.extend(due);
             self.sync()?;
         }
+        self.waiting.tell(&self.planner, &self.status, now);
         Ok(())
     }
 
     /// When [`Self::advance`] has something to do.
     pub fn next_due(&self) -> Option<Instant> {
-        [self.planner.next_due(), self.retry_at, self.write_names_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.planner.next_due(),
+            self.retry_at,
+            self.write_names_at,
+            self.grow_again_at,
+            self.waiting.next_due(Instant::now()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next change of the node's network. May be dropped before it is there.
@@ -264,7 +302,7 @@ impl Agent {
         let plan = self
             .planner
             .set_node(node::node_addresses(&self.view, &self.roles));
-        self.execute(plan);
+        self.execute(plan)?;
         if self.attached
             && let Err(error) = self
                 .hooks
@@ -276,12 +314,13 @@ impl Agent {
         Ok(())
     }
 
-    fn execute(&mut self, plan: plan::Plan) {
-        let plan::Plan { ops, refused } = plan;
-        for refused in refused {
-            error!("{refused}; it stays as it was");
+    fn execute(&mut self, plan: plan::Plan) -> Result<()> {
+        let plan::Plan { ops, room } = plan;
+        if !self.datapath.sizes().room().holds(&room) && !self.grow(room)? {
+            return Ok(());
         }
         self.write(&ops);
+        self.waiting.changed(&mut self.planner, Instant::now());
         let renamed = |op: &plan::Op| {
             matches!(
                 op,
@@ -291,6 +330,23 @@ impl Agent {
         if ops.iter().any(renamed) && self.write_names_at.is_none() {
             self.write_names_at = Some(Instant::now() + NAMES_AFTER);
         }
+        Ok(())
+    }
+
+    /// Gives the tables the room that a plan needs. `false` where that cannot be: then everything is planned anew without it.
+    fn grow(&mut self, room: Room) -> Result<bool> {
+        let Growth::Refused(error) = self.datapath.grow(self.object, room)? else {
+            memory::give_back();
+            return Ok(true);
+        };
+        error!(
+            "the tables keep their size, which is too small: {error:#}; they try to grow again in {GROW_AGAIN:?}"
+        );
+        let now = Instant::now();
+        self.grow_again_at = Some(now + GROW_AGAIN);
+        self.complete = false;
+        self.retry_at = Some(now);
+        Ok(false)
     }
 
     /// After a failed write nobody knows what the maps hold: they are read and everything is written anew, after a while.
@@ -307,7 +363,7 @@ impl Agent {
         self.write_names_at = None;
         let names = self.planner.names();
         let names: Arc<ServiceNames> =
-            Arc::new(names.map(|(id, key)| (id, Arc::new(key.clone()))).collect());
+            Arc::new(names.map(|(id, key)| (id, Arc::clone(key))).collect());
         self.status.set_names(Arc::clone(&names));
         names
     }
@@ -329,10 +385,24 @@ impl Agent {
 }
 
 /// What is desired of a service now, taken note of for those who ask.
-fn desired(store: &Store, observed: &mut Observed, name: ObjectName) -> plan::Change {
+fn desired(
+    store: &Store,
+    observed: &mut Observed,
+    waiting: &mut Waiting,
+    name: ObjectName,
+) -> plan::Change {
     let desired = store.desired(&name);
+    waiting.note(store, &name, &desired);
     observed.update(&name, store.service(&name), &desired);
     (name, desired)
+}
+
+/// Those that come first have the room, if there is not enough for all.
+fn in_order(store: &Store, mut names: Vec<ObjectName>) -> Vec<ObjectName> {
+    if names.len() > 1 {
+        names.sort_by_cached_key(|name| store.rank(name));
+    }
+    names
 }
 
 fn write_names(names: &ServiceNames, file: &Path) {
@@ -343,16 +413,11 @@ fn write_names(names: &ServiceNames, file: &Path) {
 }
 
 /// A planner that starts from what the maps hold.
-fn planner(datapath: &Datapath, addresses: NodeAddresses) -> Result<Planner> {
-    let sizes = datapath.sizes();
-    let limits = Limits {
-        services: sizes.services,
-        backends: sizes.backends,
-        slots: sizes.slots(),
-    };
+fn planner(datapath: &Datapath, limits: Limits, addresses: NodeAddresses) -> Result<Planner> {
     let image = datapath.maps().image()?;
     Ok(Planner::new(
         limits,
+        datapath.sizes().room(),
         datapath.hz(),
         addresses,
         &image,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::room;
 use crate::{
     cli::Place,
     datapath::{Options, Sizes, TcMode, XdpMode},
@@ -49,12 +50,8 @@ pub struct Args {
     /// Connections that are tracked per address family
     #[arg(long, value_name = "N", default_value_t = Sizes::default().connections)]
     pub max_flows: u32,
-    /// Endpoints of service ports, both families together
-    #[arg(long, value_name = "N", default_value_t = Sizes::default().backends)]
-    pub max_backends: u32,
-    /// Service ports, both families together
-    #[arg(long, value_name = "N", default_value_t = Sizes::default().services)]
-    pub max_services: u32,
+    #[command(flatten)]
+    pub room: room::Args,
     /// Detach the programs and forget all connections when the agent ends
     #[arg(long)]
     pub cleanup_on_exit: bool,
@@ -87,13 +84,11 @@ fn node_name(text: &str) -> Result<String, String> {
 impl Args {
     /// How to load the datapath.
     pub fn options(&self) -> Options {
+        let limits = self.room.limits();
         Options {
             pin: Some(self.place.bpffs.clone()),
-            sizes: Sizes {
-                connections: self.max_flows,
-                backends: self.max_backends,
-                services: self.max_services,
-            },
+            sizes: Sizes::first(self.max_flows, &limits.room),
+            limits: Some(limits.room),
             xdp: self.xdp,
             tc: self.tc,
         }

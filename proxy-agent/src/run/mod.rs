@@ -12,6 +12,8 @@
 //! | `agent` | the state, and what each event does to it |
 //! | `hooks` | the programs at each device follow its role |
 //! | `losses` | what native XDP lost, for the next agent and for `doctor` |
+//! | `room` | tables that grow, and what is left out |
+//! | `state` | the files that the agent leaves for the commands |
 //! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
@@ -20,6 +22,8 @@ mod feed;
 mod hooks;
 mod losses;
 mod names;
+mod room;
+pub mod state;
 
 use std::{
     sync::Arc,
@@ -113,7 +117,8 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
 pub fn cleanup(place: &crate::cli::Place, drain: Duration) -> Result<()> {
     datapath::cleanup(&place.bpffs, drain)?;
     Losses::remove(&place.losses())?;
-    Names::remove(&place.names())
+    state::remove(&place.left_out())?;
+    state::remove(&place.names())
 }
 
 /// Does the datapath that runs have the service of the API servers?

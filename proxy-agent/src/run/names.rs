@@ -1,10 +1,11 @@
 //! Whose a service id is. The maps hold no names, so the agent leaves them in a file beside its datapath.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use super::state;
 use crate::model::ServicePortKey;
 
 /// The names of all services, by id.
@@ -61,32 +62,11 @@ impl Names {
 
     /// The names in `file`; none where no agent has written it yet.
     pub fn read(file: &Path) -> Result<Self> {
-        match fs::read(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            read => read
-                .map_err(anyhow::Error::from)
-                .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
-                .with_context(|| format!("reading {}", file.display())),
-        }
+        state::read(file)
     }
 
-    /// Replaces `file` as a whole, so that a reader never sees half of it.
+    /// Replaces `file`.
     pub fn write(&self, file: &Path) -> Result<()> {
-        let new = file.with_extension("new");
-        let write = || -> Result<()> {
-            if let Some(dir) = file.parent() {
-                fs::create_dir_all(dir)?;
-            }
-            fs::write(&new, serde_json::to_vec(self)?)?;
-            Ok(fs::rename(&new, file)?)
-        };
-        write().with_context(|| format!("writing {}", file.display()))
-    }
-
-    pub fn remove(file: &Path) -> Result<()> {
-        match fs::remove_file(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.with_context(|| format!("removing {}", file.display())),
-        }
+        state::write(file, self)
     }
 }

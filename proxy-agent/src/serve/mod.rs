@@ -17,6 +17,7 @@
 //! | `health` | `/healthz`, `/livez`, `/readyz` |
 //! | `metrics` | `/metrics`: what the loop measured, and what the maps hold |
 //! | `observed` | what follows from the services for those who ask |
+//! | `unserved` | what is left out for want of room |
 //! | `checks` | health-check node ports |
 
 mod args;
@@ -28,6 +29,7 @@ mod metrics;
 mod observed;
 mod room;
 mod status;
+mod unserved;
 
 use std::{net::TcpListener, sync::Arc, thread};
 
@@ -45,6 +47,7 @@ pub use self::{
     args::{Args, Bind},
     observed::Observed,
     status::{ServiceNames, Status},
+    unserved::{Unserved, summary},
 };
 
 /// At one socket.

@@ -11,6 +11,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use hyper::StatusCode;
 use tokio::sync::watch;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     http::Answer,
     metrics::{Metrics, Probe},
     observed::Observed,
+    unserved::{Unserved, summary},
 };
 use crate::model::{Event, ServicePortKey};
 
@@ -31,6 +33,7 @@ pub struct Status {
     pub(super) metrics: Metrics,
     queued: Mutex<Queued>,
     names: Mutex<Arc<ServiceNames>>,
+    unserved: Mutex<Arc<Vec<Unserved>>>,
     checks: watch::Sender<Checks>,
 }
 
@@ -50,6 +53,7 @@ impl Default for Status {
             metrics: Metrics::new(started),
             queued: Mutex::default(),
             names: Mutex::default(),
+            unserved: Mutex::default(),
             checks: watch::Sender::default(),
         }
     }
@@ -111,6 +115,11 @@ impl Status {
         *lock(&self.names) = names;
     }
 
+    /// What is left out for want of room.
+    pub fn set_unserved(&self, all: Arc<Vec<Unserved>>) {
+        *lock(&self.unserved) = all;
+    }
+
     /// What follows from the services has changed, or may have.
     pub fn observe(&self, observed: &Observed) {
         self.metrics.set_no_local(observed.no_local());
@@ -136,6 +145,10 @@ impl Status {
         Arc::clone(&lock(&self.names))
     }
 
+    pub(super) fn unserved(&self) -> Arc<Vec<Unserved>> {
+        Arc::clone(&lock(&self.unserved))
+    }
+
     pub(super) fn checks(&self) -> watch::Receiver<Checks> {
         self.checks.subscribe()
     }
@@ -157,7 +170,12 @@ impl Status {
     }
 
     pub(super) fn readyz(&self) -> Answer {
-        self.health.readyz()
+        let mut answer = self.health.readyz();
+        // Full tables are no reason to take the node out: what is served is served.
+        if let (StatusCode::OK, Some(summary)) = (answer.status, summary(&self.unserved())) {
+            answer.body = format!("{}; {summary}\n", answer.body.trim_end());
+        }
+        answer
     }
 }
 

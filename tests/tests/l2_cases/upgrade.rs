@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, MapError};
 use libtest_mimic::Trial;
-use proxy_agent::datapath::PinDir;
+use proxy_agent::datapath::{PinDir, Sizes};
+use proxy_agent::plan::Room;
 use proxy_common::abi::{FlowKey, UDP, VERSION};
 use proxy_common::addr::{Be16, Ip4};
 use tests::address::Family;
@@ -394,14 +395,20 @@ fn resized(site: &Site) -> Result<()> {
     site.has_said("no room any more for 4 elements of SERVICES")
 }
 
+/// Tables of services and endpoints begin with a part of the room that they may grow to.
 fn has_sizes(site: &Site, tables: Tables) -> Result<()> {
+    let largest = Room {
+        services: tables.services,
+        backends: tables.backends,
+    };
+    let Room { services, backends } = Sizes::first(tables.flows, &largest).room();
     let maps = pinned::maps(site.node)?;
     for (name, size) in [
-        ("SERVICES", tables.services),
-        ("SLOTS", 4 * tables.backends),
-        ("BACKENDS_4", tables.backends),
-        ("FRONTENDS_6", 4 * tables.services),
-        ("BACKEND_COUNTS", tables.backends),
+        ("SERVICES", services),
+        ("SLOTS", 4 * backends),
+        ("BACKENDS_4", backends),
+        ("FRONTENDS_6", 4 * services),
+        ("BACKEND_COUNTS", backends),
         ("FLOWS_4", 2 * tables.flows),
         ("FLOWS_6", 2 * tables.flows),
         ("AFFINITY_6", tables.flows / 2),

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `view` | the maps and the names, put together |
 //! | `services`, `backends`, `node_ports` | the rows of each kind |
+//! | `left_out` | what there is no room for |
 
 mod backends;
+mod left_out;
 mod node_ports;
 mod services;
 mod view;
@@ -14,7 +16,10 @@ use std::{collections::HashMap, thread, time::Duration};
 
 use anyhow::Result;
 
-use self::{backends::BackendRow, node_ports::NodePortRow, services::ServiceRow, view::View};
+use self::{
+    backends::BackendRow, left_out::LeftOutRow, node_ports::NodePortRow, services::ServiceRow,
+    view::View,
+};
 use super::{
     Place,
     output::{Format, Output, Row, print},
@@ -51,6 +56,8 @@ enum What {
     Backends,
     #[value(alias = "nodeport")]
     Nodeports,
+    /// What there is no room for
+    LeftOut,
 }
 
 /// A row that can be found again.
@@ -60,20 +67,31 @@ trait Named: Row + PartialEq {
 
 pub fn get(args: &Args) -> Result<()> {
     match args.what {
-        What::Services => list::<ServiceRow>(args, services::rows),
-        What::Backends => list::<BackendRow>(args, backends::rows),
-        What::Nodeports => list::<NodePortRow>(args, node_ports::rows),
+        What::Services => list::<ServiceRow>(args, of_maps(services::rows)),
+        What::Backends => list::<BackendRow>(args, of_maps(backends::rows)),
+        What::Nodeports => list::<NodePortRow>(args, of_maps(node_ports::rows)),
+        What::LeftOut => list::<LeftOutRow>(args, left_out::rows),
     }
 }
 
-fn list<R: Named>(args: &Args, rows: fn(&View) -> Result<Vec<R>>) -> Result<()> {
+/// Rows that are made of the maps.
+fn of_maps<R>(
+    rows: fn(&View) -> Result<Vec<R>>,
+) -> impl Fn(&Place, Option<&str>) -> Result<Vec<R>> {
+    move |place, namespace| rows(&View::read(place, namespace)?)
+}
+
+fn list<R: Named>(
+    args: &Args,
+    rows: impl Fn(&Place, Option<&str>) -> Result<Vec<R>>,
+) -> Result<()> {
     let output = Output {
         format: args.output,
         // Of one namespace, its name says nothing.
         skip: usize::from(!args.all_namespaces),
     };
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
-    let read = || rows(&View::read(&args.place, namespace)?);
+    let read = || rows(&args.place, namespace);
     let first = read()?;
     if let (true, Some(namespace)) = (first.is_empty(), namespace) {
         eprintln!("nothing in namespace {namespace} (-A shows all)");

@@ -12,13 +12,11 @@ use aya::{
 };
 use proxy_common::abi::{Backend, FrontendKey, RangeKey, names};
 
-use super::{
-    super::{
-        FamilyMaps, Maps, PinDir,
-        batch::Batched,
-        maps::{batched, entries, typed},
-    },
-    fate::{Fate, Fates},
+use super::super::{
+    FamilyMaps, Maps, PinDir,
+    batch::Batched,
+    maps::{batched, entries, typed},
+    shape::Shape,
 };
 
 /// What a smaller map has no room for.
@@ -35,12 +33,17 @@ impl fmt::Display for CutOff {
     }
 }
 
-/// Copies from the pins `from` every map whose fate it is; `to` are the maps of the pins `pins`.
-pub fn copy(from: &PinDir, fates: &Fates, to: &mut Maps, pins: &PinDir) -> Result<Vec<CutOff>> {
+/// Copies from the pins `from` every map of which `is_copied` says so; `to` are the new ones, of these `shapes`.
+pub fn copy(
+    from: &PinDir,
+    shapes: &[Shape],
+    is_copied: &dyn Fn(&str) -> bool,
+    to: &mut Maps,
+) -> Result<Vec<CutOff>> {
     let mut copying = Copying {
         from,
-        fates,
-        pins,
+        shapes,
+        is_copied,
         cut_off: Vec::new(),
     };
     copying.array(names::GATE, &mut to.gate, 0)?;
@@ -57,8 +60,8 @@ pub fn copy(from: &PinDir, fates: &Fates, to: &mut Maps, pins: &PinDir) -> Resul
 
 struct Copying<'a> {
     from: &'a PinDir,
-    fates: &'a Fates,
-    pins: &'a PinDir,
+    shapes: &'a [Shape],
+    is_copied: &'a dyn Fn(&str) -> bool,
     cut_off: Vec<CutOff>,
 }
 
@@ -119,13 +122,16 @@ impl Copying<'_> {
         }
         let old: HashMap<_, K, V> = typed(&mut |name| self.from.open(name), name)?;
         let all = entries(&old).context(name)?;
-        let room = self.pins.size(name)? as usize;
+        let room = self.room(name);
         let (keys, values) = self.fitting(name, all, fits, room);
         to.insert_all(&keys, &values).context(name)
     }
 
-    /// All agents have room for as many ranges.
-    fn trie<A>(&self, name: &'static str, to: &mut LpmTrie<MapData, RangeKey<A>, u32>) -> Result<()>
+    fn trie<A>(
+        &mut self,
+        name: &'static str,
+        to: &mut LpmTrie<MapData, RangeKey<A>, u32>,
+    ) -> Result<()>
     where
         RangeKey<A>: Pod,
     {
@@ -133,15 +139,23 @@ impl Copying<'_> {
             return Ok(());
         }
         let old: LpmTrie<_, RangeKey<A>, u32> = typed(&mut |name| self.from.open(name), name)?;
-        for range in old.iter() {
-            let (key, value) = range.context(name)?;
-            to.insert(&key, value, 0).context(name)?;
+        let all = old.iter().collect::<Result<Vec<_>, _>>().context(name)?;
+        let room = self.room(name);
+        let (keys, values) = self.fitting(name, all, |_| true, room);
+        for (key, value) in keys.iter().zip(values) {
+            to.insert(key, value, 0).context(name)?;
         }
         Ok(())
     }
 
     fn is_copied(&self, name: &str) -> bool {
-        self.fates[name] == Fate::Copied
+        (self.is_copied)(name)
+    }
+
+    /// How many entries the new map has room for.
+    fn room(&self, name: &str) -> usize {
+        let shape = self.shapes.iter().find(|shape| shape.name == name);
+        shape.map_or(0, |shape| shape.max_entries as usize)
     }
 
     /// At most `room` of those elements that fit; the others are noted.

@@ -43,8 +43,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
-use proxy_common::abi;
+use anyhow::{Result, ensure};
+use proxy_common::abi::{self, names};
 use tracing::{info, warn};
 
 use self::fate::{Fate, Fates};
@@ -54,6 +54,7 @@ use super::{
     shape::{Role, Shape},
     sys::wait_for_programs,
 };
+use crate::plan::Room;
 
 /// The directory of pins of an agent that takes over, or has taken over.
 #[derive(Debug)]
@@ -156,7 +157,8 @@ impl Takeover {
                 warn!("not taken over: {}: {what}", names.join(", "));
             }
         }
-        for cut_off in copy::copy(&from, fates, maps, &self.pins)? {
+        let is_copied = |name: &str| fates[name] == Fate::Copied;
+        for cut_off in copy::copy(&from, shapes, &is_copied, maps)? {
             warn!("no room any more for {cut_off}");
         }
         Ok(())
@@ -230,6 +232,40 @@ impl Drop for Takeover {
             warn!("{error:#}; the next agent does it");
         }
     }
+}
+
+/// The size of the tables of services and endpoints that are to be taken over, if there are any.
+pub fn room(bpffs: &Path) -> Result<Option<Room>> {
+    let there: Vec<_> = all(bpffs)?
+        .into_iter()
+        .filter(|found| found.stage != Stage::Staged)
+        .collect();
+    let Some(found) = choose(&there) else {
+        return Ok(None);
+    };
+    let pins = found.pins(bpffs);
+    let (Some(services), Some(backends)) = (
+        pins.shape(names::SERVICES)?,
+        pins.shape(names::BACKENDS[0])?,
+    ) else {
+        return Ok(None);
+    };
+    Ok(Some(Room {
+        services: services.max_entries,
+        backends: backends.max_entries,
+    }))
+}
+
+/// Copies what is pinned under the plain names into larger maps of these `shapes`; of other names nothing.
+pub fn copy_larger(
+    pins: &PinDir,
+    shapes: &[Shape],
+    is_larger: impl Fn(&str) -> bool,
+    maps: &mut Maps,
+) -> Result<()> {
+    let cut_off = copy::copy(pins, shapes, &is_larger, maps)?;
+    ensure!(cut_off.is_empty(), "there is less room: {cut_off:?}");
+    Ok(())
 }
 
 /// The newest that this agent may be able to read, else the newest.

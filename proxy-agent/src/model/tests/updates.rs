@@ -122,3 +122,69 @@ fn a_service_that_is_gone_desires_nothing_and_comes_back_with_its_slices() {
     store.apply(Event::ServiceUpserted(service("svc")));
     assert_eq!(internal(&store.desired(&name("svc"))[0]), "p1:8080", "A13");
 }
+
+#[test]
+fn what_is_beyond_a_services_bounds_is_left_out_and_comes_back_with_room() {
+    let bounds = Bounds {
+        ports: 2,
+        endpoints: 3,
+        ..Bounds::default()
+    };
+    let mut store = store([]).with_bounds(bounds);
+    let ports = |numbers: std::ops::Range<u16>| {
+        let one = |n: u16| port(&n.to_string(), Protocol::Tcp, n);
+        numbers.map(one).collect::<Vec<_>>()
+    };
+    let wide = Service {
+        ports: ports(1..6),
+        ..service("wide")
+    };
+    store.apply(Event::ServiceUpserted(wide.clone()));
+    let targets = |n: u16| slice_port(&n.to_string(), Protocol::Tcp, 8000 + n);
+    store.apply(Event::SliceUpserted(EndpointSlice {
+        ports: (1..6).map(targets).collect(),
+        ..slice("wide-1", "wide", vec![pod("p1"), pod("p1b")])
+    }));
+    let name = name("wide");
+    let desired = store.desired(&name);
+    let endpoints = |desired: &[DesiredService]| -> Vec<_> {
+        let of = |port: &DesiredService| (port.endpoints.len(), port.left_out);
+        desired.iter().map(of).collect()
+    };
+    assert_eq!(endpoints(&desired), [(2, 0), (1, 1)]);
+    assert_eq!(store.ports_left_out(&name), 3);
+    // Fewer of the ports that are left out are another state, though the rest is the same.
+    store.take_dirty();
+    store.apply(Event::ServiceUpserted(Service {
+        ports: ports(1..4),
+        ..wide.clone()
+    }));
+    assert_eq!(dirty(&mut store), ["wide"]);
+    assert_eq!(store.ports_left_out(&name), 1);
+    store.apply(Event::ServiceUpserted(Service {
+        ports: ports(1..2),
+        ..wide
+    }));
+    assert_eq!(store.ports_left_out(&name), 0);
+    assert_eq!(endpoints(&store.desired(&name)), [(2, 0)]);
+}
+
+#[test]
+fn a_place_beyond_the_bounds_is_anothers() {
+    let bounds = Bounds {
+        ports: 1,
+        ..Bounds::default()
+    };
+    let mut store = store([]).with_bounds(bounds);
+    let both = vec![port("a", Protocol::Tcp, 80), port("b", Protocol::Tcp, 81)];
+    store.apply(Event::ServiceUpserted(Service {
+        ports: both,
+        ..service("wide")
+    }));
+    store.apply(Event::ServiceUpserted(Service {
+        ports: vec![port("", Protocol::Tcp, 81)],
+        created: 1,
+        ..service("other")
+    }));
+    assert_eq!(store.desired(&name("other"))[0].frontends.len(), 1);
+}

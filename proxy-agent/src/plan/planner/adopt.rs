@@ -1,7 +1,8 @@
 //! A planner over maps that an earlier process left.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::Instant,
 };
 
@@ -9,23 +10,32 @@ use proxy_common::abi::{FrontendKind, FrontendRef};
 
 use super::{Limits, Planner};
 use crate::{
-    model::DesiredService,
+    model::{DesiredService, Family},
     plan::{
-        FrontendAt, Image, Op,
+        FrontendAt, Image, Op, Room,
         addresses::{Addresses, NodeAddresses},
         departures::Departures,
         extents::Extents,
         gate::Gate,
         ids::{BackendIds, Ids},
+        ledger::Table,
         placed::{self, Placed},
+        tables::Tables,
     },
 };
 
 impl Planner {
-    /// A planner over maps that hold `image`. Ids and slots in use stay with the services that have them.
-    pub fn new(limits: Limits, hz: u32, node: NodeAddresses, image: &Image, now: Instant) -> Self {
+    /// A planner over tables of the size `room` that hold `image`. Ids and slots in use stay with the services that have them.
+    pub fn new(
+        limits: Limits,
+        room: Room,
+        hz: u32,
+        node: NodeAddresses,
+        image: &Image,
+        now: Instant,
+    ) -> Self {
         let mut unclaimed = placed::read(image);
-        let mut extents = Extents::new(limits.slots);
+        let mut extents = Extents::new(room.slots());
         for placed in unclaimed.values_mut() {
             placed
                 .extents
@@ -56,36 +66,52 @@ impl Planner {
                 addresses.touch(*addr);
             }
         }
+        // Whose all that is, is not known yet.
+        let nobody: Arc<str> = Arc::from("");
         let mut departures = Departures::default();
         let mut used = BTreeSet::new();
-        let mut generations = HashMap::new();
+        let mut lost = 0;
         for (&id, &entry) in &image.backends {
-            generations.insert(id, entry.generation);
             if entry.flags == 0 {
                 continue;
             }
             used.insert(id);
             let owned = unclaimed
                 .get(&entry.service)
-                .and_then(|placed| placed.backends.get(&entry.socket))
-                .is_some_and(|(owner, _)| *owner == id);
+                .and_then(|placed| placed.seat(entry.socket))
+                .is_some_and(|seat| seat.id == id);
             if !owned {
-                departures.backend(now, id, entry);
+                departures.backend(now, &nobody, id, entry);
+                lost += 1;
             }
+        }
+        let seen = image.backends.iter();
+        let seen = seen.map(|(id, entry)| (*id, entry.generation));
+        let mut tables = Tables::new(
+            limits,
+            room,
+            Ids::new(room.services, &image.services.keys().copied().collect()),
+            BackendIds::new(room.backends, &used, seen),
+            extents,
+            frontends,
+        );
+        tables.ledger.charge(&nobody, Table::Backends, lost);
+        for placed in unclaimed.values() {
+            charge(&mut tables, &nobody, placed);
         }
         Self {
             hz,
             services: HashMap::new(),
-            frontends,
+            tables,
             addresses,
             gate: Gate::new(&image.gate),
-            service_ids: Ids::new(limits.services, &image.services.keys().copied().collect()),
-            backend_ids: BackendIds::new(limits.backends, &used, generations),
-            extents,
             departures,
-            waiting: BTreeSet::new(),
+            left_out: BTreeMap::new(),
+            gone_ranges: Vec::new(),
+            has_freed: false,
             strays,
             unclaimed,
+            nobody,
         }
     }
 
@@ -94,8 +120,39 @@ impl Planner {
         if self.unclaimed.is_empty() {
             return None;
         }
-        placed::frontends(desired)
-            .keys()
-            .find_map(|at| self.unclaimed.remove(&self.frontends.get(at)?.service()))
+        let placed = placed::frontends(desired).iter().find_map(|(at, _)| {
+            let standing = self.tables.frontend(*at)?;
+            self.unclaimed.remove(&standing.service())
+        })?;
+        let nobody = Arc::clone(&self.nobody);
+        for (table, amount) in amounts(&placed) {
+            self.tables.ledger.give_back(&nobody, table, amount);
+        }
+        charge(&mut self.tables, &desired.key.service.namespace, &placed);
+        Some(placed)
     }
+}
+
+fn charge(tables: &mut Tables, namespace: &Arc<str>, placed: &Placed) {
+    for (table, amount) in amounts(placed) {
+        tables.ledger.charge(namespace, table, amount);
+    }
+}
+
+/// What a service port has of each table.
+fn amounts(placed: &Placed) -> Vec<(Table, u32)> {
+    let slots = placed.extents.iter().map(|(extent, _)| extent.len).sum();
+    let mut all = vec![
+        (Table::Services, 1),
+        (Table::Backends, placed.backends.len() as u32),
+        (Table::Slots, slots),
+    ];
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let frontends = placed::entries_of(&placed.frontends, family);
+        let ranges = placed.ranges.iter();
+        let ranges = ranges.filter(|range| range.family() == family).count();
+        all.push((Table::Frontends(family), frontends));
+        all.push((Table::Ranges(family), ranges as u32));
+    }
+    all
 }

@@ -1,21 +1,22 @@
 //! The difference between a service port as it stands and as it is to be, as writes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use proxy_common::abi::{FrontendKind, FrontendRef};
 
-use super::{Plan, Planner, Refused};
+use super::{Plan, Planner, place::table_of};
 use crate::{
-    model::{Cidr, DesiredService},
+    model::{Cidr, Family},
     plan::{
         FrontendAt, Op,
         batch::Batch,
-        placed::{self, Placed},
+        ledger::Table,
+        placed::{self, Frontends, Placed},
     },
 };
+
+/// A source range that goes, and whose it is: it makes room only when it is gone.
+pub(super) type GoneRange = (Arc<str>, Cidr);
 
 impl Planner {
     /// Puts the difference of `before` and `placed` into the batch.
@@ -23,9 +24,9 @@ impl Planner {
         &mut self,
         now: Instant,
         batch: &mut Batch,
-        desired: &DesiredService,
+        namespace: &Arc<str>,
         before: Option<&Placed>,
-        placed: &mut Placed,
+        placed: &Placed,
     ) {
         let blank = Placed::new(placed.id);
         let is_new = before.is_none();
@@ -33,23 +34,26 @@ impl Planner {
             batch.prepare.push(Op::ClearServiceCount { id: placed.id });
         }
         let before = before.unwrap_or(&blank);
-        for (socket, &(id, entry)) in &placed.backends {
-            let old = before.backends.get(socket);
+        for seat in &placed.backends {
+            let old = before.seat(seat.socket());
             if old.is_none() {
-                self.gate.open_backend(*socket);
-                if entry.generation > 1 {
-                    batch.prepare.push(Op::ClearBackendCount { id });
+                self.gate.open_backend(seat.socket());
+                if seat.generation > 1 {
+                    batch.prepare.push(Op::ClearBackendCount { id: seat.id });
                 }
             }
-            if old != Some(&(id, entry)) {
-                batch.prepare.push(Op::Backend { id, entry });
+            if old != Some(seat) {
+                batch.prepare.push(Op::Backend {
+                    id: seat.id,
+                    entry: seat.entry(placed.id),
+                });
             }
         }
         for (extent, backends) in &placed.extents {
             if !before.extents.iter().any(|(old, _)| old == extent) {
                 batch.prepare.push(Op::Slots {
                     base: extent.base,
-                    backends: backends.clone(),
+                    backends: backends.to_vec(),
                 });
             }
         }
@@ -59,109 +63,152 @@ impl Planner {
                 value: placed.value,
             });
         }
-        let frontends = placed::frontends(desired);
-        placed.source_ranges = desired.source_ranges.clone();
-        let ranges = placed::ranges(&placed.source_ranges, &frontends, &self.addresses.node);
-        diff_ranges(batch, placed, ranges);
-        self.diff_frontends(batch, placed, frontends);
-        self.depart(now, before, placed);
+        diff_ranges(
+            batch,
+            &mut self.gone_ranges,
+            namespace,
+            placed.id,
+            &before.ranges,
+            &placed.ranges,
+        );
+        self.diff_frontends(batch, namespace, placed, &before.frontends);
+        self.depart(now, namespace, before, placed);
     }
 
     fn diff_frontends(
         &mut self,
         batch: &mut Batch,
-        placed: &mut Placed,
-        frontends: BTreeMap<FrontendAt, FrontendKind>,
+        namespace: &Arc<str>,
+        placed: &Placed,
+        before: &Frontends,
     ) {
-        for (at, kind) in &placed.frontends {
+        for (at, kind) in before {
             self.addresses.remove(*at, *kind);
-            if !frontends.contains_key(at) {
+            if !placed.has_frontend(*at) {
                 self.drop_frontend(batch, *at, placed.id);
             }
         }
-        for (at, kind) in &frontends {
+        for (at, kind) in &placed.frontends {
             self.addresses.add(*at, *kind);
             self.gate.open_frontend(*at);
             self.set_frontend(batch, *at, FrontendRef::new(placed.id, *kind));
         }
-        placed.frontends = frontends;
+        self.charge_frontends(namespace, before, &placed.frontends);
+    }
+
+    fn charge_frontends(&mut self, namespace: &Arc<str>, before: &Frontends, after: &Frontends) {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let entries = |all| placed::entries_of(all, family);
+            let (before, after) = (entries(before), entries(after));
+            let (table, ledger) = (Table::Frontends(family), &mut self.tables.ledger);
+            if after > before {
+                ledger.charge(namespace, table, after - before);
+            } else if before > after {
+                ledger.give_back(namespace, table, before - after);
+                self.has_freed = true;
+            }
+        }
     }
 
     fn set_frontend(&mut self, batch: &mut Batch, at: FrontendAt, to: FrontendRef) {
-        if self.frontends.insert(at, to) != Some(to) {
+        if self.tables.set_frontend(at, to) {
             batch.frontends.insert(at, Some(to));
         }
     }
 
     /// Removes a frontend, unless another service has taken it over.
     fn drop_frontend(&mut self, batch: &mut Batch, at: FrontendAt, service: u32) {
-        if self
-            .frontends
-            .get(&at)
-            .is_some_and(|to| to.service() == service)
-        {
-            self.frontends.remove(&at);
+        let standing = self.tables.frontend(at);
+        if standing.is_some_and(|to| to.service() == service) {
+            self.tables.drop_frontend(at);
             batch.frontends.insert(at, None);
         }
     }
 
     /// Lets go what `before` has and `after` has not.
-    fn depart(&mut self, now: Instant, before: &Placed, after: &Placed) {
-        for (socket, &(id, entry)) in &before.backends {
-            if !after.backends.contains_key(socket) {
-                self.departures.backend(now, id, entry);
+    fn depart(&mut self, now: Instant, namespace: &Arc<str>, before: &Placed, after: &Placed) {
+        for seat in &before.backends {
+            if after.seat(seat.socket()).is_none() {
+                let entry = seat.entry(before.id);
+                self.departures.backend(now, namespace, seat.id, entry);
             }
         }
         for (extent, _) in &before.extents {
             if !after.extents.iter().any(|(kept, _)| kept == extent) {
-                self.departures.slots(now, *extent);
+                self.departures.slots(now, namespace, *extent);
             }
         }
     }
 
     /// Takes a service port out, and lets go what it has.
-    pub(super) fn remove(&mut self, now: Instant, batch: &mut Batch, placed: Placed) {
+    pub(super) fn remove(
+        &mut self,
+        now: Instant,
+        batch: &mut Batch,
+        namespace: &Arc<str>,
+        placed: &Placed,
+    ) {
         for (at, kind) in &placed.frontends {
             self.addresses.remove(*at, *kind);
             self.drop_frontend(batch, *at, placed.id);
         }
+        self.charge_frontends(namespace, &placed.frontends, &Frontends::new());
         batch.remove.push(Op::RemoveService { id: placed.id });
-        batch
-            .remove
-            .extend(placed.ranges.iter().map(|&range| Op::RemoveRange {
-                service: placed.id,
-                range,
-            }));
-        self.depart(now, &placed, &Placed::new(placed.id));
-        self.departures.service(now, placed.id);
+        diff_ranges(
+            batch,
+            &mut self.gone_ranges,
+            namespace,
+            placed.id,
+            &placed.ranges,
+            &BTreeSet::new(),
+        );
+        self.depart(now, namespace, placed, &Placed::new(placed.id));
+        self.departures.service(now, namespace, placed.id);
     }
 
     /// Closes a batch with what the services' addresses as a whole come to.
-    pub(super) fn finish(&mut self, mut batch: Batch, refused: Vec<Refused>) -> Plan {
+    pub(super) fn finish(&mut self, mut batch: Batch) -> Plan {
         let refusal = FrontendRef::new(0, FrontendKind::Refuse);
         for (addr, refuse) in self.addresses.take_touched() {
             let at = FrontendAt::WholeAddress(addr);
-            if refuse {
+            if !refuse {
+                if self.tables.drop_frontend(at) {
+                    batch.frontends.insert(at, None);
+                }
+            } else if self.tables.frontend(at).is_some()
+                || self.tables.has_room_for_frontend(at.family())
+            {
                 self.set_frontend(&mut batch, at, refusal);
-            } else if self.frontends.remove(&at).is_some() {
-                batch.frontends.insert(at, None);
+            } else {
+                // The address was one of the node's own until now: its turn comes with room.
+                self.addresses.touch(addr);
             }
+        }
+        for (namespace, range) in std::mem::take(&mut self.gone_ranges) {
+            self.tables.ledger.give_back(&namespace, table_of(range), 1);
+            self.has_freed = true;
         }
         Plan {
             ops: batch.into_ops(self.gate.take_ops()),
-            refused,
+            room: self.tables.room(),
         }
     }
 }
 
 /// New ranges go in before the service's value can ask for them, old ones go out after it.
-pub(super) fn diff_ranges(batch: &mut Batch, placed: &mut Placed, ranges: BTreeSet<Cidr>) {
-    let service = placed.id;
-    for &range in ranges.difference(&placed.ranges) {
+pub(super) fn diff_ranges(
+    batch: &mut Batch,
+    gone: &mut Vec<GoneRange>,
+    namespace: &Arc<str>,
+    service: u32,
+    before: &BTreeSet<Cidr>,
+    after: &BTreeSet<Cidr>,
+) {
+    for &range in after.difference(before) {
         batch.prepare.push(Op::AddRange { service, range });
     }
-    for &range in placed.ranges.difference(&ranges) {
+    for &range in before.difference(after) {
         batch.remove.push(Op::RemoveRange { service, range });
+        gone.push((Arc::clone(namespace), range));
     }
-    placed.ranges = ranges;
 }

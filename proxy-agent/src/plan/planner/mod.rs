@@ -14,39 +14,33 @@ mod shortage;
 
 use std::{
     borrow::Borrow,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    mem,
+    sync::Arc,
     time::Instant,
 };
 
-use proxy_common::abi::FrontendRef;
-
-use self::commit::diff_ranges;
-pub use self::shortage::{Refused, Shortage};
+pub use self::shortage::LeftOut;
+use self::{
+    commit::{GoneRange, diff_ranges},
+    place::{fit_ranges, wanted_ranges},
+};
 use super::{
-    FrontendAt, Op,
+    Limits, Op, Room,
     addresses::{Addresses, NodeAddresses},
     batch::Batch,
     departures::Departures,
-    extents::Extents,
     gate::Gate,
-    ids::{BackendIds, Ids},
     placed::{self, Placed},
+    tables::Tables,
 };
 use crate::model::{DesiredService, ObjectName, ServicePortKey};
 
-/// How much the maps hold.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    pub services: u32,
-    pub backends: u32,
-    pub slots: u32,
-}
-
-/// What to write, and what there is no room for.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+/// What to write, and how large the tables have to be for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     pub ops: Vec<Op>,
-    pub refused: Vec<Refused>,
+    pub room: Room,
 }
 
 /// All desired state of one service: one value for each port and family, none for one that is gone.
@@ -55,33 +49,33 @@ pub type Change = (ObjectName, Vec<DesiredService>);
 #[derive(Debug)]
 pub struct Planner {
     hz: u32,
-    /// Boxed, since a tree of one has room for eleven.
-    services: HashMap<ObjectName, BTreeMap<ServicePortKey, Box<Placed>>>,
+    /// The ports of each service; one, nearly always.
+    services: HashMap<ObjectName, Vec<(Arc<ServicePortKey>, Placed)>>,
     /// Services of the image that nothing desired has claimed yet, by id.
     unclaimed: HashMap<u32, Placed>,
-    /// What stands in the frontends table.
-    frontends: HashMap<FrontendAt, FrontendRef>,
+    tables: Tables,
     addresses: Addresses,
     gate: Gate,
-    service_ids: Ids,
-    backend_ids: BackendIds,
-    extents: Extents,
     departures: Departures,
-    /// Services with a port that there was no room for.
-    waiting: BTreeSet<ObjectName>,
+    /// Services that there was no room for, or not for all of them.
+    left_out: BTreeMap<ObjectName, LeftOut>,
+    gone_ranges: Vec<GoneRange>,
+    /// Room has become free since somebody asked.
+    has_freed: bool,
     /// Writes that undo what a process left half done.
     strays: Vec<Op>,
+    /// The namespace of what nothing desired has claimed.
+    nobody: Arc<str>,
 }
 
 impl Planner {
     /// Brings the services that are named to what is desired of them.
     pub fn update(&mut self, now: Instant, changes: &[Change]) -> Plan {
         let mut batch = Batch::default();
-        let mut refused = Vec::new();
         for change in changes {
-            self.place_service(now, &mut batch, change, &mut refused);
+            self.place_service(now, &mut batch, change);
         }
-        self.finish(batch, refused)
+        self.finish(batch)
     }
 
     /// The same, where `changes` are all services that there are: whatever else stands in the maps goes. Each is taken once the one
@@ -94,12 +88,11 @@ impl Planner {
         let mut batch = Batch::default();
         // First of all: the ids that they name may be given to others.
         batch.prepare.append(&mut self.strays);
-        let mut refused = Vec::new();
         let mut named = HashSet::new();
         for change in changes {
             let change = change.borrow();
             named.insert(change.0.clone());
-            self.place_service(now, &mut batch, change, &mut refused);
+            self.place_service(now, &mut batch, change);
         }
         let gone: Vec<ObjectName> = self
             .services
@@ -108,19 +101,14 @@ impl Planner {
             .cloned()
             .collect();
         for name in gone {
-            for placed in self
-                .services
-                .remove(&name)
-                .into_iter()
-                .flat_map(BTreeMap::into_values)
-            {
-                self.remove(now, &mut batch, *placed);
-            }
+            self.place_service(now, &mut batch, &(name, Vec::new()));
         }
-        for placed in std::mem::take(&mut self.unclaimed).into_values() {
-            self.remove(now, &mut batch, placed);
+        let nobody = Arc::clone(&self.nobody);
+        for placed in mem::take(&mut self.unclaimed).into_values() {
+            self.remove(now, &mut batch, &nobody, &placed);
         }
-        self.finish(batch, refused)
+        self.left_out.retain(|name, _| named.contains(name));
+        self.finish(batch)
     }
 
     /// Takes over the node's addresses: which backends are on them, which of them are ClusterIPs.
@@ -128,34 +116,53 @@ impl Planner {
         let mut batch = Batch::default();
         self.addresses.set_node(node);
         let node = &self.addresses.node;
-        for placed in self.services.values_mut().flat_map(BTreeMap::values_mut) {
-            for (id, entry) in placed.backends.values_mut() {
-                let flags = placed::host_flag(entry.flags, entry.socket.ip(), node);
-                if flags != entry.flags {
-                    entry.flags = flags;
-                    batch.prepare.push(Op::Backend {
-                        id: *id,
-                        entry: *entry,
-                    });
+        for (name, ports) in &mut self.services {
+            for (_, placed) in ports {
+                for seat in &mut placed.backends {
+                    let flags = placed::host_flag(seat.flags, seat.socket().ip(), node);
+                    if flags != seat.flags {
+                        seat.flags = flags;
+                        batch.prepare.push(Op::Backend {
+                            id: seat.id,
+                            entry: seat.entry(placed.id),
+                        });
+                    }
+                }
+                if placed.source_ranges.is_empty() {
+                    continue;
+                }
+                let mut left_out = LeftOut::default();
+                let ranges = fit_ranges(
+                    &mut self.tables,
+                    &name.namespace,
+                    &placed.ranges,
+                    wanted_ranges(placed, node),
+                    &mut left_out,
+                );
+                diff_ranges(
+                    &mut batch,
+                    &mut self.gone_ranges,
+                    &name.namespace,
+                    placed.id,
+                    &placed.ranges,
+                    &ranges,
+                );
+                placed.ranges = ranges;
+                if !left_out.is_nothing() {
+                    self.left_out.insert(name.clone(), left_out);
                 }
             }
-            if !placed.source_ranges.is_empty() {
-                let ranges = placed::ranges(&placed.source_ranges, &placed.frontends, node);
-                diff_ranges(&mut batch, placed, ranges);
-            }
         }
-        self.finish(batch, Vec::new())
+        self.finish(batch)
     }
 
     /// What time brings: backends close, ids and slots become free.
     pub fn advance(&mut self, now: Instant) -> Vec<Op> {
         let ops = self.departures.close(now);
-        self.departures.free(
-            now,
-            &mut self.service_ids,
-            &mut self.backend_ids,
-            &mut self.extents,
-        );
+        while let Some((free, namespace)) = self.departures.rested(now) {
+            self.tables.give_back(&namespace, free);
+            self.has_freed = true;
+        }
         ops
     }
 
@@ -164,52 +171,68 @@ impl Planner {
         self.departures.next_due()
     }
 
-    /// Services with a port that there was no room for: worth another [`Self::update`] when something has become free.
-    pub const fn waiting(&self) -> &BTreeSet<ObjectName> {
-        &self.waiting
+    /// The tables may grow so far from now on.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.tables.set_limits(limits);
+        self.has_freed = true;
+    }
+
+    /// What there is no room for.
+    pub const fn left_out(&self) -> &BTreeMap<ObjectName, LeftOut> {
+        &self.left_out
+    }
+
+    /// Has room become free since the last call? Then what is left out is worth another [`Self::update`].
+    pub fn take_freed(&mut self) -> bool {
+        mem::take(&mut self.has_freed)
     }
 
     /// The service ids in use, and whose they are.
-    pub fn names(&self) -> impl Iterator<Item = (u32, &ServicePortKey)> {
+    pub fn names(&self) -> impl Iterator<Item = (u32, &Arc<ServicePortKey>)> {
         self.services
             .values()
             .flatten()
             .map(|(key, placed)| (placed.id, key))
     }
 
-    fn place_service(
-        &mut self,
-        now: Instant,
-        batch: &mut Batch,
-        (name, desired): &Change,
-        refused: &mut Vec<Refused>,
-    ) {
-        self.waiting.remove(name);
-        let mut old = self.services.remove(name).unwrap_or_default();
-        let mut new = BTreeMap::new();
+    fn place_service(&mut self, now: Instant, batch: &mut Batch, (name, desired): &Change) {
+        let mut old: BTreeMap<_, _> = match self.services.remove(name) {
+            Some(ports) => ports.into_iter().collect(),
+            None => BTreeMap::new(),
+        };
+        let mut new = Vec::with_capacity(desired.len());
+        let mut left_out = LeftOut::default();
         for desired in desired {
-            let before = old
-                .remove(&desired.key)
-                .or_else(|| self.claim(desired).map(Box::new));
-            match self.place(now, batch, desired, before.as_deref()) {
-                Ok(placed) => {
-                    new.insert(desired.key.clone(), Box::new(placed));
+            let before = match old.remove_entry(&desired.key) {
+                Some(known) => Some(known),
+                None => self
+                    .claim(desired)
+                    .map(|placed| (Arc::new(desired.key.clone()), placed)),
+            };
+            let placed_before = before.as_ref().map(|(_, placed)| placed);
+            match self.place(now, batch, desired, placed_before, &mut left_out) {
+                Some(placed) => {
+                    let key = match before {
+                        Some((key, _)) => key,
+                        None => Arc::new(desired.key.clone()),
+                    };
+                    new.push((key, placed));
                 }
-                Err(shortage) => {
-                    self.waiting.insert(name.clone());
-                    refused.push(Refused {
-                        key: desired.key.clone(),
-                        shortage,
-                    });
-                    new.extend(before.map(|before| (desired.key.clone(), before)));
-                }
+                None => new.extend(before),
             }
         }
         for placed in old.into_values() {
-            self.remove(now, batch, *placed);
+            self.remove(now, batch, &name.namespace, &placed);
         }
         if !new.is_empty() {
-            self.services.insert(name.clone(), new);
+            new.shrink_to_fit();
+            let name = new[0].0.service.clone();
+            self.services.insert(name, new);
+        }
+        if left_out.is_nothing() {
+            self.left_out.remove(name);
+        } else {
+            self.left_out.insert(name.clone(), left_out);
         }
     }
 }

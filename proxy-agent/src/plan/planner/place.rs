@@ -1,129 +1,274 @@
-//! Ids, backends and slots for one service port.
+//! Ids, backends and slots for one service port, as far as there is room.
+//!
+//! What stands and is still wanted stays; what is new is taken in its order while there is room. A port without an id, or without slots
+//! for its lists, is not served; one that is served already stays as it was then.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use proxy_common::abi::Extent;
 
-use super::{Planner, Shortage};
+use super::{LeftOut, Planner};
 use crate::{
-    model::{DesiredService, EndpointId},
+    model::{Cidr, DesiredService, EndpointId},
     plan::{
-        BackendEntry,
+        FrontendAt, Shortage,
+        addresses::NodeAddresses,
         batch::Batch,
-        placed::{self, Filled, Placed},
+        departures::Free,
+        ledger::Table,
+        placed::{self, Filled, Frontends, Placed, Seat},
+        tables::Tables,
     },
 };
 
 impl Planner {
-    /// Finds what changes for one service port. On a shortage nothing has changed.
+    /// Finds what changes for one service port. `None` where it is not placed, and then nothing has changed.
     pub(super) fn place(
         &mut self,
         now: Instant,
         batch: &mut Batch,
         desired: &DesiredService,
         before: Option<&Placed>,
-    ) -> Result<Placed, Shortage> {
+        left_out: &mut LeftOut,
+    ) -> Option<Placed> {
+        let namespace = &desired.key.service.namespace;
         let mut placed = match before {
-            Some(before) => before.clone(),
-            None => Placed::new(self.service_ids.take().ok_or(Shortage::Services)?),
+            Some(before) => Placed::new(before.id),
+            None => match self.tables.take_service(namespace) {
+                Ok(id) => Placed::new(id),
+                Err(shortage) => {
+                    left_out.ports += 1;
+                    left_out.why.get_or_insert(shortage);
+                    return None;
+                }
+            },
         };
-        let ids = match self.place_backends(&mut placed, desired) {
-            Ok(ids) => ids,
-            Err(shortage) => return Err(self.give_up(before, &placed, shortage)),
+        let endpoints_before = left_out.endpoints;
+        let ids = self.place_backends(&mut placed, desired, before, left_out);
+        let list = |endpoints: &[EndpointId]| -> Vec<u32> {
+            let ids = endpoints.iter().map(|id| ids[id.0 as usize]);
+            ids.filter(|id| *id != 0).collect()
         };
-        let list =
-            |endpoints: &[EndpointId]| -> Vec<u32> { endpoints.iter().map(|id| ids[id]).collect() };
         let lists = [
             list(&desired.internal.endpoints),
             list(&desired.external.endpoints),
             list(&desired.cluster),
         ];
-        let Some((extents, scopes)) = self.place_extents(&placed.extents, lists) else {
-            return Err(self.give_up(before, &placed, Shortage::Slots));
-        };
-        placed.extents = extents;
-        let [internal, external, short_circuit] = scopes;
-        placed.value = placed::value(desired, self.hz, internal, external, short_circuit);
-        self.commit(now, batch, desired, before, &mut placed);
-        Ok(placed)
+        let old = before.map_or(&[][..], |before| &before.extents);
+        match place_extents(&mut self.tables, namespace, old, lists) {
+            Ok((extents, [internal, external, short_circuit])) => {
+                placed.extents = extents;
+                placed.value = placed::value(desired, self.hz, internal, external, short_circuit);
+            }
+            Err(shortage) => {
+                let new = self.give_up(namespace, before, &placed);
+                left_out.endpoints = endpoints_before + new;
+                left_out.ports += u32::from(before.is_none());
+                left_out.why.get_or_insert(shortage);
+                return None;
+            }
+        }
+        placed.frontends = self.place_frontends(desired, before, left_out);
+        placed.source_ranges = desired.source_ranges.clone();
+        let none = BTreeSet::new();
+        let before_ranges = before.map_or(&none, |before| &before.ranges);
+        placed.ranges = fit_ranges(
+            &mut self.tables,
+            namespace,
+            before_ranges,
+            placed::ranges(
+                &placed.source_ranges,
+                &placed.frontends,
+                &self.addresses.node,
+            ),
+            left_out,
+        );
+        self.commit(now, batch, namespace, before, &placed);
+        Some(placed)
     }
 
-    /// Gives every serving endpoint a backend: its own, or a new one. Returns their ids.
+    /// Gives every serving endpoint a backend, as far as there is room: its own, or a new one. Returns their ids, 0 for none.
     fn place_backends(
         &mut self,
         placed: &mut Placed,
         desired: &DesiredService,
-    ) -> Result<HashMap<EndpointId, u32>, Shortage> {
-        let old = std::mem::take(&mut placed.backends);
-        let mut ids = HashMap::new();
-        for (socket, flags, endpoint) in placed::serving(desired) {
-            let flags = placed::host_flag(flags, socket.ip(), &self.addresses.node);
-            let (id, generation) = match old.get(&socket) {
-                Some((id, entry)) => (*id, entry.generation),
-                None => self.backend_ids.take().ok_or(Shortage::Backends)?,
-            };
-            let entry = BackendEntry {
-                socket,
-                flags,
-                generation,
-                service: placed.id,
-            };
-            placed.backends.insert(socket, (id, entry));
-            ids.insert(endpoint, id);
-        }
-        Ok(ids)
-    }
-
-    /// An extent for each list: one that holds it already, or a new one. `None` where there is no room, and then none is taken.
-    fn place_extents(
-        &mut self,
-        old: &[(Extent, Vec<u32>)],
-        lists: [Vec<u32>; 3],
-    ) -> Option<(Filled, [Extent; 3])> {
-        let mut extents = Filled::new();
-        let mut scopes = [Extent::default(); 3];
-        for (scope, list) in scopes.iter_mut().zip(lists) {
-            if list.is_empty() {
-                continue;
-            }
-            let known = |(_, held): &&(Extent, Vec<u32>)| *held == list;
-            if let Some((extent, _)) = extents.iter().find(known) {
-                *scope = *extent;
-                continue;
-            }
-            let found = match old.iter().find(known) {
-                Some((extent, _)) => Some(*extent),
-                None => self.extents.take(list.len() as u32),
-            };
-            let Some(extent) = found else {
-                for (extent, _) in extents {
-                    if !old.iter().any(|(kept, _)| *kept == extent) {
-                        self.extents.give_back(extent);
-                    }
-                }
-                return None;
-            };
-            *scope = extent;
-            extents.push((extent, list));
-        }
-        Some((extents, scopes))
-    }
-
-    /// Gives back the ids that a service took which cannot be placed.
-    fn give_up(
-        &mut self,
         before: Option<&Placed>,
-        placed: &Placed,
-        shortage: Shortage,
-    ) -> Shortage {
-        for (socket, (id, _)) in &placed.backends {
-            if before.is_none_or(|before| !before.backends.contains_key(socket)) {
-                self.backend_ids.give_back(*id);
+        left_out: &mut LeftOut,
+    ) -> Vec<u32> {
+        let namespace = &desired.key.service.namespace;
+        let mut ids = vec![0; desired.endpoints.len()];
+        let serving = placed::serving(desired);
+        placed.backends.reserve_exact(serving.len());
+        for (socket, flags, endpoint) in serving {
+            let flags = placed::host_flag(flags, socket.ip(), &self.addresses.node);
+            let (id, generation) = match before.and_then(|before| before.seat(socket)) {
+                Some(seat) => (seat.id, seat.generation),
+                None => match self.tables.take_backend(namespace) {
+                    Ok(taken) => taken,
+                    Err(shortage) => {
+                        left_out.endpoints += 1;
+                        left_out.why.get_or_insert(shortage);
+                        continue;
+                    }
+                },
+            };
+            placed
+                .backends
+                .push(Seat::new(socket, flags, id, generation));
+            ids[endpoint.0 as usize] = id;
+        }
+        placed.backends.shrink_to_fit();
+        ids
+    }
+
+    /// The frontends that there is room for: first those that stand, then ClusterIPs, node ports, and the rest.
+    fn place_frontends(
+        &mut self,
+        desired: &DesiredService,
+        before: Option<&Placed>,
+        left_out: &mut LeftOut,
+    ) -> Frontends {
+        let namespace = &desired.key.service.namespace;
+        let stands = |at: FrontendAt| before.is_some_and(|before| before.has_frontend(at));
+        let (mut kept, mut new): (Frontends, Frontends) = placed::frontends(desired)
+            .into_iter()
+            .partition(|(at, _)| stands(*at));
+        new.sort_by_key(|(_, kind)| *kind as u32);
+        let (mut more, mut entries) = ([0_u32; 2], [0_u32; 2]);
+        let (gone, gone_entries) = self.going_frontends(before, &kept);
+        let mut promised = self.addresses.touched();
+        for (at, kind) in new {
+            let family = at.family() as usize;
+            let refusal = placed::entries(kind) - 1;
+            let entry = u32::from(self.tables.frontend(at).is_none());
+            let fits = self.tables.fits_frontend(
+                namespace,
+                at.family(),
+                (more[family] + 1 + refusal).saturating_sub(gone[family]),
+                (entries[family] + entry).saturating_sub(gone_entries[family]),
+                promised + refusal,
+            );
+            match fits {
+                Ok(()) => {
+                    more[family] += 1 + refusal;
+                    entries[family] += entry;
+                    promised += refusal;
+                    kept.push((at, kind));
+                }
+                Err(shortage) => {
+                    left_out.addresses += 1;
+                    left_out.why.get_or_insert(shortage);
+                }
+            }
+        }
+        kept.sort_unstable_by_key(|(at, _)| *at);
+        kept.shrink_to_fit();
+        kept
+    }
+
+    /// What is charged for the frontends of each family that go, and how many entries that frees before others are written.
+    fn going_frontends(&self, before: Option<&Placed>, kept: &Frontends) -> ([u32; 2], [u32; 2]) {
+        let (mut gone, mut entries) = ([0; 2], [0; 2]);
+        let Some(before) = before else {
+            return (gone, entries);
+        };
+        let stays = |at: FrontendAt| kept.binary_search_by_key(&at, |(at, _)| *at).is_ok();
+        for (at, kind) in before.frontends.iter().filter(|(at, _)| !stays(*at)) {
+            gone[at.family() as usize] += placed::entries(*kind);
+            let standing = self.tables.frontend(*at);
+            let is_own = standing.is_some_and(|to| to.service() == before.id);
+            entries[at.family() as usize] += u32::from(is_own);
+        }
+        (gone, entries)
+    }
+
+    /// Gives back the ids that a service took which cannot be placed; says how many backends these are.
+    fn give_up(&mut self, namespace: &Arc<str>, before: Option<&Placed>, placed: &Placed) -> u32 {
+        let mut new = 0;
+        for seat in &placed.backends {
+            if before.is_none_or(|before| before.seat(seat.socket()).is_none()) {
+                self.tables.give_back(namespace, Free::Backend(seat.id));
+                new += 1;
             }
         }
         if before.is_none() {
-            self.service_ids.give_back(placed.id);
+            self.tables.give_back(namespace, Free::Service(placed.id));
         }
-        shortage
+        new
     }
+}
+
+/// An extent for each list: one that holds it already, or a new one. On a shortage none is taken.
+fn place_extents(
+    tables: &mut Tables,
+    namespace: &Arc<str>,
+    old: &[(Extent, Box<[u32]>)],
+    lists: [Vec<u32>; 3],
+) -> Result<(Filled, [Extent; 3]), Shortage> {
+    let mut extents = Filled::new();
+    let mut scopes = [Extent::default(); 3];
+    for (scope, list) in scopes.iter_mut().zip(lists) {
+        if list.is_empty() {
+            continue;
+        }
+        let known = |(_, held): &&(Extent, Box<[u32]>)| **held == *list;
+        if let Some((extent, _)) = extents.iter().find(known) {
+            *scope = *extent;
+            continue;
+        }
+        let found = match old.iter().find(known) {
+            Some((extent, _)) => Ok(*extent),
+            None => tables.take_slots(namespace, list.len() as u32),
+        };
+        match found {
+            Ok(extent) => {
+                *scope = extent;
+                extents.reserve_exact(1);
+                extents.push((extent, list.into_boxed_slice()));
+            }
+            Err(shortage) => {
+                for (extent, _) in extents {
+                    if !old.iter().any(|(kept, _)| *kept == extent) {
+                        tables.give_back(namespace, Free::Slots(extent));
+                    }
+                }
+                return Err(shortage);
+            }
+        }
+    }
+    Ok((extents, scopes))
+}
+
+/// The ranges that there is room for. Without one, clients in it are not admitted.
+pub(super) fn fit_ranges(
+    tables: &mut Tables,
+    namespace: &Arc<str>,
+    before: &BTreeSet<Cidr>,
+    wanted: BTreeSet<Cidr>,
+    left_out: &mut LeftOut,
+) -> BTreeSet<Cidr> {
+    let fits = |range: &Cidr| {
+        if before.contains(range) {
+            return true;
+        }
+        match tables.take_range(namespace, range.family()) {
+            Ok(()) => true,
+            Err(shortage) => {
+                left_out.ranges += 1;
+                left_out.why.get_or_insert(shortage);
+                false
+            }
+        }
+    };
+    wanted.into_iter().filter(fits).collect()
+}
+
+/// The ranges that a service port wants now, of those that it stands with.
+pub(super) fn wanted_ranges(placed: &Placed, node: &NodeAddresses) -> BTreeSet<Cidr> {
+    placed::ranges(&placed.source_ranges, &placed.frontends, node)
+}
+
+/// The table of a range.
+pub(super) const fn table_of(range: Cidr) -> Table {
+    Table::Ranges(range.family())
 }

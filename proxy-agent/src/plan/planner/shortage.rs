@@ -2,34 +2,46 @@
 
 use std::fmt;
 
-use crate::model::ServicePortKey;
+use crate::plan::Shortage;
 
-/// A service port that stays as it is because a map is full.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refused {
-    pub key: ServicePortKey,
-    pub shortage: Shortage,
+/// What of a service is not served for want of room.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct LeftOut {
+    /// Service ports, in each family for themselves.
+    pub ports: u32,
+    /// Of ports that are served.
+    pub addresses: u32,
+    pub ranges: u32,
+    pub endpoints: u32,
+    /// The first thing that was in the way.
+    pub why: Option<Shortage>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shortage {
-    Services,
-    Backends,
-    Slots,
-}
-
-impl fmt::Display for Shortage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Services => "no room for another service port (--max-services)",
-            Self::Backends => "no room for its endpoints (--max-backends)",
-            Self::Slots => "no room for its lists of endpoints (--max-backends)",
-        })
+impl LeftOut {
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "service {}: {}", self.key, self.shortage)
+        let Self {
+            ports,
+            addresses,
+            ranges,
+            endpoints,
+            why: _,
+        } = self;
+        let parts = [
+            (ports, "ports"),
+            (addresses, "addresses"),
+            (ranges, "source ranges"),
+            (endpoints, "endpoints"),
+        ];
+        let mut parts = parts.into_iter().filter(|(count, _)| **count > 0);
+        if let Some((count, what)) = parts.next() {
+            write!(f, "{count} {what}")?;
+        }
+        parts.try_for_each(|(count, what)| write!(f, ", {count} {what}"))
     }
 }

@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 /// A service with a ClusterIP and ready endpoints.
-fn service(n: u8, endpoints: &[u8]) -> Change {
+pub fn service(n: u8, endpoints: &[u8]) -> Change {
     let name = ObjectName::new("ns", format!("service-{n}"));
     let all: Vec<EndpointId> = (0..endpoints.len() as u32).map(EndpointId).collect();
     let scope = Scope {
@@ -50,12 +50,18 @@ fn service(n: u8, endpoints: &[u8]) -> Change {
         has_any: !endpoints.is_empty(),
         affinity: None,
         source_ranges: Vec::new(),
+        left_out: 0,
     };
     (name, vec![desired])
 }
 
-fn planner(limits: Limits, now: Instant) -> Planner {
-    Planner::new(limits, HZ, NodeAddresses::default(), &Image::default(), now)
+pub const fn limits(room: Room) -> Limits {
+    Limits { room, ..LIMITS }
+}
+
+pub fn planner(limits: Limits, now: Instant) -> Planner {
+    let node = NodeAddresses::default();
+    Planner::new(limits, limits.room, HZ, node, &Image::default(), now)
 }
 
 #[test]
@@ -92,10 +98,10 @@ fn one_changed_endpoint_costs_one_backend_one_list_and_one_service() {
 fn a_backend_is_closed_soon_after_its_service_and_its_id_rests_long() {
     let now = Instant::now();
     let mut planner = planner(
-        Limits {
+        limits(Room {
             backends: 3,
-            ..LIMITS
-        },
+            ..ROOM
+        }),
         now,
     );
     let mut machine = Machine::default();
@@ -116,54 +122,28 @@ fn a_backend_is_closed_soon_after_its_service_and_its_id_rests_long() {
     assert!(matches!(ops.as_slice(), [op] if closes(op)), "{ops:?}");
     machine.apply(&ops).unwrap();
 
-    let refused = planner.update(soon, &[service(1, &[2, 3])]).refused;
-    assert_eq!(refused[0].shortage, Shortage::Backends, "the id rests");
-    assert_eq!(planner.waiting().len(), 1);
+    assert_eq!(planner.update(soon, &[service(1, &[2, 3])]).ops, []);
+    let left_out: Vec<_> = planner.left_out().values().cloned().collect();
+    let why = Some(Shortage::Full(Table::Backends));
+    let one = LeftOut {
+        endpoints: 1,
+        why,
+        ..LeftOut::default()
+    };
+    assert_eq!(left_out, [one], "the id rests");
+    assert!(!planner.take_freed());
 
     let late = now + SETTLED;
     planner.advance(late);
+    assert!(planner.take_freed());
     let plan = planner.update(late, &[service(1, &[2, 3])]);
-    assert!(plan.refused.is_empty());
-    assert!(planner.waiting().is_empty());
+    assert!(planner.left_out().is_empty());
     machine.apply(&plan.ops).unwrap();
     assert_eq!(machine.image.backends[&1].generation, 2);
 }
 
 fn closes(op: &Op) -> bool {
     matches!(op, Op::Backend { entry, .. } if entry.flags == 0 && entry.socket.ip() == pod(1))
-}
-
-#[test]
-fn a_service_that_there_is_no_room_for_leaves_everything_as_it_was() {
-    for (limits, shortage) in [
-        (
-            Limits {
-                services: 2,
-                ..LIMITS
-            },
-            Shortage::Services,
-        ),
-        (
-            Limits {
-                backends: 4,
-                ..LIMITS
-            },
-            Shortage::Backends,
-        ),
-        (Limits { slots: 3, ..LIMITS }, Shortage::Slots),
-    ] {
-        let now = Instant::now();
-        let mut planner = planner(limits, now);
-        planner.update(now, &[service(1, &[1, 2])]);
-        let plan = planner.update(now, &[service(2, &[1, 2])]);
-        assert_eq!(plan.ops, []);
-        assert_eq!(plan.refused[0].shortage, shortage);
-        // What it had taken meanwhile is there for one that fits.
-        planner.update(now, &[service(1, &[])]);
-        planner.advance(now + SETTLED);
-        let fits = planner.update(now + SETTLED, &[service(1, &[4])]);
-        assert!(fits.refused.is_empty(), "{shortage:?}");
-    }
 }
 
 #[test]

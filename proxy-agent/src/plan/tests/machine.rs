@@ -8,13 +8,54 @@ use proxy_common::{
 };
 
 use super::*;
+use crate::model::Family;
 
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     pub image: Image,
+    room: Room,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::with_room(ROOM)
+    }
 }
 
 impl Machine {
+    /// Maps of this size, which a write fails that does not fit into them.
+    pub fn with_room(room: Room) -> Self {
+        Self {
+            image: Image::default(),
+            room,
+        }
+    }
+
+    pub const fn room(&self) -> Room {
+        self.room
+    }
+
+    /// What grows keeps what it holds.
+    pub fn grow(&mut self, room: Room) {
+        assert!(room.holds(&self.room), "{room:?} after {:?}", self.room);
+        self.room = room;
+    }
+
+    /// The endpoints that new connections go to: last part of the address, and port.
+    pub fn sockets(&self) -> Vec<(u8, u16)> {
+        let services = self.image.services.values();
+        let slots = services.flat_map(|service| {
+            let Extent { base, len } = service.internal;
+            base..base + len
+        });
+        let sockets = slots.map(|slot| self.image.backends[&self.image.slots[&slot]].socket);
+        let parts = sockets.map(|socket| match socket.ip() {
+            IpAddr::V4(addr) => (addr.octets()[3], socket.port()),
+            IpAddr::V6(addr) => (addr.octets()[15], socket.port()),
+        });
+        parts.collect()
+    }
+
     /// Does the operations, and fails at the first after which a look-up could find something that is not whole.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), String> {
         for op in ops {
@@ -34,7 +75,9 @@ impl Machine {
             }
             Op::ClearServiceCount { .. } | Op::ClearBackendCount { .. } => {}
             Op::Backend { id, entry } => {
-                ensure(id != 0 && id < LIMITS.backends, || "no such id".to_owned())?;
+                ensure(id != 0 && id < self.room.backends, || {
+                    "no such id".to_owned()
+                })?;
                 if let Some(old) = image.backends.insert(id, entry) {
                     let same = old.flags != 0
                         && old.socket == entry.socket
@@ -56,7 +99,7 @@ impl Machine {
             }
             Op::Slots { base, backends } => {
                 let end = base + backends.len() as u32;
-                ensure(end <= LIMITS.slots, || "past the end".to_owned())?;
+                ensure(end <= self.room.slots(), || "past the end".to_owned())?;
                 for (id, service) in &image.services {
                     for extent in extents(service) {
                         ensure(
@@ -70,7 +113,9 @@ impl Machine {
                 image.slots.extend((base..end).zip(backends));
             }
             Op::Service { id, value } => {
-                ensure(id != 0 && id < LIMITS.services, || "no such id".to_owned())?;
+                ensure(id != 0 && id < self.room.services, || {
+                    "no such id".to_owned()
+                })?;
                 image.services.insert(id, value);
             }
             Op::RemoveService { id } => {
@@ -88,6 +133,7 @@ impl Machine {
 
     fn check(&self) -> Result<(), String> {
         let image = &self.image;
+        self.check_room()?;
         for (at, to) in &image.frontends {
             if to.kind() != FrontendKind::Refuse {
                 ensure(image.services.contains_key(&to.service()), || {
@@ -108,6 +154,22 @@ impl Machine {
                     format!("service {id} asks for ranges that are not there")
                 })?;
             }
+        }
+        Ok(())
+    }
+
+    fn check_room(&self) -> Result<(), String> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let frontends = self.image.frontends.keys();
+            let frontends = frontends.filter(|at| at.family() == family).count();
+            let ranges = self.image.ranges.iter();
+            let ranges = ranges.filter(|(_, range)| range.family() == family).count();
+            ensure(frontends <= self.room.frontends() as usize, || {
+                format!("{frontends} {family} frontends")
+            })?;
+            ensure(ranges <= self.room.ranges() as usize, || {
+                format!("{ranges} {family} ranges")
+            })?;
         }
         Ok(())
     }

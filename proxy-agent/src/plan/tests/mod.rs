@@ -4,16 +4,22 @@ mod cases;
 mod machine;
 mod naive;
 mod properties;
+mod room;
+mod tenants;
 mod world;
 
 use std::time::{Duration, Instant};
 
 use super::*;
 
-const LIMITS: Limits = Limits {
+const ROOM: Room = Room {
     services: 256,
     backends: 1024,
-    slots: 4096,
+};
+/// Of one namespace alone; tables that do not grow.
+const LIMITS: Limits = Limits {
+    room: ROOM,
+    namespace_share: 100,
 };
 const HZ: u32 = 250;
 

@@ -23,11 +23,8 @@ impl Agent {
     fn new() -> Self {
         let now = Instant::now();
         let node = NodeAddresses::default();
-        let mut planner = Planner::new(LIMITS, HZ, node.clone(), &Image::default(), now);
-        assert_eq!(
-            planner.sync(now, Vec::<crate::plan::Change>::new()),
-            Plan::default()
-        );
+        let mut planner = Planner::new(LIMITS, ROOM, HZ, node.clone(), &Image::default(), now);
+        assert_eq!(planner.sync(now, Vec::<Change>::new()).ops, []);
         Self {
             now,
             machine: Machine::default(),
@@ -68,7 +65,7 @@ impl Agent {
     fn restart(&mut self, share: usize) -> Result<(), String> {
         for share in [share, 100] {
             let image = self.machine.image.clone();
-            self.planner = Planner::new(LIMITS, HZ, self.node.clone(), &image, self.now);
+            self.planner = Planner::new(LIMITS, ROOM, HZ, self.node.clone(), &image, self.now);
             let all: Vec<Change> = world::resolve(&self.world).into_iter().collect();
             let ops = self.planner.sync(self.now, &all).ops;
             self.machine.apply(&ops[..ops.len() * share / 100])?;

@@ -157,6 +157,7 @@ fn service() -> impl Strategy<Value = DesiredService> {
                         .into_iter()
                         .map(|range| range.parse::<Cidr>().unwrap())
                         .collect(),
+                    left_out: 0,
                 }
             },
         )

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `measured` | what the loop measured; kube-proxy's names where the thing is the same |
 //! | `datapath` | what the maps hold, read at each scrape |
+//! | `unserved` | what is left out for want of room |
 //! | `totals` | sums over backends that never fall while a backend goes |
 //! | `process` | memory and processor time of the agent |
 
@@ -11,6 +12,7 @@ mod datapath;
 mod measured;
 mod process;
 mod totals;
+mod unserved;
 
 use std::{
     fmt::{self, Write},
@@ -39,6 +41,7 @@ impl Exposition {
     pub fn new(status: Arc<Status>, pins: PinDir) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Datapath::new(Arc::clone(&status), pins)));
+        registry.register_collector(Box::new(unserved::LeftOut(Arc::clone(&status))));
         Self {
             status,
             datapath: registry,

@@ -1,0 +1,64 @@
+//! One row per Service that there is no room for, or not for all of it.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Named;
+use crate::{
+    cli::{Place, output::Row},
+    run::state,
+    serve::Unserved,
+};
+
+#[derive(PartialEq, Eq, Debug, Serialize)]
+#[serde(transparent)]
+pub struct LeftOutRow(Unserved);
+
+pub fn rows(place: &Place, namespace: Option<&str>) -> Result<Vec<LeftOutRow>> {
+    let all: Vec<Unserved> = state::read(&place.left_out())?;
+    let of_namespace = |one: &Unserved| namespace.is_none_or(|wanted| one.namespace == wanted);
+    Ok(all
+        .into_iter()
+        .filter(of_namespace)
+        .map(LeftOutRow)
+        .collect())
+}
+
+impl Row for LeftOutRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "NAMESPACE",
+        "NAME",
+        "PORTS",
+        "ADDRESSES",
+        "RANGES",
+        "ENDPOINTS",
+        "REASON",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let Self(Unserved {
+            namespace,
+            service,
+            ports,
+            addresses,
+            ranges,
+            endpoints,
+            reason,
+        }) = self;
+        vec![
+            namespace.clone(),
+            service.clone(),
+            ports.to_string(),
+            addresses.to_string(),
+            ranges.to_string(),
+            endpoints.to_string(),
+            reason.clone(),
+        ]
+    }
+}
+
+impl Named for LeftOutRow {
+    fn key(&self) -> String {
+        format!("{}/{}", self.0.namespace, self.0.service)
+    }
+}

@@ -1,0 +1,37 @@
+//! The files that the agent leaves beside its datapath for the commands: JSON, replaced as a whole, so that a reader never sees half of one.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// What is in `file`; nothing where no agent has written it yet.
+pub fn read<T: DeserializeOwned + Default>(file: &Path) -> Result<T> {
+    match fs::read(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        read => read
+            .map_err(anyhow::Error::from)
+            .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
+            .with_context(|| format!("reading {}", file.display())),
+    }
+}
+
+pub fn write<T: Serialize + ?Sized>(file: &Path, content: &T) -> Result<()> {
+    let new = file.with_extension("new");
+    let write = || -> Result<()> {
+        if let Some(dir) = file.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        fs::write(&new, serde_json::to_vec(content)?)?;
+        Ok(fs::rename(&new, file)?)
+    };
+    write().with_context(|| format!("writing {}", file.display()))
+}
+
+/// Removes the file, if it is there.
+pub fn remove(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| format!("removing {}", file.display())),
+    }
+}
