@@ -29,6 +29,17 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// The object that goes without something.
+    pub const fn object(&self) -> &ObjectName {
+        match self {
+            Self::EndpointRefused { slice, .. } => slice,
+            Self::AddressRefused { service, .. } => service,
+            Self::FrontendConflict { loser, .. } => loser,
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

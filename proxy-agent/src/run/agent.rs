@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{args::Args, hooks::Hooks, names::Names, room::Waiting};
+use super::{args::Args, complaints, hooks::Hooks, names::Names, room::Waiting};
 use crate::{
     datapath::{Datapath, Growth},
     memory,
@@ -142,9 +142,7 @@ impl Agent {
         if self.store.is_synced() {
             self.status.queued(at, triggers);
         }
-        for warning in self.store.take_warnings() {
-            warn!("{warning}");
-        }
+        complaints::say(&self.store.take_warnings());
         self.dirty.append(&mut self.store.take_dirty());
     }
 

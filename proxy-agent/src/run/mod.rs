@@ -12,12 +12,14 @@
 //! | `agent` | the state, and what each event does to it |
 //! | `hooks` | the programs at each device follow its role |
 //! | `losses` | what native XDP lost, for the next agent and for `doctor` |
+//! | `complaints` | what is wrong with objects, in few lines |
 //! | `room` | tables that grow, and what is left out |
 //! | `state` | the files that the agent leaves for the commands |
 //! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
 mod args;
+mod complaints;
 mod feed;
 mod hooks;
 mod losses;

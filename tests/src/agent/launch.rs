@@ -96,7 +96,8 @@ pub struct Launch<'a> {
     node: &'a Node,
     source: &'a Source,
     name: &'a str,
-    tables: Tables,
+    /// `None` for the agent's own defaults.
+    tables: Option<Tables>,
     tc: &'a str,
     xdp: &'a str,
     /// In place of the topology's.
@@ -110,7 +111,7 @@ impl<'a> Launch<'a> {
             node,
             source,
             name: node.name(),
-            tables: Tables::USUAL,
+            tables: Some(Tables::USUAL),
             tc: "auto",
             xdp: xdp_mode(uplink),
             uplinks: None,
@@ -133,13 +134,22 @@ impl<'a> Launch<'a> {
         let tables = Tables {
             backends,
             services,
-            ..self.tables
+            ..self.tables.unwrap_or(Tables::USUAL)
         };
         self.with_tables(tables)
     }
 
+    /// The tables that an agent has by itself.
+    pub fn with_default_tables(self) -> Self {
+        Self {
+            tables: None,
+            ..self
+        }
+    }
+
     /// Tables of other sizes.
     pub fn with_tables(self, tables: Tables) -> Self {
+        let tables = Some(tables);
         Self { tables, ..self }
     }
 
@@ -198,7 +208,7 @@ impl<'a> Launch<'a> {
             .arg("--state-dir")
             .arg(&node.state)
             .args(["--tc", tc])
-            .args(tables.arguments())
+            .args(tables.iter().flat_map(|tables| tables.arguments()))
             .args(*more);
         match source {
             Source::Manifests(dir) => command.arg("--manifests").arg(dir),

@@ -9,6 +9,7 @@ mod faults;
 mod objects;
 mod outage;
 mod own_service;
+mod room;
 mod traffic;
 mod world;
 
@@ -22,6 +23,7 @@ const SIDE_BY_SIDE: usize = 6;
 fn main() -> ExitCode {
     // The longest first.
     let mut rows = churn::rows();
+    rows.extend(room::rows());
     rows.extend(outage::rows());
     rows.extend(death::rows());
     rows.extend(objects::rows());
