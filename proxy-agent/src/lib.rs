@@ -8,6 +8,7 @@ pub mod memory;
 pub mod migrate;
 pub mod model;
 pub mod node;
+pub mod notices;
 pub mod plain;
 pub mod plan;
 pub mod run;

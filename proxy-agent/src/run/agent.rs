@@ -21,6 +21,7 @@ use crate::{
     memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
+    notices::{self, Notices, Topic},
     plan::{self, Limits, NodeAddresses, Planner, Room},
     serve::{Observed, ServiceNames, Status},
     source::Arrival,
@@ -163,10 +164,12 @@ impl Agent {
                 store,
                 observed,
                 waiting,
+                status,
                 ..
             } = self;
             let names = in_order(store, names).into_iter();
-            let changes = names.map(|name| desired(store, observed, waiting, name));
+            let notices = status.notices();
+            let changes = names.map(|name| desired(store, observed, waiting, notices, name));
             let changes: Vec<_> = changes.collect();
             let plan = self.planner.update(began, &changes);
             self.execute(plan)?;
@@ -176,11 +179,13 @@ impl Agent {
                 store,
                 observed,
                 waiting,
+                status,
                 ..
             } = self;
             let all = store.services().map(|service| service.name.clone());
             let all = in_order(store, all.collect()).into_iter();
-            let changes = all.map(|name| desired(store, observed, waiting, name));
+            let notices = status.notices();
+            let changes = all.map(|name| desired(store, observed, waiting, notices, name));
             let plan = self.planner.sync(began, changes);
             self.complete = true;
             self.execute(plan)?;
@@ -387,11 +392,15 @@ fn desired(
     store: &Store,
     observed: &mut Observed,
     waiting: &mut Waiting,
+    notices: &Notices,
     name: ObjectName,
 ) -> plan::Change {
     let desired = store.desired(&name);
     waiting.note(store, &name, &desired);
     observed.update(&name, store.service(&name), &desired);
+    let warnings = notices::of_warnings(&store.warnings_of(&name));
+    notices.set(&name, Topic::Model, warnings);
+    notices.set_shape(&name, notices::shape(store.service(&name), &desired));
     (name, desired)
 }
 

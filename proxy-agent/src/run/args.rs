@@ -61,6 +61,9 @@ pub struct Args {
     /// The cgroup that the node's processes are in
     #[arg(long, value_name = "DIR", hide = true)]
     pub cgroup: Option<PathBuf>,
+    /// Tell by Events on a Service why it is not served as its object says
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub events: bool,
     /// Serve the `externalIPs` of Services; as kube-proxy's gate `AllowServiceExternalIPs`
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub allow_service_external_ips: bool,

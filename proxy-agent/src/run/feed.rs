@@ -9,12 +9,14 @@ use tokio::{
 };
 
 use super::{Args, had_own_service};
+use crate::notices::{self, Notices};
 use crate::source::{Arrival, Files, Kube, Source};
 
 /// Starts the source that `args` choose. What comes out is how it ends, which it does by itself only if it fails.
 pub async fn start(
     args: &Args,
     arrivals: mpsc::Sender<Arrival>,
+    notices: Notices,
 ) -> Result<oneshot::Receiver<Result<()>>> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -26,7 +28,7 @@ pub async fn start(
     thread::Builder::new()
         .name("source".to_owned())
         .spawn(move || {
-            let result = runtime.block_on(feed(&args, arrivals, begin));
+            let result = runtime.block_on(feed(&args, arrivals, notices, begin));
             // An agent that has ended does not ask.
             let _ = end.send(result);
         })
@@ -46,16 +48,22 @@ pub const PANICKED: &str = "the source of Services panicked";
 async fn feed(
     args: &Args,
     arrivals: mpsc::Sender<Arrival>,
+    notices: Notices,
     begin: oneshot::Sender<()>,
 ) -> Result<()> {
     match &args.manifests {
         Some(dir) => {
-            let files = Files::new(dir, &args.node_name, args.max_manifest_bytes);
+            let files = Files::new(dir, &args.node_name, args.max_manifest_bytes).telling(notices);
             let _ = begin.send(());
             files.run(arrivals).await
         }
         None => {
             let kube = Kube::new(&args.api, &args.node_name, had_own_service(args)).await?;
+            let kube = kube.telling(notices.clone());
+            if args.events {
+                let node = args.node_name.clone();
+                tokio::spawn(notices::publish(kube.client(), notices, node));
+            }
             let _ = begin.send(());
             kube.run(arrivals).await
         }

@@ -43,6 +43,7 @@ use tracing::info;
 use crate::{
     datapath,
     node::Netlink,
+    notices,
     serve::{Listeners, Status},
     source::kube,
 };
@@ -70,8 +71,9 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let listeners = Listeners::open(&args.serve)?;
     let netlink = Netlink::open().await?;
     let (sender, mut arrivals) = mpsc::channel(BATCHES);
-    let mut source = feed::start(&args, sender).await?;
     let status = Arc::new(Status::default());
+    let mut source = feed::start(&args, sender, status.notices().clone()).await?;
+    tokio::spawn(notices::keep(status.notices().clone(), args.place.names()));
     listeners.serve(Arc::clone(&status), args.place.pins())?;
     let mut agent = Agent::start(&args, object, netlink, status).await?;
     loop {
@@ -120,6 +122,7 @@ pub fn cleanup(place: &crate::cli::Place, drain: Duration) -> Result<()> {
     datapath::cleanup(&place.bpffs, drain)?;
     Losses::remove(&place.losses())?;
     state::remove(&place.left_out())?;
+    notices::remove(&place.names())?;
     state::remove(&place.names())
 }
 

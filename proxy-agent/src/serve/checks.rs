@@ -29,7 +29,10 @@ use super::{
     observed::Check,
     room::Room,
 };
-use crate::model::{Family, ObjectName};
+use crate::{
+    model::{Family, ObjectName},
+    notices::{Notice, Reason, Topic},
+};
 
 /// How many endpoints of the service this node has, for load balancers that weigh nodes (KEP-3836).
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -90,7 +93,14 @@ pub async fn serve(status: Arc<Status>, room: Room) {
     let mut failed: BTreeMap<Place, String> = BTreeMap::new();
     loop {
         let wanted = checks.borrow_and_update().wanted();
-        failed.retain(|place, _| wanted.contains_key(place));
+        failed.retain(|place, _| {
+            let stays = wanted.contains_key(place);
+            if !stays {
+                let (name, at) = place;
+                status.notices().set(name, Topic::Check(*at), Vec::new());
+            }
+            stays
+        });
         let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = open
             .into_iter()
             .partition(|(place, _)| wanted.contains_key(place));
@@ -111,6 +121,7 @@ pub async fn serve(status: Arc<Status>, room: Room) {
                 Ok(listener) => {
                     info!("Service {name}: health-check node port at {at} opened");
                     failed.remove(&place);
+                    status.notices().set(name, Topic::Check(*at), Vec::new());
                     let endpoints = Arc::new(AtomicUsize::new(count));
                     let answer = answerer(name.clone(), &endpoints, &status);
                     let task = tokio::spawn(http::serve(listener, room.clone(), answer));
@@ -124,6 +135,11 @@ pub async fn serve(status: Arc<Status>, room: Room) {
                              it is tried again every {RETRY:?}",
                             at.port()
                         );
+                        let notice = format!(
+                            "spec.healthCheckNodePort: cannot listen at {at} of this node: {error}"
+                        );
+                        let notice = Notice::new(Reason::HealthCheckPortTaken, notice);
+                        status.notices().set(name, Topic::Check(*at), vec![notice]);
                         failed.insert(place, error);
                     }
                 }

@@ -4,7 +4,7 @@
 //! what lies between is what health and the latency histograms are about.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -22,12 +22,16 @@ use super::{
     observed::Observed,
     unserved::{Unserved, summary},
 };
-use crate::model::{Event, ServicePortKey};
+use crate::{
+    model::{Event, ServicePortKey},
+    notices::{Notice, Notices, Reason, Topic},
+};
 
 /// Whose each service id is.
 pub type ServiceNames = BTreeMap<u32, Arc<ServicePortKey>>;
 
 pub struct Status {
+    notices: Notices,
     started: SystemTime,
     health: Health,
     pub(super) metrics: Metrics,
@@ -48,6 +52,7 @@ impl Default for Status {
     fn default() -> Self {
         let started = SystemTime::now();
         Self {
+            notices: Notices::default(),
             started,
             health: Health::new(started),
             metrics: Metrics::new(started),
@@ -60,6 +65,11 @@ impl Default for Status {
 }
 
 impl Status {
+    /// What is told of Services.
+    pub const fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
     /// A batch has come.
     pub fn arrived(&self, batch: &[Event]) {
         for event in batch {
@@ -117,7 +127,18 @@ impl Status {
 
     /// What is left out for want of room.
     pub fn set_unserved(&self, all: Arc<Vec<Unserved>>) {
-        *lock(&self.unserved) = all;
+        let before = mem::replace(&mut *lock(&self.unserved), Arc::clone(&all));
+        let mut gone: BTreeSet<_> = before.iter().map(Unserved::name).collect();
+        for one in all.iter() {
+            let name = one.name();
+            let message = format!("{one}: {}", one.reason);
+            let notice = Notice::new(Reason::NoRoom, message);
+            self.notices.set(&name, Topic::Room, vec![notice]);
+            gone.remove(&name);
+        }
+        for name in gone {
+            self.notices.set(&name, Topic::Room, Vec::new());
+        }
     }
 
     /// What follows from the services has changed, or may have.

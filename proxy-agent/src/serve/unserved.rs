@@ -25,6 +25,10 @@ pub struct Unserved {
 }
 
 impl Unserved {
+    pub fn name(&self) -> ObjectName {
+        ObjectName::new(&*self.namespace, &*self.service)
+    }
+
     pub fn new(name: &ObjectName, left_out: &LeftOut) -> Self {
         let &LeftOut {
             ports,

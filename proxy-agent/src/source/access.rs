@@ -13,7 +13,7 @@ pub struct Access {
 const FOLLOW: &[&str] = &["list", "watch"];
 
 /// All of it.
-pub const ACCESS: [Access; 3] = [
+pub const ACCESS: [Access; 4] = [
     Access {
         group: "",
         resource: "services",
@@ -29,6 +29,12 @@ pub const ACCESS: [Access; 3] = [
         group: "",
         resource: "nodes",
         verbs: FOLLOW,
+    },
+    // On Services that are not served as their objects say; `--events=false` does without.
+    Access {
+        group: "",
+        resource: "events",
+        verbs: &["create", "patch"],
     },
 ];
 

@@ -32,6 +32,7 @@ fn resources(group_version: &str) -> Value {
                 Resource::Services => json!(["svc"]),
                 Resource::Nodes => json!(["no"]),
                 Resource::Namespaces => json!(["ns"]),
+                Resource::Events => json!(["ev"]),
                 Resource::EndpointSlices => json!([]),
             };
             json!({

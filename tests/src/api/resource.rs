@@ -7,14 +7,16 @@ pub enum Resource {
     EndpointSlices,
     Nodes,
     Namespaces,
+    Events,
 }
 
 impl Resource {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Services,
         Self::EndpointSlices,
         Self::Nodes,
         Self::Namespaces,
+        Self::Events,
     ];
 
     /// The plural, as it stands in paths and in fault scripts.
@@ -24,6 +26,7 @@ impl Resource {
             Self::EndpointSlices => "endpointslices",
             Self::Nodes => "nodes",
             Self::Namespaces => "namespaces",
+            Self::Events => "events",
         }
     }
 
@@ -33,6 +36,7 @@ impl Resource {
             Self::EndpointSlices => "EndpointSlice",
             Self::Nodes => "Node",
             Self::Namespaces => "Namespace",
+            Self::Events => "Event",
         }
     }
 
@@ -44,7 +48,7 @@ impl Resource {
     }
 
     pub fn namespaced(self) -> bool {
-        matches!(self, Self::Services | Self::EndpointSlices)
+        matches!(self, Self::Services | Self::EndpointSlices | Self::Events)
     }
 
     pub fn from_kind(kind: &str) -> Option<Self> {

@@ -35,6 +35,10 @@ pub fn rows() -> Vec<Trial> {
             documents,
         ),
         world.row("objects that nobody reads are named", not_read),
+        world.row(
+            "a service without any address is shown as what it is",
+            addressless,
+        ),
         world.row("names forge no line of the log and no row", forged),
         world.row(
             "an address in disguise is no endpoint and no service's",
@@ -184,6 +188,31 @@ fn not_read(cluster: &Cluster) -> Result<()> {
             "v1beta1 is not read",
         ],
     )
+}
+
+fn addressless(cluster: &Cluster) -> Result<()> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "waiting"},
+        "spec": {"type": "LoadBalancer", "ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]},
+    });
+    let _file = Planted::text(cluster, "waiting.json", &service.to_string())?;
+    eventually("the row of the service", || {
+        let table = ask(cluster.node(1), &["get", "services"])?;
+        let row = table
+            .lines()
+            .find(|line| line.starts_with("waiting "))
+            .unwrap_or_default();
+        let cells: Vec<_> = row.split_whitespace().take(5).collect();
+        let wanted = [
+            "waiting",
+            "LoadBalancer",
+            "<none>",
+            "<none>",
+            "80/TCP,53/UDP",
+        ];
+        ensure!(cells == wanted, "{table}");
+        Ok(())
+    })
 }
 
 fn forged(cluster: &Cluster) -> Result<()> {

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::source::access::ACCESS;
-use tests::patience::eventually;
+use serde_json::{Value, json};
+use tests::address::Family;
+use tests::api::resource::Resource;
+use tests::patience::{eventually, eventually_within};
 
-use crate::world::{World, lone_row};
+use crate::world::{ARRIVES_WITHIN, World, lone_row, slice_name};
 
 pub fn rows() -> Vec<Trial> {
     vec![lone_row(
@@ -27,7 +30,24 @@ fn asks(world: &World) -> Result<()> {
         })
         .collect();
     world.cluster.start_agents()?;
-    world.serve("granted", &[world.cluster.pod("p1")])?;
+    let vip = world.serve("granted", &[world.cluster.pod("p1")])?;
+    // What is wrong with a service is told by an Event, which is changed when more is wrong.
+    for refused in [&["127.0.0.1"][..], &["127.0.0.1", "127.0.0.2"]] {
+        let name = slice_name(&vip, Family::V4);
+        let mut slice = vip.no_endpoints().slice(&name, Family::V4);
+        slice["endpoints"] = refused
+            .iter()
+            .map(|one| json!({"addresses": [one]}))
+            .collect();
+        world.api().apply(&slice)?;
+        let last = refused.last().expect("there is one");
+        eventually_within(ARRIVES_WITHIN, "an Event", || {
+            let path = Resource::Events.path("default");
+            let (_, events) = world.api().call("GET", &path, &Value::Null)?;
+            ensure!(events.to_string().contains(last), "{events}");
+            Ok(())
+        })?;
+    }
     // The watches begin when the lists have been read.
     eventually("everything is asked for", || {
         let asked = world.server.asked();

@@ -6,6 +6,7 @@ mod access;
 mod churn;
 mod death;
 mod faults;
+mod notices;
 mod objects;
 mod outage;
 mod own_service;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     rows.extend(absence::rows());
     rows.extend(access::rows());
     rows.extend(faults::rows());
+    rows.extend(notices::rows());
     rows.extend(own_service::rows());
     runner::main_of_waiting(rows, SIDE_BY_SIDE)
 }

@@ -13,14 +13,18 @@ use super::{
     Named,
     view::{ServicePort, View},
 };
-use crate::{cli::output::Row, plan::FrontendAt};
+use crate::{
+    cli::output::Row,
+    notices::{Notice, Shape},
+    plan::FrontendAt,
+};
 
 #[derive(PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRow {
     namespace: String,
     name: String,
-    r#type: &'static str,
+    r#type: String,
     #[serde(rename = "clusterIPs")]
     cluster_ips: BTreeSet<IpAddr>,
     #[serde(rename = "externalIPs")]
@@ -30,6 +34,11 @@ pub struct ServiceRow {
     connections: u64,
     refused_packets: u64,
     dropped_packets: u64,
+    /// Why it is not served as its object says.
+    notices: Vec<Notice>,
+    /// Of one that is served nowhere.
+    #[serde(skip)]
+    shape: Option<Shape>,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -45,18 +54,34 @@ struct Port {
     name: String,
 }
 
+/// The type of one that is left out as a whole: its object says it, and is wrong.
+const NOT_SERVED: &str = "<none>";
+
 pub fn rows(view: &View) -> Result<Vec<ServiceRow>> {
     let mut objects: BTreeMap<(&str, &str), Vec<&ServicePort>> = BTreeMap::new();
     for service in &view.services {
         let name = (&*service.name.namespace, &*service.name.service);
         objects.entry(name).or_default().push(service);
     }
+    let mut told = BTreeMap::new();
+    for one in &view.told {
+        let name = (&*one.namespace, &*one.name);
+        told.insert(name, one);
+        // One of which no service port is there.
+        objects.entry(name).or_default();
+    }
     let mut rows = Vec::new();
     for ((namespace, name), ports) in objects {
+        let told = told.get(&(namespace, name));
+        let shape = told.and_then(|one| one.shape.clone());
         let mut row = ServiceRow {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            r#type: kind(&ports),
+            r#type: match (&shape, ports.is_empty()) {
+                (Some(shape), _) => shape.r#type.clone(),
+                (None, true) => NOT_SERVED.to_owned(),
+                (None, false) => kind(&ports).to_owned(),
+            },
             cluster_ips: addresses(&ports, &[FrontendKind::ClusterIp]),
             external_ips: addresses(
                 &ports,
@@ -67,6 +92,8 @@ pub fn rows(view: &View) -> Result<Vec<ServiceRow>> {
             connections: 0,
             refused_packets: 0,
             dropped_packets: 0,
+            notices: told.map(|one| one.notices.clone()).unwrap_or_default(),
+            shape,
         };
         for service in ports {
             let count = view.maps.service_count(service.id)?;
@@ -148,10 +175,12 @@ impl Row for ServiceRow {
         "PORT(S)",
         "ENDPOINTS",
         "CONNECTIONS",
+        "NOTICES",
         "REFUSED",
         "DROPPED",
+        "MESSAGES",
     ];
-    const WIDE: usize = 2;
+    const WIDE: usize = 3;
 
     fn cells(&self) -> Vec<String> {
         let list = |addresses: &BTreeSet<IpAddr>| {
@@ -166,11 +195,20 @@ impl Row for ServiceRow {
             self.r#type.to_owned(),
             list(&self.cluster_ips),
             list(&self.external_ips),
-            joined(self.ports.iter().map(Port::text)),
+            match &self.shape {
+                Some(shape) => shape.ports.join(","),
+                None => joined(self.ports.iter().map(Port::text)),
+            },
             self.endpoints.to_string(),
             self.connections.to_string(),
+            joined(self.notices.iter().map(|one| one.reason.text())),
             self.refused_packets.to_string(),
             self.dropped_packets.to_string(),
+            self.notices
+                .iter()
+                .map(|one| one.message.as_str())
+                .collect::<Vec<_>>()
+                .join("; "),
         ]
     }
 }

@@ -8,6 +8,7 @@ use proxy_common::abi::FrontendKind;
 use crate::{
     cli::Place,
     datapath::Maps,
+    notices::{self, ToldOf},
     plan::{BackendEntry, FrontendAt},
     run::{Name, Names},
 };
@@ -27,6 +28,8 @@ pub struct View {
     pub maps: Maps,
     /// By name; where a name is not known, what stands for it.
     pub services: Vec<ServicePort>,
+    /// What is told of Services, those without a service port among them.
+    pub told: Vec<ToldOf>,
 }
 
 impl View {
@@ -35,6 +38,8 @@ impl View {
         let maps = place.pins().open_maps()?;
         let image = maps.image()?;
         let names = Names::read(&place.names())?;
+        let mut told = notices::read(&place.names())?.services;
+        told.retain(|one| namespace.is_none_or(|wanted| one.namespace == wanted));
         let mut frontends: HashMap<u32, BTreeMap<_, _>> = HashMap::new();
         for (at, to) in image.frontends {
             if to.kind() != FrontendKind::Refuse {
@@ -65,7 +70,11 @@ impl View {
             })
             .collect();
         services.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
-        Ok(Self { maps, services })
+        Ok(Self {
+            maps,
+            services,
+            told,
+        })
     }
 }
 

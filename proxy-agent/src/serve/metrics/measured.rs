@@ -2,6 +2,7 @@
 //! `ip_family` is left out where one write serves both families.
 
 use std::{
+    collections::BTreeMap,
     iter,
     sync::atomic::AtomicU64,
     time::{Duration, SystemTime},
@@ -20,7 +21,7 @@ use prometheus_client::{
 };
 
 use super::process::Process;
-use crate::{model::Event, serve::observed::NoLocal};
+use crate::{model::Event, notices::Reason, serve::observed::NoLocal};
 
 /// From an event to the maps, in seconds: what is aimed at is milliseconds.
 const EVENT_TO_MAP: [f64; 19] = [
@@ -49,6 +50,7 @@ pub struct Metrics {
     services: Changes,
     slices: Changes,
     no_local: Family<Label, Gauge>,
+    notices: Family<Label, Gauge>,
     xdp_lost: Family<Label, Counter>,
     xdp_given_up: Family<Label, Counter>,
     healthz: Family<Label, Counter>,
@@ -74,6 +76,7 @@ impl Metrics {
             services: Changes::default(),
             slices: Changes::default(),
             no_local: Family::default(),
+            notices: Family::default(),
             xdp_lost: Family::default(),
             xdp_given_up: Family::default(),
             healthz: Family::default(),
@@ -99,6 +102,11 @@ impl Metrics {
             "xdp_fallbacks",
             "How often TC took the place of native XDP, as the driver lost frames",
             self.xdp_given_up.clone(),
+        );
+        ours.register(
+            "noticed_services",
+            "Services that are not served as their objects say, by reason",
+            self.notices.clone(),
         );
         ours.register(
             "build",
@@ -201,6 +209,13 @@ impl Metrics {
 
     pub fn programmed(&self, after: Duration) {
         self.programming.observe(after.as_secs_f64());
+    }
+
+    pub fn set_notices(&self, counts: BTreeMap<Reason, usize>) {
+        for (reason, count) in counts {
+            let label = [("reason", reason.text())];
+            self.notices.get_or_create(&label).set(count as i64);
+        }
     }
 
     pub fn set_no_local(&self, now: NoLocal) {

@@ -57,7 +57,9 @@ impl Exposition {
 
     fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        self.status.metrics.encode(&mut text)?;
+        let metrics = &self.status.metrics;
+        metrics.set_notices(self.status.notices().counts());
+        metrics.encode(&mut text)?;
         text::encode_registry(&mut text, &self.datapath)?;
         text::encode_eof(&mut text)?;
         Ok(text)

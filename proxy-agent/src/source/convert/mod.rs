@@ -92,6 +92,11 @@ impl std::error::Error for FieldError {}
 
 type Result<T> = std::result::Result<T, FieldError>;
 
+/// Is there a Service that may be named so?
+pub fn is_service_name(name: &str) -> bool {
+    names::label("", name).is_ok()
+}
+
 /// A rule for names.
 type NameRule = fn(&str, &str) -> Result<()>;
 

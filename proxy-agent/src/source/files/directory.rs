@@ -19,7 +19,7 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    model::{Event, Node},
+    model::{Event, Node, ObjectName},
     source::Batch,
 };
 
@@ -42,6 +42,8 @@ pub struct Reading {
     /// Those that the reading before did not have.
     pub new_problems: Vec<String>,
     pub new_notes: Vec<String>,
+    /// Services whose objects are wrong, each with what is.
+    pub refused: BTreeMap<ObjectName, String>,
     /// Some file did not answer: it should be looked at again.
     pub is_waiting: bool,
 }
@@ -53,6 +55,7 @@ struct File {
     /// Of its bytes, which are taken apart once. `None` where they could not be.
     hash: Option<u64>,
     manifests: Vec<Kept>,
+    invalid: Vec<(Key, String)>,
     problems: Vec<String>,
     notes: Vec<String>,
 }
@@ -120,8 +123,17 @@ impl Directory {
             batch,
             new_problems,
             new_notes,
+            refused: self.refused(),
             is_waiting: self.reader.waits(),
         }
+    }
+
+    fn refused(&self) -> BTreeMap<ObjectName, String> {
+        let all = self.files.values().flat_map(|file| &file.invalid);
+        let services = all.filter(|(key, _)| key.kind == ObjectKind::Service);
+        services
+            .map(|(key, problem)| (key.name.clone(), problem.clone()))
+            .collect()
     }
 
     /// One object for each key, and what there is to say about the others.
@@ -216,10 +228,12 @@ impl File {
             })
             .collect();
         let now: BTreeSet<Key> = kept.iter().map(|kept| kept.key.clone()).collect();
-        let stays =
-            |old: &Kept| !now.contains(&old.key) && (!is_whole || invalid.contains(&old.key));
+        let stays = |old: &Kept| {
+            !now.contains(&old.key) && (!is_whole || invalid.iter().any(|(key, _)| *key == old.key))
+        };
         kept.extend(self.manifests.drain(..).filter(stays));
         self.manifests = kept;
+        self.invalid = invalid;
         self.problems = problems;
         self.notes = notes;
     }

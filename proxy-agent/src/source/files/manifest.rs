@@ -18,8 +18,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Contents {
     pub manifests: Vec<Manifest>,
-    /// Objects that the file has, but not in a valid form.
-    pub invalid: Vec<Key>,
+    /// Objects that the file has, but not in a valid form, each with what is wrong.
+    pub invalid: Vec<(Key, String)>,
     /// Each names the file, the object and what is wrong.
     pub problems: Vec<String>,
     /// The same of objects that are valid and of no use here, though somebody may believe so.
@@ -201,7 +201,7 @@ impl Contents {
             }
             (Err(error), Some(key)) => {
                 self.problems.push(format!("{place} {key}: {error}"));
-                self.invalid.push(key);
+                self.invalid.push((key, format!("{place}: {error}")));
             }
             (Err(error), None) => self.problems.push(format!("{place} {kind}: {error}")),
             (Ok(_), None) => unreachable!("an object without a name is not valid"),

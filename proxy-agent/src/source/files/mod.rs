@@ -28,6 +28,7 @@ mod watch;
 mod yaml;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -46,7 +47,10 @@ use self::{
     watch::Watch,
 };
 use super::{Arrival, Batch, Source};
-use crate::model::{Event, Kind};
+use crate::{
+    model::{Event, Kind, ObjectName},
+    notices::{Notice, Notices, Reason, Topic},
+};
 
 /// The source behind `--manifests DIR`.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ pub struct Files {
     dir: PathBuf,
     node_name: String,
     max_bytes: u64,
+    notices: Notices,
 }
 
 impl Files {
@@ -63,7 +68,13 @@ impl Files {
             dir: dir.into(),
             node_name: node_name.into(),
             max_bytes,
+            notices: Notices::default(),
         }
+    }
+
+    /// What is wrong with a Service is told there, too.
+    pub fn telling(self, notices: Notices) -> Self {
+        Self { notices, ..self }
     }
 }
 
@@ -73,9 +84,11 @@ impl Source for Files {
             dir,
             node_name,
             max_bytes,
+            notices,
         } = self;
         let mut watch = Watch::new();
         let mut directory = Directory::new(node_name, max_bytes);
+        let mut told = BTreeSet::new();
         let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
 
         // A directory that is not there is a mistake at the start; later it is about to come back.
@@ -97,6 +110,7 @@ impl Source for Files {
                     let reading;
                     (directory, reading) = read(directory, tree).await?;
                     log(&dir, &reading);
+                    tell(&notices, &mut told, &reading.refused);
                     is_waiting = reading.is_waiting;
                     batch = reading.batch;
                 }
@@ -135,6 +149,22 @@ async fn read(mut directory: Directory, tree: Tree) -> anyhow::Result<(Directory
         (directory, reading)
     });
     Ok(done.await?)
+}
+
+/// Tells of the Services whose objects are wrong now, and takes back what was told of others.
+fn tell(
+    notices: &Notices,
+    told: &mut BTreeSet<ObjectName>,
+    refused: &BTreeMap<ObjectName, String>,
+) {
+    for gone in told.iter().filter(|name| !refused.contains_key(*name)) {
+        notices.set(gone, Topic::Object, Vec::new());
+    }
+    for (name, problem) in refused {
+        let notice = Notice::new(Reason::FieldRefused, problem);
+        notices.set(name, Topic::Object, vec![notice]);
+    }
+    *told = refused.keys().cloned().collect();
 }
 
 fn log(dir: &Path, reading: &Reading) {

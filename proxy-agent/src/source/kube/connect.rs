@@ -168,9 +168,10 @@ impl Servers {
     }
 
     /// Asks the servers in turn until one answers; one that rests only when it is the last, and when it has rested. All
-    /// requests of this source are reads without a body.
+    /// requests of this source are reads without a body; an Event that two servers are told of has one name.
     async fn ask(self, request: Request<Body>) -> kube::Result<Response<Body>> {
-        let (mut parts, _) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
         parts.headers.insert(USER_AGENT, CLIENT);
         let count = self.all.len();
         let first = self.current.load(Ordering::Relaxed);
@@ -184,7 +185,7 @@ impl Servers {
                 Some(until) => sleep_until(until).await,
                 None => {}
             }
-            let request = Request::from_parts(parts.clone(), Body::empty());
+            let request = Request::from_parts(parts.clone(), Body::from(body.to_vec()));
             let answer = server.ask(request).await;
             let failed = match &answer {
                 Ok(response) => {

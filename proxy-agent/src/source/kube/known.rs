@@ -11,6 +11,7 @@ use tracing::{debug, error};
 use super::item::Item;
 use crate::{
     model::{Event, Kind, ObjectName},
+    notices::{Notice, Notices, Reason, Topic},
     source::{
         Batch,
         convert::{self, Converted, FieldError, objects},
@@ -26,6 +27,9 @@ pub trait Followed {
     const LIST: Option<Kind>;
 
     fn convert(object: &Self::Object) -> Result<Converted<Event>, FieldError>;
+
+    /// Where to tell what is wrong with the object of this name, where it is for a Service to tell.
+    fn told_at(name: &ObjectName, object: Option<&Self::Object>) -> Option<(ObjectName, Topic)>;
 
     /// What it means that an object is gone, if anything.
     fn gone(name: ObjectName) -> Option<Event>;
@@ -44,6 +48,10 @@ impl Followed for Services {
             Converted::Served(service) => Converted::Served(Event::ServiceUpserted(service)),
             Converted::Skipped(why) => Converted::Skipped(why),
         })
+    }
+
+    fn told_at(name: &ObjectName, _: Option<&objects::Service>) -> Option<(ObjectName, Topic)> {
+        Some((name.clone(), Topic::Object))
     }
 
     fn gone(name: ObjectName) -> Option<Event> {
@@ -66,6 +74,17 @@ impl Followed for Slices {
         })
     }
 
+    fn told_at(
+        name: &ObjectName,
+        object: Option<&objects::EndpointSlice>,
+    ) -> Option<(ObjectName, Topic)> {
+        let labels = object?.metadata.labels.as_ref()?;
+        let service = labels.get("kubernetes.io/service-name");
+        let service = service.filter(|name| convert::is_service_name(name))?;
+        let service = ObjectName::new(&*name.namespace, service.as_str());
+        Some((service, Topic::Slice(name.name.clone())))
+    }
+
     fn gone(name: ObjectName) -> Option<Event> {
         Some(Event::SliceDeleted(name))
     }
@@ -83,6 +102,10 @@ impl Followed for Nodes {
         convert::node(object).map(|node| Converted::Served(Event::NodeChanged(node)))
     }
 
+    fn told_at(_: &ObjectName, _: Option<&objects::Node>) -> Option<(ObjectName, Topic)> {
+        None
+    }
+
     /// The agent runs on it still.
     fn gone(_: ObjectName) -> Option<Event> {
         None
@@ -98,6 +121,9 @@ pub struct Known<F> {
     /// What is wrong with objects, as it was said.
     problems: HashMap<ObjectName, String>,
     was_complete: bool,
+    notices: Notices,
+    /// Where something is told of an object.
+    told: HashMap<ObjectName, (ObjectName, Topic)>,
     kind: std::marker::PhantomData<F>,
 }
 
@@ -108,12 +134,25 @@ impl<F> Default for Known<F> {
             listed: HashSet::new(),
             problems: HashMap::new(),
             was_complete: false,
+            notices: Notices::default(),
+            told: HashMap::new(),
             kind: std::marker::PhantomData,
         }
     }
 }
 
 impl<F: Followed> Known<F> {
+    /// What is wrong with objects is told there.
+    pub fn tell(&mut self, notices: Notices) {
+        self.notices = notices;
+    }
+
+    fn take_back(&mut self, name: &ObjectName) {
+        if let Some((service, topic)) = self.told.remove(name) {
+            self.notices.set(&service, topic, Vec::new());
+        }
+    }
+
     /// Appends what `event` changes.
     pub fn take(&mut self, event: watcher::Event<Item<F::Object>>, batch: &mut Batch) {
         match event {
@@ -130,9 +169,11 @@ impl<F: Followed> Known<F> {
 
     fn apply(&mut self, item: Item<F::Object>, batch: &mut Batch) {
         let name = item.name();
+        let told_at = F::told_at(&name, item.object.as_deref().ok());
         match item.object.and_then(|object| F::convert(&object)) {
             Ok(Converted::Served(event)) => {
                 self.problems.remove(&name);
+                self.take_back(&name);
                 self.here.insert(name);
                 batch.push(event);
             }
@@ -149,6 +190,17 @@ impl<F: Followed> Known<F> {
                         "it is left out"
                     };
                     error!("{} {name}: {problem}; {instead}", F::NAME);
+                    self.take_back(&name);
+                    if let Some((service, topic)) = told_at {
+                        let of = match topic {
+                            Topic::Slice(_) => format!("EndpointSlice {}: ", name.name),
+                            _ => String::new(),
+                        };
+                        let notice = format!("{of}{problem}; {instead}");
+                        let notice = Notice::new(Reason::FieldRefused, notice);
+                        self.notices.set(&service, topic.clone(), vec![notice]);
+                        self.told.insert(name.clone(), (service, topic));
+                    }
                     self.problems.insert(name, problem);
                 }
             }
@@ -157,6 +209,7 @@ impl<F: Followed> Known<F> {
 
     fn delete(&mut self, name: &ObjectName, batch: &mut Batch) {
         self.problems.remove(name);
+        self.take_back(name);
         if self.here.remove(name) {
             batch.extend(F::gone(name.clone()));
         }
@@ -170,7 +223,13 @@ impl<F: Followed> Known<F> {
         for name in gone {
             self.delete(&name, batch);
         }
-        self.problems.retain(|name, _| listed.contains(name));
+        let gone: Vec<_> = self
+            .problems
+            .extract_if(|name, _| !listed.contains(name))
+            .collect();
+        for (name, _) in gone {
+            self.take_back(&name);
+        }
         if !mem::replace(&mut self.was_complete, true) {
             batch.extend(F::LIST.map(Event::Synced));
         }

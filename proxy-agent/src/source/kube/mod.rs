@@ -32,7 +32,7 @@ use self::{
     known::{Known, Nodes, Services, Slices},
 };
 use super::{Arrival, Batch, Source, convert::objects};
-use crate::model::Event;
+use crate::{model::Event, notices::Notices};
 
 /// Events that may wait; a server that is ahead is held up by its connection.
 const WAITING: usize = 1024;
@@ -42,6 +42,7 @@ pub struct Kube {
     client: Client,
     node_name: String,
     keeper: Keeper,
+    notices: Notices,
 }
 
 impl Kube {
@@ -56,7 +57,18 @@ impl Kube {
             client: connect::client(options).await?,
             node_name: node_name.into(),
             keeper: Keeper::new(had_own_service),
+            notices: Notices::default(),
         })
+    }
+
+    /// What is wrong with a Service is told there, too.
+    pub fn telling(self, notices: Notices) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// The same servers, for other requests.
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 }
 
@@ -88,6 +100,8 @@ impl Source for Kube {
             sender,
         ));
         let mut lists = Lists::default();
+        lists.services.tell(self.notices.clone());
+        lists.slices.tell(self.notices.clone());
         loop {
             let first = tokio::select! {
                 first = seen.recv() => first,
