@@ -1,14 +1,25 @@
 //! What the node looks like -> configuration, device table, table of local addresses.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context, Result};
+use aya::{
+    Pod,
+    maps::{self, MapData, MapError},
+};
+use nix::libc;
 use proxy_common::{
-    abi::{Config, Device, LocalAddr, names},
+    abi::{Config, Device, FrontendKey, LocalAddr, NextHop, config_flags, names},
     addr::{Ip4, Ip6},
 };
 
-use super::{Datapath, maps::replace};
+use super::{
+    Datapath, clock, fib_source,
+    maps::{MapAddr, entries, replace},
+};
 
 /// What the programs know of the node.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -39,6 +50,9 @@ impl Datapath {
     pub fn configure(&mut self, seed: u32) -> Result<()> {
         let found = self.config()?;
         let mut config = Config::for_hz(self.hz, seed);
+        if fib_source::is_known()? {
+            config.flags |= config_flags::FIB_SOURCE;
+        }
         if found.epoch != 0 {
             config.seed = found.seed;
             config.epoch = found.epoch;
@@ -48,6 +62,40 @@ impl Datapath {
         }
         self.set_config(&config)?;
         self.bump_epoch()
+    }
+
+    /// From now on a segment of no known connection to a service address is answered by a reset, or passed on.
+    pub fn reset_strangers(&mut self, on: bool) -> Result<()> {
+        let mut config = self.config()?;
+        let before = config.flags;
+        if on {
+            config.flags |= config_flags::RESET_STRANGERS;
+        } else {
+            config.flags &= !config_flags::RESET_STRANGERS;
+        }
+        if config.flags == before {
+            return Ok(());
+        }
+        self.set_config(&config)
+    }
+
+    /// The next hops that hints of flows led to within the last `seconds`, each by its device's index.
+    pub fn next_hops(&self, seconds: u32) -> Result<Vec<(u32, IpAddr)>> {
+        let now = clock::now(&self.ebpf)?;
+        let hops = entries(&self.maps.next_hops).context(names::NEXT_HOPS)?;
+        Ok(hops
+            .into_iter()
+            .filter(|(_, used)| now.wrapping_sub(*used) <= seconds * self.hz)
+            .filter_map(|(hop, _)| Some((hop.ifindex, address(&hop)?)))
+            .collect())
+    }
+
+    /// The addresses of services, those of NodePorts not counted.
+    pub fn service_addresses(&self) -> Result<HashSet<IpAddr>> {
+        let mut all = addresses(&self.maps.v4.frontends).context(names::FRONTENDS[0])?;
+        all.extend(addresses(&self.maps.v6.frontends).context(names::FRONTENDS[1])?);
+        all.retain(|addr| !addr.is_unspecified());
+        Ok(all)
     }
 
     pub fn config(&self) -> Result<Config> {
@@ -64,5 +112,57 @@ impl Datapath {
         // 0 marks a flow without hints.
         config.epoch = config.epoch.wrapping_add(1).max(1);
         self.set_config(&config)
+    }
+}
+
+fn addresses<A: MapAddr>(
+    frontends: &maps::HashMap<MapData, FrontendKey<A>, u32>,
+) -> Result<HashSet<IpAddr>, MapError>
+where
+    FrontendKey<A>: Pod,
+{
+    frontends
+        .keys()
+        .map(|key| key.map(|key| key.addr.ip()))
+        .collect()
+}
+
+/// `None` for a family that there is not.
+fn address(hop: &NextHop) -> Option<IpAddr> {
+    let [a, b, c, d] = hop.addr.map(u32::to_ne_bytes);
+    match i32::try_from(hop.family) {
+        Ok(libc::AF_INET) => Some(Ipv4Addr::from(a).into()),
+        Ok(libc::AF_INET6) => {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(&[a, b, c, d].concat());
+            Some(Ipv6Addr::from(bytes).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_hop_is_read_as_programs_write_it() {
+        let hop = |family: i32, bytes: [u8; 16]| NextHop {
+            addr: [0, 4, 8, 12].map(|at: usize| {
+                let word: [u8; 4] = bytes[at..at + 4].try_into().unwrap();
+                u32::from_ne_bytes(word)
+            }),
+            ifindex: 2,
+            family: family as u32,
+        };
+        let v6: Ipv6Addr = "fe80::1:2".parse().unwrap();
+        assert_eq!(address(&hop(libc::AF_INET6, v6.octets())), Some(v6.into()));
+        let mut v4 = [0; 16];
+        v4[..4].copy_from_slice(&[192, 0, 2, 1]);
+        assert_eq!(
+            address(&hop(libc::AF_INET, v4)),
+            Some(Ipv4Addr::new(192, 0, 2, 1).into())
+        );
+        assert_eq!(address(&hop(0, v4)), None);
     }
 }

@@ -12,7 +12,7 @@ use aya::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, LocalAddr, RangeKey, Service, ServiceCounter, names,
+        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter, names,
     },
     addr::{Addr, Ip4, Ip6},
 };
@@ -24,6 +24,8 @@ pub struct Maps {
     pub config: Array<MapData, Config>,
     pub gate: Batched<Array<MapData, u64>>,
     pub devices: HashMap<MapData, u32, Device>,
+    /// Values are the low 32 bits of jiffies.
+    pub next_hops: HashMap<MapData, NextHop, u32>,
     pub services: Batched<HashMap<MapData, u32, Service>>,
     pub slots: Batched<Array<MapData, u32>>,
     pub reasons: PerCpuArray<MapData, u64>,
@@ -77,6 +79,7 @@ impl Maps {
             config: typed(source, names::CONFIG)?,
             gate: batched(source, names::GATE)?,
             devices: typed(source, names::DEVICES)?,
+            next_hops: typed(source, names::NEXT_HOPS)?,
             services: batched(source, names::SERVICES)?,
             slots: batched(source, names::SLOTS)?,
             reasons: typed(source, names::REASONS)?,

@@ -20,6 +20,7 @@
 //! | `image` | map contents -> what the plan starts from |
 //! | `inspect` | what a running datapath holds |
 //! | `facts` | configuration, devices, local addresses -> maps |
+//! | `fib_source` | whether the kernel tells programs the source address of a route |
 //! | `counters` | sums over CPUs |
 //! | `attach` | programs at devices |
 //! | `drain` | connections end before the programs go |
@@ -33,6 +34,7 @@ mod clock;
 mod counters;
 mod drain;
 mod facts;
+mod fib_source;
 mod grow;
 mod image;
 mod inspect;

@@ -8,7 +8,9 @@ use nix::libc;
 #[derive(Clone, Copy, Debug)]
 #[repr(i32)]
 pub enum Command {
+    ProgLoad = 5,
     ObjGet = 7,
+    ProgTestRun = 10,
     /// Since Linux 5.6.
     MapLookupBatch = 24,
     /// Since Linux 5.6.

@@ -7,7 +7,7 @@ use proxy_common::{
     addr::{Ip4, Ip6},
 };
 
-use super::{Kind, Link, Role, Roles, View, source};
+use super::{Kind, Link, Role, Roles, SourceCheck, View, reverse_path, source};
 use crate::{datapath::Facts, model::Cidr, plan::NodeAddresses};
 
 /// On which local addresses NodePorts are served.
@@ -22,14 +22,19 @@ pub enum NodePortAddresses {
 }
 
 /// What the programs know of the node.
-pub fn facts(view: &View, roles: &Roles, node_ports: &NodePortAddresses) -> Facts {
+pub fn facts(
+    view: &View,
+    roles: &Roles,
+    node_ports: &NodePortAddresses,
+    check: SourceCheck,
+) -> Facts {
     let mut facts = Facts::default();
     let primary = primary(view, roles);
     for (index, link) in &view.links {
         let role = roles.get(index).copied().unwrap_or(Role::Plain);
         facts
             .devices
-            .insert(*index, device(view, *index, link, role, &primary));
+            .insert(*index, device(view, *index, link, role, &primary, check));
     }
     for addr in local(view) {
         let flags = if serves_node_ports(addr, node_ports, &primary) {
@@ -97,7 +102,14 @@ fn primary(view: &View, roles: &Roles) -> Vec<IpAddr> {
     [true, false].into_iter().filter_map(source).collect()
 }
 
-fn device(view: &View, index: u32, link: &Link, role: Role, primary: &[IpAddr]) -> Device {
+fn device(
+    view: &View,
+    index: u32,
+    link: &Link,
+    role: Role,
+    primary: &[IpAddr],
+    check: SourceCheck,
+) -> Device {
     let facing = |v4: bool| {
         let on_loopback = || match role {
             Role::Uplink | Role::Tunnel => source::on_loopback(view, v4),
@@ -118,6 +130,8 @@ fn device(view: &View, index: u32, link: &Link, role: Role, primary: &[IpAddr]) 
     if link.ethernet || link.kind == Kind::Loopback {
         flags |= device_flags::ETHERNET;
     }
+    flags |= reverse_path::flags(view, index, role, check);
+    let above = view.above(index);
     Device {
         addr4: match facing(true) {
             Some(IpAddr::V4(addr)) => addr.into(),
@@ -130,9 +144,9 @@ fn device(view: &View, index: u32, link: &Link, role: Role, primary: &[IpAddr]) 
         mtu: link.mtu,
         flags,
         mac: link.mac,
-        also: [0; 6],
+        also: above.map_or([0; 6], |above| above.mac),
         unused: 0,
-        above: 0,
+        above: above.and(link.master).unwrap_or(0),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Link {
     /// In the kernel's order.
     pub addresses: Vec<Address>,
     pub ways: Ways,
+    /// What the kernel asks of a packet's source: the higher one of `conf.all` and its own `rp_filter`.
+    pub rp_filter: u8,
 }
 
 /// What sort of device it is, as far as that matters.
@@ -82,6 +84,7 @@ impl Link {
             peer_elsewhere: false,
             addresses: Vec::new(),
             ways: Ways::default(),
+            rp_filter: 0,
         };
         for attribute in &message.attributes {
             match attribute {

@@ -18,6 +18,9 @@
 //! | `facts` | a view -> what the programs and the plan know of the node |
 //! | `broadcast` | the broadcast addresses of its subnets |
 //! | `conntrack` | kube-proxy's settings of the kernel's connection tracking |
+//! | `reverse_path` | what each device asks of a source |
+//! | `neighbours` | next hops that flows use are kept verified |
+//! | `strangers` | connections that the kernel translates |
 //! | `sysctl` | the switches that the kernel must have set |
 //! | `xdp` | XDP at a device: what is attached, what the driver can do |
 //! | `native` | whether what native XDP sends back can be relied on, and whether it arrives |
@@ -32,11 +35,14 @@ mod facts;
 mod filters;
 mod link;
 mod native;
+mod neighbours;
 mod nic;
+mod reverse_path;
 mod role;
 mod routes;
 mod scratch;
 mod source;
+mod strangers;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -51,9 +57,11 @@ pub use self::{
     filters::filter_names,
     link::{Address, Kind, Link},
     native::{Lost, XdpWatch, why_not as why_not_native},
+    reverse_path::SourceCheck,
     role::{Judged, Pattern, Role, Roles, Selection, better_named, judge, roles, unmatched},
     routes::Ways,
     scratch::Scratch,
+    strangers::holds as conntrack_holds,
     sysctl::{LOOPBACK_SWITCHES, prepare_loopback},
     view::View,
     watch::{Change, Netlink},

@@ -17,7 +17,7 @@ pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
     if link.kind == Kind::Tunnel {
         return Ok("it encapsulates what goes out".to_owned());
     }
-    if let Some(master) = master_in_its_place(view, link) {
+    if let Some(master) = view.above(index) {
         return Err(format!("a port of {}, which stands for it", master.name));
     }
     match link.kind {
@@ -30,14 +30,7 @@ pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
             if is_used(link) {
                 return Ok(format!("{what} with {}", uses(link)));
             }
-            match stacked_on(view, index).find(|upper| is_used(upper)) {
-                Some(upper) => Err(format!(
-                    "{what} without an address, and {} on it has {}",
-                    upper.name,
-                    uses(upper)
-                )),
-                None => Ok(what.to_owned()),
-            }
+            below(view, index, what).map_or_else(|| Ok(what.to_owned()), Err)
         }
         Kind::Stacked if !is_wire(view, index) => {
             Err("it is stacked on what does not lead out".to_owned())
@@ -57,8 +50,9 @@ pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
                 None => Err("a bridge without a NIC".to_owned()),
             }
         }
-        Kind::Veth => match nic_by(view, link) {
-            Some(what) => Ok(format!("a veth with {what}")),
+        Kind::Veth => match nic_by(view, index, link) {
+            Some(what) if is_used(link) => Ok(format!("a veth with {what}")),
+            Some(what) => Err(below(view, index, "a veth").unwrap_or(what)),
             None if link.peer_elsewhere => Err("a veth into another network namespace".to_owned()),
             None => Err("a veth within this network namespace".to_owned()),
         },
@@ -76,14 +70,14 @@ pub fn leads_to_pod(view: &View, index: u32) -> bool {
     };
     link.kind == Kind::Veth
         && link.peer_elsewhere
-        && nic_by(view, link).is_none()
+        && nic_by(view, index, link).is_none()
         && !is_wire_port(view, link)
 }
 
 /// What has the node's addresses where this device has none: the device to attach to in its place, and why.
 pub fn instead(view: &View, index: u32) -> Option<String> {
     let link = view.links.get(&index)?;
-    if let Some(master) = master_in_its_place(view, link) {
+    if let Some(master) = view.above(index) {
         let of_the_node = if is_used(master) {
             format!(", which has {}", uses(master))
         } else {
@@ -107,9 +101,14 @@ pub fn instead(view: &View, index: u32) -> Option<String> {
     ))
 }
 
-/// The bridge, bond or switch that takes in all that comes by the device. A VRF does not.
-fn master_in_its_place<'a>(view: &'a View, link: &Link) -> Option<&'a Link> {
-    view.master(link).filter(|master| master.kind != Kind::Vrf)
+/// A device without an address of the node, below one that has it.
+fn below(view: &View, index: u32, what: &str) -> Option<String> {
+    let upper = stacked_on(view, index).find(|upper| is_used(upper))?;
+    Some(format!(
+        "{what} without an address, and {} on it has {}",
+        upper.name,
+        uses(upper)
+    ))
 }
 
 /// Does the node itself use it?
@@ -140,7 +139,7 @@ fn is_wire(view: &View, index: u32) -> bool {
             .lower
             .is_none_or(|lower| lower != index && is_wire(view, lower)),
         Kind::Bridge => link.ways.default || wire_ports(view, index).next().is_some(),
-        Kind::Veth => nic_by(view, link).is_some() || is_wire_port(view, link),
+        Kind::Veth => nic_by(view, index, link).is_some() || is_wire_port(view, link),
         Kind::Other => link.ways.default,
         Kind::Tunnel | Kind::Vrf | Kind::Loopback => false,
     }
@@ -169,12 +168,13 @@ fn is_wire_port(view: &View, port: &Link) -> bool {
         })
 }
 
-/// What makes a veth a NIC: a pod's has no default route, no route to a next hop and no subnet, as its address is a host's.
-fn nic_by(view: &View, link: &Link) -> Option<String> {
+/// What makes a veth a NIC: a pod's has no default route, no route to a next hop and no subnet, as its address is a
+/// host's; nor has what is stacked on it.
+fn nic_by(view: &View, index: u32, link: &Link) -> Option<String> {
     if link.ways.default {
         return Some("the default route".to_owned());
     }
-    if !link.peer_elsewhere || master_in_its_place(view, link).is_some() {
+    if !link.peer_elsewhere || view.above(index).is_some() {
         return None;
     }
     if link.has_subnet() {
@@ -184,7 +184,13 @@ fn nic_by(view: &View, link: &Link) -> Option<String> {
             .find(|address| address.global && address.prefix < address.bits())
             .map(|address| format!("the subnet of {}/{}", address.addr, address.prefix));
     }
-    link.ways.next_hop.then(|| "routes to next hops".to_owned())
+    if link.ways.next_hop {
+        return Some("routes to next hops".to_owned());
+    }
+    // A node that is a container may have all on a VLAN or a macvlan of its veth.
+    stacked_on(view, index)
+        .find(|upper| upper.ways.default || upper.has_subnet())
+        .map(|upper| format!("{} on it", upper.name))
 }
 
 /// What is stacked on a device.

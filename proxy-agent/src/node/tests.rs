@@ -24,6 +24,7 @@ fn link(name: &str, kind: Kind, addresses: &[&str]) -> Link {
         peer_elsewhere: kind == Kind::Veth,
         addresses: addresses.iter().map(|text| address(text)).collect(),
         ways: Ways::default(),
+        rp_filter: 0,
     }
 }
 
@@ -139,8 +140,17 @@ fn a_veth_is_a_nic_by_its_subnet_or_its_next_hops_and_a_pods_by_neither() {
         ..link("veth12", Kind::Veth, &["10.244.1.3/24"])
     };
     add(12, port);
+    // The node's address is on a macvlan of its veth.
+    add(13, link("eth13", Kind::Veth, &[]));
+    let stacked = Link {
+        lower: Some(13),
+        ..link("mac0", Kind::Stacked, &["198.51.113.1/24"])
+    };
+    add(14, stacked);
     let found = auto(&view);
     for (index, role) in [
+        (13, Role::Plain),
+        (14, Role::Uplink),
         (8, Role::Uplink),
         (9, Role::Workload),
         (10, Role::Uplink),
@@ -266,7 +276,12 @@ fn named_devices_replace_the_automatic_choice() {
 #[test]
 fn a_device_faces_with_its_own_address_then_its_bridges_then_the_nodes() {
     let view = node();
-    let facts = facts(&view, &auto(&view), &NodePortAddresses::All);
+    let facts = facts(
+        &view,
+        &auto(&view),
+        &NodePortAddresses::All,
+        SourceCheck::Auto,
+    );
     for (index, addr) in [
         (2, [192, 0, 2, 1]),
         (3, [10, 244, 1, 0]),
@@ -304,7 +319,12 @@ fn a_source_is_one_that_the_kernel_would_take() {
     eth0.addresses.insert(0, passive("2001:db8::50/128"));
     eth0.addresses.insert(0, passive("192.0.2.50"));
     let of = |view: &View, index: u32| {
-        let facts = facts(view, &auto(view), &NodePortAddresses::All);
+        let facts = facts(
+            view,
+            &auto(view),
+            &NodePortAddresses::All,
+            SourceCheck::Auto,
+        );
         let device = facts.devices[&index];
         let v4: std::net::Ipv4Addr = device.addr4.into();
         let v6: std::net::Ipv6Addr = device.addr6.into();
@@ -328,7 +348,7 @@ fn node_ports_are_served_where_they_are_asked_for() {
     let view = node();
     let served = |text: &str| {
         let node_ports = text.parse().unwrap();
-        let facts = facts(&view, &auto(&view), &node_ports);
+        let facts = facts(&view, &auto(&view), &node_ports, SourceCheck::Auto);
         let v4 = facts
             .local4
             .iter()
@@ -354,4 +374,48 @@ fn node_ports_are_served_where_they_are_asked_for() {
         served("192.0.2.0/24,2001:db8::/32"),
         "192.0.2.1 2001:db8::1"
     );
+}
+
+#[test]
+fn a_device_asks_of_a_source_what_its_rp_filter_says() {
+    use device_flags::{SOURCE_LOOSE, SOURCE_STRICT};
+    let mut view = node();
+    let of = |view: &View, index: u32, check| {
+        let facts = facts(view, &auto(view), &NodePortAddresses::All, check);
+        facts.devices[&index].flags & (SOURCE_STRICT | SOURCE_LOOSE)
+    };
+    for (value, flags) in [(0, 0), (1, SOURCE_STRICT), (2, SOURCE_LOOSE)] {
+        view.links.get_mut(&6).unwrap().rp_filter = value;
+        assert_eq!(of(&view, 6, SourceCheck::Auto), flags, "rp_filter={value}");
+        assert_eq!(of(&view, 6, SourceCheck::Off), 0);
+        assert_eq!(of(&view, 6, SourceCheck::Strict), SOURCE_STRICT);
+        // To the network layer, what comes by a bridge's port comes by the bridge.
+        view.links.get_mut(&4).unwrap().rp_filter = value;
+        assert_eq!(
+            of(&view, 5, SourceCheck::Auto),
+            flags,
+            "the bridge's {value}"
+        );
+    }
+    let eth0 = view.links.get_mut(&2).unwrap();
+    eth0.rp_filter = 1;
+    assert_eq!(of(&view, 2, SourceCheck::Strict), SOURCE_STRICT);
+    view.links.get_mut(&2).unwrap().ways.multipath = true;
+    assert_eq!(of(&view, 2, SourceCheck::Auto), SOURCE_LOOSE);
+}
+
+#[test]
+fn a_bridges_port_takes_frames_for_the_bridge() {
+    let mut view = node();
+    view.links.get_mut(&4).unwrap().mac = [2, 0, 0, 0, 0, 4];
+    let facts = facts(
+        &view,
+        &auto(&view),
+        &NodePortAddresses::All,
+        SourceCheck::Auto,
+    );
+    let port = facts.devices[&5];
+    assert_eq!((port.also, port.above), ([2, 0, 0, 0, 0, 4], 4));
+    let nic = facts.devices[&2];
+    assert_eq!((nic.also, nic.above), ([0; 6], 0));
 }

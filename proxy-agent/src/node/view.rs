@@ -10,7 +10,7 @@ use rtnetlink::{
 };
 
 use super::{
-    link::{Address, Link},
+    link::{Address, Kind, Link},
     routes::Route,
 };
 
@@ -56,6 +56,7 @@ impl View {
             .await?;
         view.read_routes(handle, RouteMessageBuilder::<net::Ipv6Addr>::new().build())
             .await?;
+        view.read_reverse_paths();
         Ok(view)
     }
 
@@ -83,6 +84,12 @@ impl View {
             .iter()
             .filter(|(_, link)| link.ways.default)
             .map(|(index, link)| (*index, link))
+    }
+
+    /// The bridge, bond or switch to which what comes by the device belongs. A VRF takes nothing from its ports.
+    pub fn above(&self, index: u32) -> Option<&Link> {
+        self.master(self.links.get(&index)?)
+            .filter(|master| master.kind != Kind::Vrf)
     }
 
     pub fn master(&self, link: &Link) -> Option<&Link> {

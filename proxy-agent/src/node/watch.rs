@@ -1,27 +1,28 @@
 //! Changes of the network, as they happen.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream::BoxStream};
+use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
-    packet_route::{
-        RouteNetlinkMessage,
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
-    },
+    packet_route::RouteNetlinkMessage,
     proto::sys::SocketAddr,
 };
 use tokio::task::JoinHandle;
 
-use super::{Lost, View, routes::is_default};
+use super::{Lost, View, neighbours::Neighbours, routes::is_default};
 
 /// What a change calls for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Change {
+    /// It is time to look at what sends no event.
+    Round,
     /// A next hop is another one: egress hints are stale.
     Path,
+    /// A route is another one: egress hints are stale, and the view may be.
+    Route,
     /// Devices, addresses or default routes: read the view anew.
     Devices,
     /// A driver loses what XDP sends.
@@ -32,7 +33,7 @@ pub enum Change {
 pub struct Netlink {
     handle: Handle,
     messages: BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    neighbours: HashMap<(u32, IpAddr), Option<Vec<u8>>>,
+    neighbours: Neighbours,
     connection: JoinHandle<()>,
 }
 
@@ -51,15 +52,20 @@ impl Netlink {
         let mut netlink = Self {
             handle,
             messages: messages.boxed(),
-            neighbours: HashMap::new(),
+            neighbours: Neighbours::default(),
             connection: tokio::spawn(connection),
         };
-        netlink.read_neighbours().await?;
+        netlink.neighbours = Neighbours::read(&netlink.handle).await?;
         Ok(netlink)
     }
 
     pub async fn view(&self) -> Result<View> {
         View::read(&self.handle).await
+    }
+
+    /// Has the kernel verify these next hops, each by its device's index.
+    pub async fn keep_alive(&self, hops: &[(u32, IpAddr)]) {
+        self.neighbours.keep_alive(&self.handle, hops).await;
     }
 
     /// The next change that calls for something. May be dropped before it is there.
@@ -97,15 +103,14 @@ impl Netlink {
                     Some(if is_default(&route) {
                         Change::Devices
                     } else {
-                        Change::Path
+                        Change::Route
                     })
                 }
                 Message::NewNeighbour(neighbour) => {
-                    self.resolved(&neighbour).then_some(Change::Path)
+                    self.neighbours.moved(&neighbour).then_some(Change::Path)
                 }
                 Message::DelNeighbour(neighbour) => {
-                    let known = key(&neighbour).and_then(|key| self.neighbours.remove(&key));
-                    known.flatten().map(|_| Change::Path)
+                    self.neighbours.gone(&neighbour).then_some(Change::Path)
                 }
                 _ => None,
             },
@@ -114,64 +119,10 @@ impl Netlink {
             _ => None,
         }
     }
-
-    /// Is a neighbour at another address than the one that hints may hold? (It changes its state all the time.)
-    fn resolved(&mut self, neighbour: &NeighbourMessage) -> bool {
-        let Some(key) = key(neighbour) else {
-            return false;
-        };
-        let mac = mac(neighbour);
-        match self.neighbours.insert(key, mac.clone()) {
-            Some(Some(old)) => mac != Some(old),
-            Some(None) | None => false,
-        }
-    }
-
-    async fn read_neighbours(&mut self) -> Result<()> {
-        let all: Vec<NeighbourMessage> = self
-            .handle
-            .neighbours()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .context("listing the neighbours")?;
-        for neighbour in &all {
-            self.neighbours
-                .extend(key(neighbour).map(|key| (key, mac(neighbour))));
-        }
-        Ok(())
-    }
 }
 
 impl Drop for Netlink {
     fn drop(&mut self) {
         self.connection.abort();
     }
-}
-
-fn key(neighbour: &NeighbourMessage) -> Option<(u32, IpAddr)> {
-    neighbour
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(addr)) => {
-                Some(IpAddr::V4(*addr))
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(addr)) => {
-                Some(IpAddr::V6(*addr))
-            }
-            _ => None,
-        })
-        .map(|addr| (neighbour.header.ifindex, addr))
-}
-
-fn mac(neighbour: &NeighbourMessage) -> Option<Vec<u8>> {
-    neighbour
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
-            _ => None,
-        })
 }

@@ -15,12 +15,19 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{args::Args, complaints, hooks::Hooks, names::Names, room::Waiting};
+use super::{
+    args::Args,
+    complaints,
+    hooks::Hooks,
+    names::Names,
+    room::Waiting,
+    rounds::{self, Rounds},
+};
 use crate::{
     datapath::{Datapath, Growth},
     memory,
     model::{ObjectName, Store},
-    node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, View},
+    node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, SourceCheck, View},
     notices::{self, Notices, Topic},
     plan::{self, Limits, NodeAddresses, Planner, Room},
     serve::{Observed, ServiceNames, Status},
@@ -54,6 +61,8 @@ pub struct Agent {
     uplinks: Selection,
     workloads: Selection,
     node_ports: NodePortAddresses,
+    source_check: SourceCheck,
+    rounds: Rounds,
     names: PathBuf,
     /// Writes that file.
     names_writer: Option<JoinHandle<()>>,
@@ -68,6 +77,8 @@ pub struct Agent {
     attached: bool,
     retry_at: Option<Instant>,
     write_names_at: Option<Instant>,
+    /// What was said of devices that are named.
+    advised: BTreeSet<String>,
 }
 
 impl Agent {
@@ -84,7 +95,12 @@ impl Agent {
         datapath.configure(RandomState::new().hash_one(()) as u32)?;
         let view = netlink.view().await?;
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
-        datapath.set_facts(&node::facts(&view, &roles, &args.nodeport_addresses))?;
+        datapath.set_facts(&node::facts(
+            &view,
+            &roles,
+            &args.nodeport_addresses,
+            args.source_check,
+        ))?;
         let limits = args.room.limits();
         let planner = planner(&datapath, limits, node::node_addresses(&view, &roles))?;
         status.set_check_addresses(node::node_port_addresses(
@@ -97,7 +113,7 @@ impl Agent {
             .serving_external_ips(args.allow_service_external_ips)
             .with_bounds(args.room.service_bounds);
         store.set_broadcasts(node::broadcasts());
-        Ok(Self {
+        let mut agent = Self {
             object,
             datapath,
             netlink,
@@ -112,6 +128,8 @@ impl Agent {
             uplinks: args.uplinks.clone(),
             workloads: args.workloads.clone(),
             node_ports: args.nodeport_addresses.clone(),
+            source_check: args.source_check,
+            rounds: Rounds::default(),
             names: args.place.names(),
             names_writer: None,
             status,
@@ -121,7 +139,21 @@ impl Agent {
             attached: false,
             retry_at: None,
             write_names_at: None,
-        })
+            advised: BTreeSet::new(),
+        };
+        agent.advise();
+        Ok(agent)
+    }
+
+    /// Says once what should be named in place of a device that is named.
+    fn advise(&mut self) {
+        for index in self.view.links.keys() {
+            if let Some(better) = node::better_named(&self.view, *index, &self.uplinks)
+                && self.advised.insert(better.clone())
+            {
+                warn!("{better}");
+            }
+        }
     }
 
     /// Takes in a batch of events; nothing is written yet.
@@ -263,20 +295,33 @@ impl Agent {
         tokio::select! {
             change = self.netlink.changed() => change,
             lost = self.hooks.lost() => Ok(Change::XdpLost(lost)),
+            () = self.rounds.next() => Ok(Change::Round),
         }
     }
 
     /// Takes over a change of the node's network, and those that come with it.
     pub async fn follow_network(&mut self, mut change: Change) -> Result<()> {
-        if let Change::XdpLost(lost) = &change {
-            if let Err(error) = self.hooks.take_loss(&mut self.datapath, &self.view, lost) {
-                warn!("{error:#}");
+        match &change {
+            Change::XdpLost(lost) => {
+                if let Err(error) = self.hooks.take_loss(&mut self.datapath, &self.view, lost) {
+                    warn!("{error:#}");
+                }
+                return Ok(());
             }
-            return Ok(());
+            Change::Round => {
+                if let Err(error) = self.go_round().await {
+                    warn!("{error:#}");
+                }
+                return Ok(());
+            }
+            Change::Path | Change::Route | Change::Devices => {}
         }
         time::sleep(SETTLE).await;
         if let Some(more) = self.netlink.drain() {
             change = change.max(more);
+        }
+        if change == Change::Route {
+            self.rounds.look_at_routes();
         }
         if change == Change::Devices {
             let view = self.netlink.view().await?;
@@ -292,11 +337,42 @@ impl Agent {
         self.datapath.bump_epoch()
     }
 
+    /// Looks at what sends no event.
+    async fn go_round(&mut self) -> Result<()> {
+        let due = self.rounds.begin();
+        if self.attached {
+            let hops = self.datapath.next_hops(rounds::USED_WITHIN)?;
+            self.netlink.keep_alive(&hops).await;
+        }
+        if due.view {
+            let view = if due.routes {
+                self.netlink.view().await?
+            } else {
+                let mut view = self.view.clone();
+                view.read_reverse_paths();
+                view
+            };
+            if view != self.view {
+                self.take_view(view)?;
+                self.datapath.bump_epoch()?;
+            }
+        }
+        if let Some(held) = self.rounds.strangers(self.attached, &self.datapath).await {
+            self.datapath.reset_strangers(!held)?;
+        }
+        Ok(())
+    }
+
     fn take_view(&mut self, view: View) -> Result<()> {
         self.roles = node::roles(&view, &self.uplinks, &self.workloads);
         self.view = view;
-        self.datapath
-            .set_facts(&node::facts(&self.view, &self.roles, &self.node_ports))?;
+        self.advise();
+        self.datapath.set_facts(&node::facts(
+            &self.view,
+            &self.roles,
+            &self.node_ports,
+            self.source_check,
+        ))?;
         self.status.set_check_addresses(node::node_port_addresses(
             &self.view,
             &self.roles,

@@ -7,7 +7,7 @@ use crate::{
     cli::Place,
     datapath::{Options, Sizes, TcMode, XdpMode},
     model,
-    node::{self, NodePortAddresses, Selection},
+    node::{self, NodePortAddresses, Selection, SourceCheck},
     serve,
     source::kube,
 };
@@ -37,6 +37,9 @@ pub struct Args {
     /// Under `auto`, try native XDP on software devices, too: to see what follows where frames are lost
     #[arg(long, hide = true)]
     pub xdp_on_software: bool,
+    /// Whose addresses a packet may come from: as each device's rp_filter says, or `strict` for all pods' interfaces
+    #[arg(long, value_enum, default_value_t)]
+    pub source_check: SourceCheck,
     /// How TC programs are attached
     #[arg(long, value_enum, default_value_t)]
     pub tc: TcMode,

@@ -123,6 +123,7 @@ mod tests {
             peer_elsewhere: false,
             addresses: Vec::new(),
             ways: Ways::default(),
+            rp_filter: 0,
         };
         let lost = Lost {
             ifindex: 2,

@@ -15,6 +15,7 @@
 //! | `complaints` | what is wrong with objects, in few lines |
 //! | `room` | tables that grow, and what is left out |
 //! | `state` | the files that the agent leaves for the commands |
+//! | `rounds` | when to look at what sends no event |
 //! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
@@ -25,6 +26,7 @@ mod hooks;
 mod losses;
 mod names;
 mod room;
+mod rounds;
 pub mod state;
 
 use std::{

@@ -2,8 +2,12 @@
 //! speaks, and in which order its programs come and go. Nothing is prepared for it that a node does not have by itself,
 //! and no device is named to it where it should find it.
 
+mod devices;
+mod neighbours;
 mod nft;
 mod site;
+mod sources;
+mod switches;
 mod takeover;
 mod xdp_choice;
 
@@ -14,5 +18,9 @@ use tests::runner;
 fn main() -> ExitCode {
     let mut rows = xdp_choice::rows();
     rows.extend(takeover::rows());
+    rows.extend(devices::rows());
+    rows.extend(sources::rows());
+    rows.extend(neighbours::rows());
+    rows.extend(switches::rows());
     runner::main(rows)
 }

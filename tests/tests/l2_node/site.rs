@@ -8,10 +8,12 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 use tests::address::Family;
 use tests::agent::{self, Agent, Launch, Uplink};
-use tests::ask::{await_answer, dial};
+use tests::ask::await_answer;
 use tests::cluster::{Cluster, Vip};
+use tests::netns::Netns;
 use tests::runner::{self, no_agent};
 use tests::sockets::Protocol;
+use tests::sockets::client::Dial;
 use tests::topology::{Host, Node, Plan};
 
 /// A row on a cluster of its own, whose agents it starts; its failure shows their logs.
@@ -49,14 +51,14 @@ pub fn serves(client: &Host, target: SocketAddr) -> Result<()> {
 }
 
 /// Demands that the target answers every one of `count` requests over each protocol.
-pub fn never_fails(client: &Host, target: SocketAddr, count: usize) -> Result<()> {
+pub fn never_fails(client: &Netns, target: SocketAddr, count: usize) -> Result<()> {
     for protocol in Protocol::BOTH {
         for number in 0..count {
-            let answer = dial(client, protocol, target).ask();
+            let answer = Dial::new(client, protocol, target).ask();
             ensure!(
                 answer.who().is_some(),
                 "{protocol} {target} from {}, request {number}: {answer}",
-                client.name
+                client.name()
             );
         }
     }

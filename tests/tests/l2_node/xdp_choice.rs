@@ -48,7 +48,7 @@ pub fn rows() -> Vec<Trial> {
 fn remote_backends(cluster: &mut Cluster, uplinks: &str) -> Result<()> {
     let vip = cluster.publish("remote", &[cluster.pod("p2")])?;
     cluster.start_agent(&deciding(cluster).with_uplinks(uplinks))?;
-    let clients = [cluster.topology.client(), &cluster.topology.neighbour];
+    let clients = [cluster.topology.client(), &cluster.topology.neighbour].map(|one| &one.netns);
     for target in node_port(cluster, &vip) {
         for client in clients {
             never_fails(client, target, 10)?;
@@ -56,7 +56,11 @@ fn remote_backends(cluster: &mut Cluster, uplinks: &str) -> Result<()> {
     }
     // To the cluster address, by way of the node.
     for family in Family::BOTH {
-        never_fails(cluster.topology.client(), vip.on_cluster_ip(family), 3)?;
+        never_fails(
+            &cluster.topology.client().netns,
+            vip.on_cluster_ip(family),
+            3,
+        )?;
     }
     has_said(cluster, &["eth0", "TC", "veth"])?;
     doctor(cluster.node(1), &["--xdp", "auto"])?.says("eth0", "fallback", &["TC", "veth"])
@@ -100,7 +104,7 @@ fn given_up(cluster: &mut Cluster) -> Result<()> {
             &["eth0", "xdp_tx_errors", "TC serves it from now on"],
         )
     })?;
-    let client = cluster.topology.client();
+    let client = &cluster.topology.client().netns;
     for target in node_port(cluster, &vip) {
         never_fails(client, target, 10)?;
     }

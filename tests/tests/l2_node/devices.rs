@@ -1,0 +1,272 @@
+//! Devices as nodes have them, found by the agent itself: each row asks by rules like kube-proxy's first, and then by an
+//! agent.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use tests::address::{self, Family, Mac, Pair};
+use tests::cluster::{Cluster, Vip};
+use tests::masquerade;
+use tests::netns::Netns;
+use tests::runner::CannotRun;
+use tests::topology::{Node, Plan};
+
+use crate::nft;
+use crate::site::{deciding, doctor, has_said, never_fails, node_port, row};
+
+pub fn rows() -> Vec<Trial> {
+    vec![
+        row(
+            "devices: an uplink that is a port of a bridge with the address",
+            Plan::default(),
+            bridge,
+        ),
+        row(
+            "devices: the node's address on a macvlan of its NIC",
+            Plan::default(),
+            |cluster| stacked(cluster, "macvlan mode bridge", Tag::None),
+        ),
+        row(
+            "devices: the node's address on a VLAN of its NIC",
+            Plan::default(),
+            |cluster| stacked(cluster, "vlan id 7", Tag::Vlan),
+        ),
+        row(
+            "devices: a second NIC without a default route, a veth as the first",
+            Plan::default(),
+            second_nic,
+        ),
+        row(
+            "devices: what each is taken for follows the routes while the agent runs",
+            Plan::default(),
+            routes_change,
+        ),
+    ]
+}
+
+/// Whether frames leave the node under a tag.
+#[derive(Clone, Copy, PartialEq)]
+enum Tag {
+    None,
+    Vlan,
+}
+
+/// Services on this node's pod and on the other's.
+struct Services {
+    near: Vip,
+    far: Vip,
+}
+
+impl Services {
+    fn publish(cluster: &Cluster) -> Result<Self> {
+        Ok(Self {
+            near: cluster.publish("near", &[cluster.pod("p1")])?,
+            far: cluster.publish("far", &[cluster.pod("p2")])?,
+        })
+    }
+
+    /// From outside, from the node's own segment, from a pod and from the node: all are served.
+    fn serve_everybody(&self, cluster: &Cluster) -> Result<()> {
+        let topology = &cluster.topology;
+        for vip in [&self.near, &self.far] {
+            for target in node_port(cluster, vip) {
+                never_fails(&topology.client().netns, target, 3)?;
+                never_fails(&topology.neighbour.netns, target, 3)?;
+            }
+            for family in Family::BOTH {
+                let target = vip.on_cluster_ip(family);
+                never_fails(&cluster.pod("c1").netns, target, 3)?;
+                never_fails(cluster.node(1).netns(), target, 3)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same by rules, one service after the other.
+    fn by_rules(&self, cluster: &Cluster, ask: impl Fn(&Vip) -> Result<()>) -> Result<()> {
+        if !masquerade::available() {
+            return Err(CannotRun(masquerade::MISSING).into());
+        }
+        let node = cluster.node(1);
+        for (vip, pod) in [(&self.near, "p1"), (&self.far, "p2")] {
+            nft::install(node, vip, &[cluster.pod(pod)])?;
+            ask(vip).context("by rules like kube-proxy's")?;
+            nft::clean_up(node)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the node says to itself to have its addresses and routes on `device` in place of eth0.
+fn move_addresses(node: &Node, device: &str) -> String {
+    let Pair { v4, v6 } = node.host.ip;
+    let gateway = address::on_segment(0, 1);
+    let (pods, other) = (address::pod(2, 0), address::on_segment(0, 12));
+    format!(
+        "addr flush dev eth0 scope global\n\
+         addr add {v4}/24 dev {device}\n\
+         addr add {v6}/64 dev {device} nodad\n\
+         route replace default via {}\n\
+         route replace default via {}\n\
+         route replace {}/24 via {}\n\
+         route replace {}/64 via {}\n",
+        gateway.v4, gateway.v6, pods.v4, other.v4, pods.v6, other.v6
+    )
+}
+
+/// As a node with virtual machines has it.
+fn bridge(cluster: &mut Cluster) -> Result<()> {
+    let node = cluster.node(1);
+    let mac = node.host.mac;
+    let mut lines = format!(
+        "link add br-ext address {mac} type bridge mcast_snooping 0\n\
+         link set eth0 master br-ext\n\
+         link set br-ext up\n"
+    );
+    lines += &move_addresses(node, "br-ext");
+    node.netns().ip(&lines)?;
+    // Where this is loaded, rules of IP see bridged frames, too, and do not know where they go.
+    for family in ["ip", "ip6"] {
+        let key = format!("net/bridge/bridge-nf-call-{family}tables");
+        if node
+            .netns()
+            .run(|| Path::new("/proc/sys").join(&key).exists())
+        {
+            node.netns().sysctl(&key, "0")?;
+        }
+    }
+    let services = Services::publish(cluster)?;
+    services.by_rules(cluster, |vip| {
+        node_port(cluster, vip)
+            .into_iter()
+            .try_for_each(|target| never_fails(&cluster.topology.client().netns, target, 2))
+    })?;
+    cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
+    services.serve_everybody(cluster)?;
+    has_said(cluster, &["br-ext", "uplink"])?;
+    let report = doctor(cluster.node(1), &[])?;
+    report.says("br-ext", "fallback", &["uplink", "eth0", "default route"])?;
+    report.says("eth0", "ok", &["plain device", "a port of br-ext"])?;
+    // To name the port says what to name in its place.
+    cluster.stop_agents();
+    cluster.start_agent(&deciding(cluster).with_uplinks("eth0"))?;
+    has_said(cluster, &["eth0 is a port of br-ext", "name br-ext"])?;
+    doctor(cluster.node(1), &["--uplinks", "eth0"])?.says("eth0", "problem", &["name br-ext"])
+}
+
+fn stacked(cluster: &mut Cluster, kind: &str, tag: Tag) -> Result<()> {
+    let node = cluster.node(1);
+    let (name, router) = (node.name().to_owned(), &cluster.topology.router.netns);
+    let add = |netns: &Netns, below: &str, device: &str, mac: Mac| {
+        netns.ip(&format!(
+            "link add link {below} name {device} address {mac} type {kind}\n\
+             link set {device} up\n"
+        ))
+    };
+    if add(node.netns(), "eth0", "up0", Mac::fresh()).is_err() {
+        return Err(CannotRun("needs macvlan and vlan").into());
+    }
+    if tag == Tag::Vlan {
+        router.ip(&format!("link set {name} nomaster\n"))?;
+        add(router, &name, "tagged", Mac::fresh())?;
+        router.ip("link set tagged master seg0\n")?;
+    }
+    node.netns().ip(&move_addresses(node, "up0"))?;
+    let services = Services::publish(cluster)?;
+    services.by_rules(cluster, |vip| {
+        node_port(cluster, vip)
+            .into_iter()
+            .try_for_each(|target| never_fails(&cluster.topology.client().netns, target, 2))
+    })?;
+    cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
+    services.serve_everybody(cluster)?;
+    let report = doctor(cluster.node(1), &[])?;
+    report.says("up0", "fallback", &["uplink", "default route"])?;
+    report.says("eth0", "ok", &["plain device", "up0 on it"])?;
+    doctor(cluster.node(1), &["--uplinks", "eth0"])?.says("eth0", "problem", &["name up0"])
+}
+
+/// A network of its own between the first node and a client, where the node has an address and no route beyond.
+struct Second {
+    client: Netns,
+    node: Pair,
+}
+
+impl Second {
+    fn connect(cluster: &Cluster) -> Result<Self> {
+        let client = Netns::create(cluster.topology.run.netns_name("second"))?;
+        let (node, own) = (address::on_segment(9, 11), address::on_segment(9, 50));
+        let mut lines = format!(
+            "link add eth9 type veth peer name eth0 netns {}\nlink set eth9 up\n",
+            client.name()
+        );
+        let _ = write!(
+            lines,
+            "addr add {}/24 dev eth9\naddr add {}/64 dev eth9 nodad\n",
+            node.v4, node.v6
+        );
+        cluster.node(1).netns().ip(&lines)?;
+        client.ip(&format!(
+            "link set eth0 up\naddr add {}/24 dev eth0\naddr add {}/64 dev eth0 nodad\n",
+            own.v4, own.v6
+        ))?;
+        Ok(Self { client, node })
+    }
+
+    fn is_served(&self, vip: &Vip, count: usize) -> Result<()> {
+        Family::BOTH.into_iter().try_for_each(|family| {
+            let target = std::net::SocketAddr::new(self.node.of(family), vip.node_port);
+            never_fails(&self.client, target, count)
+        })
+    }
+}
+
+fn second_nic(cluster: &mut Cluster) -> Result<()> {
+    let second = Second::connect(cluster)?;
+    let services = Services::publish(cluster)?;
+    services.by_rules(cluster, |vip| second.is_served(vip, 2))?;
+    cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
+    for vip in [&services.near, &services.far] {
+        second.is_served(vip, 5)?;
+    }
+    services.serve_everybody(cluster)?;
+    let report = doctor(cluster.node(1), &[])?;
+    report.says("eth9", "fallback", &["uplink", "a veth with the subnet of"])?;
+    report.says(
+        "eth0",
+        "fallback",
+        &["uplink", "a veth with the default route"],
+    )?;
+    let pods = ["p1", "p1b", "c1"].map(|name| cluster.pod(name).host_interface.as_str());
+    report.says("pods' interfaces", "ok", &pods)
+}
+
+/// The agent runs when the second NIC comes, before it has an address.
+fn routes_change(cluster: &mut Cluster) -> Result<()> {
+    let services = Services::publish(cluster)?;
+    cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
+    let second = Second::connect(cluster)?;
+    tests::patience::eventually("the second NIC is served", || {
+        has_said(cluster, &["eth9", "uplink"])
+    })?;
+    for vip in [&services.near, &services.far] {
+        second.is_served(vip, 3)?;
+    }
+    // With its addresses it loses what made it a NIC.
+    cluster
+        .node(1)
+        .netns()
+        .ip("addr flush dev eth9 scope global\n")?;
+    tests::patience::eventually("the second NIC is one no more", || {
+        let agents = cluster.agents();
+        let lines = agents[0].lines();
+        let last = lines.iter().rfind(|line| line.contains("eth9"));
+        ensure!(
+            last.is_some_and(|line| line.contains("workload")),
+            "{last:?}"
+        );
+        Ok(())
+    })
+}
