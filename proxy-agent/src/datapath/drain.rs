@@ -15,7 +15,7 @@ use aya::{
 };
 use tracing::{info, warn};
 
-use super::{ConnectionState, Maps, PinDir, maps::remove};
+use super::{Connection, ConnectionState, Maps, PinDir, maps::remove};
 use crate::model::Protocol;
 
 /// From one look at the flows to the next.
@@ -41,19 +41,24 @@ pub fn drain(pins: &PinDir, patience: Duration) {
 /// How many are open when the time is over.
 fn wait(maps: &Maps, patience: Duration) -> Result<usize> {
     let end = Instant::now() + patience;
+    let mut before = usize::MAX;
     loop {
-        let open = maps
-            .connections()?
-            .iter()
-            .filter(|one| {
-                one.protocol == Some(Protocol::Tcp) && one.state != ConnectionState::Closing
-            })
-            .count();
-        if open == 0 || Instant::now() >= end {
+        let open = open(maps)?;
+        // Twice: a flow that goes from the pending table to the other one may be seen in neither.
+        if before.max(open) == 0 || Instant::now() >= end {
             return Ok(open);
         }
+        before = open;
         thread::sleep(PAUSE);
     }
+}
+
+fn open(maps: &Maps) -> Result<usize> {
+    let connections = maps.connections()?;
+    let is_open = |one: &&Connection| {
+        one.protocol == Some(Protocol::Tcp) && one.state != ConnectionState::Closing
+    };
+    Ok(connections.iter().filter(is_open).count())
 }
 
 fn remove_all<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapError> {
