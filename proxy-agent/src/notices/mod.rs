@@ -96,7 +96,10 @@ impl Notice {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MESSAGE {
-            let end = message.floor_char_boundary(MESSAGE - "...".len());
+            let mut end = MESSAGE - "...".len();
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
             message.truncate(end);
             message += "...";
         }

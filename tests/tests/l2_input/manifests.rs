@@ -257,20 +257,17 @@ fn disguised(cluster: &Cluster) -> Result<()> {
             "fd00:ec2::254",
         ],
     ];
+    cluster.manifests.apply_endpoints(&endpoints)?;
     let mut files = Vec::new();
+    // Each in a slice of its own: of one object the log names only some.
     for (family, bad) in Family::BOTH.into_iter().zip(bad) {
-        let name = format!("{}-{family}", vip.name);
-        let mut slice = endpoints.slice(&name, family);
-        let all = slice["endpoints"].as_array_mut().context("no endpoints")?;
-        all.extend(
-            bad.iter()
-                .map(|one| json!({"addresses": [one], "nodeName": cluster.node(1).name()})),
-        );
-        files.push(Planted::text(
-            cluster,
-            &format!("{name}.json"),
-            &slice.to_string(),
-        )?);
+        for (number, addr) in bad.iter().enumerate() {
+            let name = format!("{}-{family}-{number}", vip.name);
+            let mut slice = endpoints.slice(&name, family);
+            slice["endpoints"] = json!([{"addresses": [addr], "nodeName": cluster.node(1).name()}]);
+            let file = format!("{name}.json");
+            files.push(Planted::text(cluster, &file, &slice.to_string())?);
+        }
     }
     let service = vip
         .service()
@@ -321,7 +318,7 @@ fn broadcast(cluster: &Cluster) -> Result<String> {
         .filter_map(|line| line.strip_prefix("broadcast "));
     let last = words
         .filter_map(|rest| rest.split_whitespace().next())
-        .last();
+        .next_back();
     Ok(last
         .with_context(|| format!("no broadcast route: {text}"))?
         .to_owned())

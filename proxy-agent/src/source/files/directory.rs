@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{Event, Node, ObjectName},
-    source::Batch,
+    source::{Batch, convert::is_service_name},
 };
 
 #[derive(Debug)]
@@ -130,7 +130,11 @@ impl Directory {
 
     fn refused(&self) -> BTreeMap<ObjectName, String> {
         let all = self.files.values().flat_map(|file| &file.invalid);
-        let services = all.filter(|(key, _)| key.kind == ObjectKind::Service);
+        // What has a name that no Service may have is told by its file alone.
+        let services = all.filter(|(key, _)| {
+            let names = [&key.name.namespace, &key.name.name];
+            key.kind == ObjectKind::Service && names.into_iter().all(|one| is_service_name(one))
+        });
         services
             .map(|(key, problem)| (key.name.clone(), problem.clone()))
             .collect()
