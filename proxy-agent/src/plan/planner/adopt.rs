@@ -1,4 +1,8 @@
 //! A planner over maps that an earlier process left.
+//!
+//! In: what the maps hold. Out: a planner whose first writes make them one whole. The one rule: nothing is taken for granted of one
+//! map because another one has it. Each map may have been made anew: a version of another layout, a pin that somebody removed. What
+//! the others call for is written into it again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -68,10 +72,15 @@ impl Planner {
         }
         // Whose all that is, is not known yet.
         let nobody: Arc<str> = Arc::from("");
+        let mut gate = Gate::new(&image.gate);
+        for at in frontends.keys() {
+            gate.open_frontend(*at);
+        }
         let mut departures = Departures::default();
         let mut used = BTreeSet::new();
         let mut lost = 0;
         for (&id, &entry) in &image.backends {
+            gate.open_backend(entry.socket);
             if entry.flags == 0 {
                 continue;
             }
@@ -104,7 +113,7 @@ impl Planner {
             services: HashMap::new(),
             tables,
             addresses,
-            gate: Gate::new(&image.gate),
+            gate,
             departures,
             left_out: BTreeMap::new(),
             gone_ranges: Vec::new(),

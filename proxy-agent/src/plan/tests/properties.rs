@@ -58,7 +58,22 @@ impl Agent {
                 self.machine.apply(&ops)
             }
             Step::Restart(share) => self.restart(share),
+            Step::Lose(lost) => {
+                for lost in lost {
+                    lost.from(&mut self.machine.image);
+                }
+                self.restart_over_losses()
+            }
         }
+    }
+
+    /// No program looks at the maps before all is written.
+    fn restart_over_losses(&mut self) -> Result<(), String> {
+        let image = self.machine.image.clone();
+        self.planner = Planner::new(LIMITS, HZ, self.node.clone(), &image, self.now);
+        let all: Vec<Change> = world::resolve(&self.world).into_iter().collect();
+        let ops = self.planner.sync(self.now, &all).ops;
+        self.machine.apply_unseen(&ops)
     }
 
     /// The process ends in the middle of its writes, and the next one starts from what it finds.

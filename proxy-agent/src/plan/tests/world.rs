@@ -25,6 +25,42 @@ pub enum Step {
     Wait(u64),
     /// The agent ends after this share of the operations of its last call (in percent), and a new one reads the maps.
     Restart(usize),
+    /// The agent ends, and the next one finds these maps empty.
+    Lose(Vec<Lost>),
+}
+
+/// A map that the next agent does not find, or cannot read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lost {
+    Gate,
+    Services,
+    Slots,
+    Backends,
+    Frontends,
+    Ranges,
+}
+
+impl Lost {
+    pub const ALL: [Self; 6] = [
+        Self::Gate,
+        Self::Services,
+        Self::Slots,
+        Self::Backends,
+        Self::Frontends,
+        Self::Ranges,
+    ];
+
+    pub fn from(self, image: &mut Image) {
+        match self {
+            Self::Gate => image.gate.clear(),
+            Self::Services => image.services.clear(),
+            // The kernel's array is there, and all zeroes.
+            Self::Slots => image.slots.values_mut().for_each(|id| *id = 0),
+            Self::Backends => image.backends.clear(),
+            Self::Frontends => image.frontends.clear(),
+            Self::Ranges => image.ranges.clear(),
+        }
+    }
 }
 
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -34,6 +70,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
             1 => node().prop_map(Step::Node),
             2 => (0u64..4000).prop_map(Step::Wait),
             1 => (0usize..=100).prop_map(Step::Restart),
+            1 => subsequence(Lost::ALL.to_vec(), 1..=Lost::ALL.len()).prop_map(Step::Lose),
         ],
         1..30,
     )
