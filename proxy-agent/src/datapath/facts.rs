@@ -17,7 +17,7 @@ use proxy_common::{
 };
 
 use super::{
-    Datapath, clock, fib_source,
+    Datapath, Maps, clock, fib_source,
     maps::{MapAddr, entries, replace},
 };
 
@@ -30,29 +30,34 @@ pub struct Facts {
     pub local6: HashMap<Ip6, LocalAddr>,
 }
 
+pub(super) fn write(maps: &mut Maps, facts: &Facts) -> Result<()> {
+    let Facts {
+        devices,
+        local4,
+        local6,
+    } = facts;
+    replace(&mut maps.devices, devices).context(names::DEVICES)?;
+    replace(&mut maps.v4.local_addrs, local4).context(names::LOCAL_ADDRS[0])?;
+    replace(&mut maps.v6.local_addrs, local6).context(names::LOCAL_ADDRS[1])?;
+    Ok(())
+}
+
 impl Datapath {
     /// Makes the tables equal to `facts`.
     pub fn set_facts(&mut self, facts: &Facts) -> Result<()> {
-        let Facts {
-            devices,
-            local4,
-            local6,
-        } = facts;
-        let maps = &mut self.maps;
-        replace(&mut maps.devices, devices).context(names::DEVICES)?;
-        replace(&mut maps.v4.local_addrs, local4).context(names::LOCAL_ADDRS[0])?;
-        replace(&mut maps.v6.local_addrs, local6).context(names::LOCAL_ADDRS[1])?;
-        Ok(())
+        write(&mut self.maps, facts)
     }
 
     /// Writes the defaults of this kernel. A configuration that was there keeps its seed, so that the same tuples go on
-    /// choosing the same slots, and its epoch counts on; and flows that are to stay where they are go on to.
+    /// choosing the same slots, and its epoch counts on; and flows that are to stay where they are go on to. A configuration that
+    /// is new begins with any epoch: flows that are from before it have hints of epochs that nobody knows.
     pub fn configure(&mut self, seed: u32) -> Result<()> {
         let found = self.config()?;
         let mut config = Config::for_hz(self.hz, seed);
         if fib_source::is_known()? {
             config.flags |= config_flags::FIB_SOURCE;
         }
+        config.epoch = !seed;
         if found.epoch != 0 {
             config.seed = found.seed;
             config.epoch = found.epoch;

@@ -61,6 +61,7 @@ impl Datapath {
                 .with_context(|| format!("pinning {} anew", shape.name))?;
         }
         self.sizes = sizes;
+        self.remember_pins()?;
         info!("the tables have room for {backends} endpoints and {services} service ports now");
         Ok(Growth::Done)
     }

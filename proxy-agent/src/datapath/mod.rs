@@ -24,6 +24,9 @@
 //! | `counters` | sums over CPUs |
 //! | `attach` | programs at devices |
 //! | `drain` | connections end before the programs go |
+//! | `guard` | what is attached and pinned stays so |
+//! | `node_room` | tables of the node with more room |
+//! | `lock` | one agent for each directory of pins |
 //! | `probe` | what the kernel can do |
 //! | `sys` | bpf(2), for commands that aya has no call for |
 
@@ -36,10 +39,13 @@ mod drain;
 mod facts;
 mod fib_source;
 mod grow;
+mod guard;
 mod image;
 mod inspect;
+mod lock;
 mod maps;
 pub mod memory;
+mod node_room;
 mod options;
 mod pin;
 pub mod probe;
@@ -60,6 +66,7 @@ use nix::net::if_::if_nameindex;
 
 use self::{
     attach::Attachments,
+    guard::Guard,
     shape::{Shape, shapes},
     takeover::Takeover,
 };
@@ -68,7 +75,9 @@ pub use self::{
     attach::{Outcome, Target, TcMode, XdpMode, by_reply_first},
     facts::Facts,
     grow::Growth,
+    guard::{Findings, Lack, Loss},
     inspect::{Connection, ConnectionState, Occupancy},
+    lock::{Attempt, Lock},
     maps::{FamilyMaps, MapAddr, Maps},
     options::{LARGEST, Options, Sizes},
     pin::PinDir,
@@ -85,6 +94,7 @@ pub struct Datapath {
     xdp: XdpMode,
     tc: TcMode,
     attachments: Attachments,
+    guard: Guard,
     hz: u32,
 }
 
@@ -128,6 +138,7 @@ impl Datapath {
             xdp: *xdp,
             tc: *tc,
             attachments: Attachments::default(),
+            guard: Guard::default(),
             hz,
         })
     }
@@ -193,9 +204,10 @@ fn open(
     Ok((ebpf, maps))
 }
 
-/// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it, and whatever its version is.
-/// Before that, open connections have this long to end, while new ones are left to whoever takes them then.
-pub fn cleanup(bpffs: &Path, drain: Duration) -> Result<()> {
+/// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it, and whatever its version is. Tells what
+/// it has removed. Before that, open connections have this long to end, while new ones are left to whoever takes them then. `None` leaves
+/// the maps as they are, for an agent that goes on with them.
+pub fn cleanup(bpffs: &Path, drain: Option<Duration>) -> Result<Vec<String>> {
     let devices: Vec<Target> = if_nameindex()
         .context("listing the network devices")?
         .iter()
@@ -206,7 +218,13 @@ pub fn cleanup(bpffs: &Path, drain: Duration) -> Result<()> {
         .collect();
     let pins = takeover::all(bpffs)?;
     let pins: Vec<_> = pins.iter().map(|found| found.pins(bpffs)).collect();
-    drain::drain(&PinDir::new(bpffs), drain);
-    attach::detach_all(&pins, &devices)?;
-    pins.iter().try_for_each(PinDir::remove)
+    if let Some(patience) = drain {
+        drain::drain(&PinDir::new(bpffs), patience);
+    }
+    let mut removed = attach::detach_all(&pins, &devices)?;
+    for pins in pins {
+        pins.remove()?;
+        removed.push(format!("pins {}", pins.root().display()));
+    }
+    Ok(removed)
 }

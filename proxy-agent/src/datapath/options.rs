@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{TcMode, XdpMode};
+use super::{Facts, TcMode, XdpMode};
 use crate::plan::Room;
 
 /// How to load the object.
@@ -18,7 +18,7 @@ pub struct Options {
     pub tc: TcMode,
 }
 
-/// How much each kind of thing the maps hold. The sizes of all maps derive from these three.
+/// How much each kind of thing the maps hold. The sizes of all maps derive from these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
     /// Connections that are tracked per address family.
@@ -27,6 +27,10 @@ pub struct Sizes {
     pub backends: u32,
     /// Service ports, both families together.
     pub services: u32,
+    /// Network devices.
+    pub devices: u32,
+    /// Local addresses of one family.
+    pub addresses: u32,
 }
 
 /// How far the tables of services and endpoints may grow by default.
@@ -49,6 +53,8 @@ impl Sizes {
             connections,
             backends: part(limits.backends, 4096),
             services: part(limits.services, 1024),
+            devices: 4096,
+            addresses: 4096,
         }
     }
 
@@ -57,6 +63,17 @@ impl Sizes {
         Room {
             services: self.services,
             backends: self.backends,
+        }
+    }
+
+    /// The same with room for this node and for what it grows by. Nobody chooses that: the node has what it has.
+    #[must_use]
+    pub fn with_room_for(self, facts: &Facts) -> Self {
+        let addresses = facts.local4.len().max(facts.local6.len());
+        Self {
+            devices: room(self.devices, facts.devices.len()),
+            addresses: room(self.addresses, addresses),
+            ..self
         }
     }
 
@@ -88,5 +105,33 @@ impl Sizes {
     pub const fn affinity(&self) -> u32 {
         let half = self.connections / 2;
         if half < 1024 { 1024 } else { half }
+    }
+}
+
+/// `room` where that is enough for so many, else room for half as many again.
+fn room(room: u32, many: usize) -> u32 {
+    let many = u32::try_from(many).unwrap_or(u32::MAX);
+    if many <= room {
+        return room;
+    }
+    let ample = many.saturating_add(many / 2);
+    ample.checked_next_power_of_two().unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_grows_with_the_node_and_never_shrinks() {
+        for (before, many, after) in [
+            (4096, 0, 4096),
+            (4096, 4096, 4096),
+            (4096, 4097, 8192),
+            (8192, 12_000, 32_768),
+            (32_768, 10, 32_768),
+        ] {
+            assert_eq!(room(before, many), after, "{many} in {before}");
+        }
     }
 }

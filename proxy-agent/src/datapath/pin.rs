@@ -10,6 +10,7 @@
 
 use std::{
     fs, io,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +21,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use super::{
     Maps,
     shape::Pinned,
+    sys,
     takeover::{self, Found, Stage},
 };
 
@@ -55,19 +57,16 @@ impl PinDir {
         self.links().join(format!("{hook}-{ifindex}"))
     }
 
-    /// Makes the directories, if they are not there.
+    /// Makes the directories, if they are not there. Nothing is made where they would not be on a bpf filesystem.
     pub fn create(&self) -> Result<()> {
-        fs::create_dir_all(self.links())
-            .with_context(|| format!("making the pin directory {}", self.links().display()))?;
-        let kind = statfs(&self.root)
-            .with_context(|| format!("looking at {}", self.root.display()))?
-            .filesystem_type();
-        ensure!(
-            kind == BPF_FS_MAGIC,
-            "{} is not on a bpf filesystem: mount one (mount -t bpf bpf /sys/fs/bpf), or name a directory of one by --bpffs",
-            self.root.display()
-        );
-        Ok(())
+        on_bpffs(&self.root)?;
+        let links = self.links();
+        // What others left in its place.
+        if links.symlink_metadata().is_ok_and(|file| !file.is_dir()) {
+            fs::remove_file(&links).with_context(|| format!("removing {}", links.display()))?;
+        }
+        fs::create_dir_all(&links)
+            .with_context(|| format!("making the pin directory {}", links.display()))
     }
 
     /// Gives the directory another name.
@@ -85,17 +84,25 @@ impl PinDir {
         Ok(())
     }
 
-    /// The shape of a pinned map; `None` where there is none.
+    /// The shape of a pinned map; `None` where nothing is pinned. What is no map has a shape that no map of ours has.
     pub(super) fn shape(&self, name: &str) -> Result<Option<Pinned>> {
         let path = self.map(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        MapInfo::from_pin(&path)
-            .map_err(anyhow::Error::from)
-            .and_then(|info| Pinned::of(&info))
-            .map(Some)
-            .with_context(|| format!("the pinned map {}", path.display()))
+        let look = || -> Result<Option<Pinned>> {
+            let file = match path.symlink_metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                file => file?,
+            };
+            if !file.is_file() {
+                return Ok(Some(Pinned::NO_MAP));
+            }
+            let object = sys::get(&path)?;
+            if sys::kind(object.as_fd())? != Some(sys::Kind::Map) {
+                return Ok(Some(Pinned::NO_MAP));
+            }
+            let info = MapInfo::from_pin(&path)?;
+            Ok(Some(Pinned::of(&info).unwrap_or(Pinned::NO_MAP)))
+        };
+        look().with_context(|| format!("the pinned map {}", path.display()))
     }
 
     /// The maps of a datapath that runs.
@@ -145,6 +152,51 @@ impl PinDir {
         match fs::remove_dir_all(&self.root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done.with_context(|| format!("removing {}", self.root.display())),
+        }
+    }
+}
+
+/// An error where `path`, or what there is of the way to it, is not on a bpf filesystem.
+pub fn on_bpffs(path: &Path) -> Result<()> {
+    let there = path.ancestors().find(|path| path.exists());
+    let there = there.with_context(|| format!("{} leads nowhere", path.display()))?;
+    let kind = statfs(there)
+        .with_context(|| format!("looking at {}", there.display()))?
+        .filesystem_type();
+    ensure!(
+        kind == BPF_FS_MAGIC,
+        "{} is not on a bpf filesystem: mount one (mount -t bpf bpf /sys/fs/bpf), or name a directory of one by --bpffs",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Which file is at a path: another one at the same path is another object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// `None` where nothing is.
+    pub fn of(path: &Path) -> io::Result<Option<Self>> {
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(|file| Some(Self::from(&file))),
+        }
+    }
+
+    pub fn of_open(file: &fs::File) -> io::Result<Self> {
+        Ok(Self::from(&file.metadata()?))
+    }
+}
+
+impl From<&fs::Metadata> for FileId {
+    fn from(file: &fs::Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
         }
     }
 }

@@ -202,6 +202,7 @@ pub fn load(object: &[u8]) -> Result<Datapath> {
         connections: 1024,
         backends: 64,
         services: 64,
+        ..Sizes::default()
     };
     Datapath::load(
         object,

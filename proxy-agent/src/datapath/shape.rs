@@ -20,8 +20,6 @@ use proxy_common::{
 
 use super::Sizes;
 
-const DEVICES: u32 = 4096;
-const LOCAL_ADDRS: u32 = 4096;
 const FRAGMENTS: u32 = 8192;
 const NEXT_HOPS: u32 = 1024;
 
@@ -66,6 +64,14 @@ pub struct Pinned {
 }
 
 impl Pinned {
+    /// Of what is pinned in the place of a map and is none.
+    pub const NO_MAP: Self = Self {
+        kind: MapType::Unspecified,
+        key: 0,
+        value: 0,
+        max_entries: 0,
+    };
+
     /// An error for a kind of map that no agent has.
     pub fn of(info: &MapInfo) -> Result<Self> {
         Ok(Self {
@@ -93,7 +99,7 @@ pub fn shapes(sizes: &Sizes) -> Vec<Shape> {
         );
         add(
             Role::Node,
-            since(5, of::<u32, Device>(names::DEVICES, Hash, DEVICES)),
+            since(5, of::<u32, Device>(names::DEVICES, Hash, sizes.devices)),
         );
         add(
             Role::Scratch,
@@ -159,7 +165,7 @@ fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
         Role::Plan,
         of::<Key<RangeKey<A>>, u32>(ranges, LpmTrie, sizes.room().ranges()),
     );
-    add(Role::Node, of::<A, LocalAddr>(local, Hash, LOCAL_ADDRS));
+    add(Role::Node, of::<A, LocalAddr>(local, Hash, sizes.addresses));
     add(
         Role::Flows,
         since(5, of::<FlowKey<A>, Flow<A>>(flows, LruHash, sizes.flows())),

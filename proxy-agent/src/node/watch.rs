@@ -19,6 +19,8 @@ use super::{Lost, View, neighbours::Neighbours, routes::is_default};
 pub enum Change {
     /// It is time to look at what sends no event.
     Round,
+    /// A qdisc or a filter: the programs may not be where they were.
+    Hooks,
     /// A next hop is another one: egress hints are stale.
     Path,
     /// A route is another one: egress hints are stale, and the view may be.
@@ -47,6 +49,7 @@ impl Netlink {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv6Route,
             MulticastGroup::Neigh,
+            MulticastGroup::Tc,
         ])
         .context("opening a netlink socket")?;
         let mut netlink = Self {
@@ -112,6 +115,10 @@ impl Netlink {
                 Message::DelNeighbour(neighbour) => {
                     self.neighbours.gone(&neighbour).then_some(Change::Path)
                 }
+                Message::NewQueueDiscipline(_)
+                | Message::DelQueueDiscipline(_)
+                | Message::NewTrafficFilter(_)
+                | Message::DelTrafficFilter(_) => Some(Change::Hooks),
                 _ => None,
             },
             // Messages were lost.

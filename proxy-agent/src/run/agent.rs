@@ -24,7 +24,7 @@ use super::{
     rounds::{self, Rounds},
 };
 use crate::{
-    datapath::{Datapath, Growth},
+    datapath::{Datapath, Findings, Growth, Lock},
     memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, SourceCheck, View},
@@ -40,6 +40,10 @@ const SETTLE: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// From tables that could not grow until they are to try it again.
 const GROW_AGAIN: Duration = Duration::from_secs(300);
+/// From one look at what is attached and pinned to the next.
+const LOOK: Duration = Duration::from_secs(1);
+/// From a failed write of the node's devices and addresses, which may have loaded programs, to the next.
+const WRITE_NODE_AGAIN: Duration = Duration::from_secs(5);
 /// The file of names is at most this far behind.
 const NAMES_AFTER: Duration = Duration::from_millis(200);
 
@@ -79,6 +83,13 @@ pub struct Agent {
     write_names_at: Option<Instant>,
     /// What was said of devices that are named.
     advised: BTreeSet<String>,
+    write_node_at: Option<Instant>,
+    /// Why the programs do not know the node as it is.
+    node_unknown: Option<String>,
+    look_at: Option<Instant>,
+    /// What the last look found.
+    found: Findings,
+    lock: Lock,
 }
 
 impl Agent {
@@ -88,19 +99,18 @@ impl Agent {
         object: &'static [u8],
         netlink: Netlink,
         status: Arc<Status>,
+        lock: Lock,
     ) -> Result<Self> {
         node::prepare_loopback(&args.proc_sys);
         args.conntrack.apply(&args.proc_sys);
-        let mut datapath = Datapath::load(object, &args.options())?;
-        datapath.configure(RandomState::new().hash_one(()) as u32)?;
         let view = netlink.view().await?;
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
-        datapath.set_facts(&node::facts(
-            &view,
-            &roles,
-            &args.nodeport_addresses,
-            args.source_check,
-        ))?;
+        let facts = node::facts(&view, &roles, &args.nodeport_addresses, args.source_check);
+        let mut options = args.options();
+        options.sizes = options.sizes.with_room_for(&facts);
+        let mut datapath = Datapath::load(object, &options)?;
+        datapath.configure(RandomState::new().hash_one(()) as u32)?;
+        datapath.set_facts(&facts)?;
         let limits = args.room.limits();
         let planner = planner(&datapath, limits, node::node_addresses(&view, &roles))?;
         status.set_check_addresses(node::node_port_addresses(
@@ -139,6 +149,11 @@ impl Agent {
             attached: false,
             retry_at: None,
             write_names_at: None,
+            write_node_at: None,
+            node_unknown: None,
+            look_at: None,
+            found: Findings::default(),
+            lock,
             advised: BTreeSet::new(),
         };
         agent.advise();
@@ -154,6 +169,11 @@ impl Agent {
                 warn!("{better}");
             }
         }
+    }
+
+    /// Lets go of the datapath, and leaves the lock to whoever has something left to do.
+    pub fn end(self) -> Lock {
+        self.lock
     }
 
     /// Takes in a batch of events; nothing is written yet.
@@ -234,7 +254,9 @@ impl Agent {
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
             self.datapath.detach_strays(&self.hooks.targets())?;
             self.datapath.resize_flows(self.object)?;
+            self.datapath.remember_pins()?;
             self.attached = true;
+            self.look_at = Some(Instant::now() + LOOK);
             let names = self.publish_names();
             write_names(&names, &self.names);
             memory::give_back();
@@ -249,6 +271,12 @@ impl Agent {
         let now = Instant::now();
         if self.write_names_at.is_some_and(|at| at <= now) {
             self.names_changed();
+        }
+        if self.write_node_at.is_some_and(|at| at <= now) {
+            self.write_node();
+        }
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_after();
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -284,10 +312,49 @@ impl Agent {
             self.write_names_at,
             self.grow_again_at,
             self.waiting.next_due(Instant::now()),
+            self.write_node_at,
+            self.look_at,
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Looks whether everything that is attached and pinned is there still, and says what was not.
+    fn look_after(&mut self) {
+        self.look_at = Some(Instant::now() + LOOK);
+        let mut findings = self.datapath.look_after();
+        match self.lock.renew() {
+            Ok(true) => {}
+            Ok(false) => {
+                findings.unpinned.get_or_insert_with(|| {
+                    "another agent has the bpffs that is mounted there now".to_owned()
+                });
+            }
+            Err(error) => {
+                findings
+                    .unpinned
+                    .get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
+        for loss in &findings.restored {
+            warn!("{loss}; it is restored");
+        }
+        for lack in &findings.lacking {
+            if !self.found.lacking.contains(lack) {
+                error!("{lack}; trying again every {LOOK:?}");
+            }
+        }
+        match (&self.found.unpinned, &findings.unpinned) {
+            (before, Some(why)) if before.as_ref() != Some(why) => {
+                error!("the datapath works but is not pinned, and would end with this agent: {why}")
+            }
+            (Some(_), None) => info!("the datapath is pinned again"),
+            _ => {}
+        }
+        self.status
+            .looked_after(&findings, self.node_unknown.as_deref());
+        self.found = findings;
     }
 
     /// The next change of the node's network. May be dropped before it is there.
@@ -314,11 +381,17 @@ impl Agent {
                 }
                 return Ok(());
             }
-            Change::Path | Change::Route | Change::Devices => {}
+            Change::Hooks | Change::Path | Change::Route | Change::Devices => {}
         }
         time::sleep(SETTLE).await;
         if let Some(more) = self.netlink.drain() {
             change = change.max(more);
+        }
+        if self.attached && !matches!(change, Change::Path | Change::Round) {
+            self.look_at = Some(Instant::now());
+        }
+        if change == Change::Hooks {
+            return Ok(());
         }
         if change == Change::Route {
             self.rounds.look_at_routes();
@@ -367,12 +440,7 @@ impl Agent {
         self.roles = node::roles(&view, &self.uplinks, &self.workloads);
         self.view = view;
         self.advise();
-        self.datapath.set_facts(&node::facts(
-            &self.view,
-            &self.roles,
-            &self.node_ports,
-            self.source_check,
-        ))?;
+        self.write_node();
         self.status.set_check_addresses(node::node_port_addresses(
             &self.view,
             &self.roles,
@@ -391,6 +459,24 @@ impl Agent {
             warn!("{error:#}");
         }
         Ok(())
+    }
+
+    /// Tells the programs what the node looks like. Where that fails, it is done again after a while.
+    fn write_node(&mut self) {
+        let facts = node::facts(&self.view, &self.roles, &self.node_ports, self.source_check);
+        let written = self.datapath.follow_node(self.object, &facts);
+        self.write_node_at = None;
+        let failed = written.err().map(|error| format!("{error:#}"));
+        if let Some(why) = &failed {
+            self.write_node_at = Some(Instant::now() + WRITE_NODE_AGAIN);
+            if self.node_unknown.as_ref() != Some(why) {
+                error!(
+                    "the programs do not know the node's devices and addresses as they are now: {why}; trying again every \
+                     {WRITE_NODE_AGAIN:?}"
+                );
+            }
+        }
+        self.node_unknown = failed;
     }
 
     fn execute(&mut self, plan: plan::Plan) -> Result<()> {

@@ -10,6 +10,7 @@
 //! | `args` | what can be chosen on the command line |
 //! | `feed` | the source, on a thread of its own |
 //! | `agent` | the state, and what each event does to it |
+//! | `lock` | one agent at a time |
 //! | `hooks` | the programs at each device follow its role |
 //! | `losses` | what native XDP lost, for the next agent and for `doctor` |
 //! | `complaints` | what is wrong with objects, in few lines |
@@ -23,6 +24,7 @@ mod args;
 mod complaints;
 mod feed;
 mod hooks;
+mod lock;
 mod losses;
 mod names;
 mod room;
@@ -70,6 +72,11 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     // From a terminal that goes, or from somebody who wants files read anew: no reason to end.
     let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
     // Before anything is touched: an agent that cannot be asked should not begin.
+    let lock = tokio::select! {
+        lock = lock::take(&args.place.bpffs) => lock?,
+        _ = end.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let listeners = Listeners::open(&args.serve)?;
     let netlink = Netlink::open().await?;
     let (sender, mut arrivals) = mpsc::channel(BATCHES);
@@ -77,7 +84,7 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let mut source = feed::start(&args, sender, status.notices().clone()).await?;
     tokio::spawn(notices::keep(status.notices().clone(), args.place.names()));
     listeners.serve(Arc::clone(&status), args.place.pins())?;
-    let mut agent = Agent::start(&args, object, netlink, status).await?;
+    let mut agent = Agent::start(&args, object, netlink, status, lock).await?;
     loop {
         let due = agent.next_due();
         tokio::select! {
@@ -112,20 +119,25 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
             "the datapath stays as it is"
         }
     );
-    drop(agent);
+    let lock = agent.end();
     if args.cleanup_on_exit {
-        cleanup(&args.place, DRAIN)?;
+        for what in cleanup(&args.place, Some(DRAIN))? {
+            info!("removed {what}");
+        }
     }
+    drop(lock);
     Ok(())
 }
 
-/// Takes down the datapath under `place`, and forgets what is kept beside it. Open connections have this long to end.
-pub fn cleanup(place: &crate::cli::Place, drain: Duration) -> Result<()> {
-    datapath::cleanup(&place.bpffs, drain)?;
+/// Takes down the datapath under `place`, and forgets what is kept beside it. Open connections have this long to end. Tells what it has
+/// removed.
+pub fn cleanup(place: &crate::cli::Place, drain: Option<Duration>) -> Result<Vec<String>> {
+    let removed = datapath::cleanup(&place.bpffs, drain)?;
     Losses::remove(&place.losses())?;
     state::remove(&place.left_out())?;
     notices::remove(&place.names())?;
-    state::remove(&place.names())
+    state::remove(&place.names())?;
+    Ok(removed)
 }
 
 /// Does the datapath that runs have the service of the API servers?

@@ -4,7 +4,10 @@
 //! - `/livez`: an update that waits for longer than [`LATE`] says that writing is stuck. Having nothing to do is healthy, also
 //!   while the API server is away: restarting the agent would not help.
 //! - `/healthz`: the same, and the node is not about to be deleted: a load balancer should take it out in time.
-//! - `/readyz`: all that the source has is in the maps, and packets are seen.
+//! - `/readyz`: all that the source has is in the maps, and packets are seen, at each device whose packets are to be seen.
+//!
+//! A device that lacks a hook, and cannot have it back at once, serves nobody: a load balancer should take the node out (`/healthz`), and
+//! where that lasts, the agent is as stuck as with an update that it cannot write (`/livez`).
 
 use std::{
     collections::BTreeMap,
@@ -24,13 +27,16 @@ pub const LATE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Health(Mutex<State>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct State {
     updated: SystemTime,
     /// When the oldest update that is not written yet came.
     waiting_since: Option<Instant>,
     node_leaving: bool,
     ready: bool,
+    /// What devices lack, and since when.
+    lacking: Vec<String>,
+    lacking_since: Option<Instant>,
 }
 
 impl Health {
@@ -41,6 +47,8 @@ impl Health {
             waiting_since: None,
             node_leaving: false,
             ready: false,
+            lacking: Vec::new(),
+            lacking_since: None,
         }))
     }
 
@@ -64,29 +72,44 @@ impl Health {
         self.state().ready = true;
     }
 
+    /// What lacks now, a sentence each.
+    pub fn set_lacking(&self, now: Instant, lacking: Vec<String>) {
+        let mut state = self.state();
+        state.lacking_since = match state.lacking_since {
+            _ if lacking.is_empty() => None,
+            Some(since) => Some(since),
+            None => Some(now),
+        };
+        state.lacking = lacking;
+    }
+
     /// Is writing not stuck?
     pub fn is_healthy(&self, now: Instant) -> bool {
         is_healthy(&self.state(), now)
     }
 
     pub fn healthz(&self, now: Instant, time: SystemTime) -> Answer {
-        let state = *self.state();
-        let good = is_healthy(&state, now) && !state.node_leaving;
+        let state = self.state().clone();
+        let good = is_healthy(&state, now) && !state.node_leaving && state.lacking_since.is_none();
         answer(&state, now, time, good, Some(!state.node_leaving))
     }
 
     pub fn livez(&self, now: Instant, time: SystemTime) -> Answer {
-        let state = *self.state();
+        let state = self.state().clone();
         answer(&state, now, time, is_healthy(&state, now), None)
     }
 
     pub fn readyz(&self) -> Answer {
-        if self.state().ready {
-            Answer::text(StatusCode::OK, "ok")
-        } else {
-            let why = "not ready: the first sync is not done, or the programs are not attached\n";
-            Answer::text(StatusCode::SERVICE_UNAVAILABLE, why)
-        }
+        let state = self.state();
+        let why = match (state.ready, &state.lacking[..]) {
+            (true, []) => return Answer::text(StatusCode::OK, "ok"),
+            (false, _) => {
+                "not ready: the first sync is not done, or the programs are not attached\n"
+                    .to_owned()
+            }
+            (true, lacking) => format!("not ready: {}\n", lacking.join("; ")),
+        };
+        Answer::text(StatusCode::SERVICE_UNAVAILABLE, why)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -96,9 +119,10 @@ impl Health {
 }
 
 fn is_healthy(state: &State, now: Instant) -> bool {
-    state
-        .waiting_since
-        .is_none_or(|since| now.saturating_duration_since(since) < LATE)
+    [state.waiting_since, state.lacking_since]
+        .into_iter()
+        .flatten()
+        .all(|since| now.saturating_duration_since(since) < LATE)
 }
 
 /// The body, its fields in kube-proxy's order.
@@ -237,6 +261,39 @@ mod tests {
         assert!(health.is_healthy(now));
         health.set_node_leaving(false);
         assert_eq!(health.healthz(now, at(2)).status, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_device_that_lacks_a_hook_takes_the_node_out_and_in_the_end_the_agent() {
+        let health = Health::new(at(0));
+        health.set_ready();
+        let lost = Instant::now();
+        let lacking = || vec!["eth0 lacks tc_uplink_in: no such device".to_owned()];
+        health.set_lacking(lost, lacking());
+        health.set_lacking(lost + LATE / 2, lacking());
+        let answer = health.readyz();
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(
+            answer.body.contains("eth0 lacks tc_uplink_in"),
+            "{}",
+            answer.body
+        );
+        let status = |answer: Answer| answer.status;
+        let late = lost + LATE;
+        for (now, healthz, livez) in [
+            (lost, StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK),
+            (
+                late,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+        ] {
+            assert_eq!(status(health.healthz(now, at(1))), healthz);
+            assert_eq!(status(health.livez(now, at(1))), livez);
+        }
+        health.set_lacking(late, Vec::new());
+        assert_eq!(status(health.readyz()), StatusCode::OK);
+        assert_eq!(status(health.healthz(late, at(1))), StatusCode::OK);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::{
     unserved::{Unserved, summary},
 };
 use crate::{
+    datapath::Findings,
     model::{Event, ServicePortKey},
     notices::{Notice, Notices, Reason, Topic},
 };
@@ -119,6 +120,16 @@ impl Status {
     /// Everything is in the maps and the programs are attached.
     pub fn set_ready(&self) {
         self.health.set_ready();
+    }
+
+    /// What was lost of the datapath and is restored, what lacks, and whether pins are missing; and why the programs do not know
+    /// the node as it is, if so.
+    pub fn looked_after(&self, findings: &Findings, node_unknown: Option<&str>) {
+        self.metrics.looked_after(findings);
+        let lacking = findings.lacking.iter().map(ToString::to_string);
+        let unknown = node_unknown.map(|why| format!("the node is not known as it is: {why}"));
+        let lacking = lacking.chain(unknown).collect();
+        self.health.set_lacking(Instant::now(), lacking);
     }
 
     pub fn set_names(&self, names: Arc<ServiceNames>) {

@@ -19,10 +19,11 @@ use super::direction;
 use crate::datapath::program;
 
 /// Before the filters of others, which mostly take the kernel's default (49152) or a number in the single digits.
-const PRIORITY: u16 = 50;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+pub(super) const PRIORITY: u16 = 50;
+pub(super) const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-pub fn attach(ebpf: &mut Ebpf, hook: &Hook, device: &str) -> Result<()> {
+/// Returns the id of the program.
+pub fn attach(ebpf: &mut Ebpf, hook: &Hook, device: &str) -> Result<u32> {
     match qdisc_add_clsact(device) {
         Ok(()) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
@@ -44,18 +45,18 @@ pub fn attach(ebpf: &mut Ebpf, hook: &Hook, device: &str) -> Result<()> {
     };
     // Its drop would delete the filter.
     mem::forget(program.take_link(id)?);
-    Ok(())
+    Ok(program.info()?.id())
 }
 
-/// Deletes the filter of `hook`, if there is one.
-pub fn detach(hook: &Hook, device: &str) -> Result<()> {
+/// Deletes the filter of `hook`; `false` where there is none.
+pub fn detach(hook: &Hook, device: &str) -> Result<bool> {
     match qdisc_detach_program(device, direction(hook), hook.name) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         Err(TcError::IoError(error))
             if error.kind() == io::ErrorKind::NotFound
                 || error.raw_os_error() == Some(libc::ENODEV) =>
         {
-            Ok(())
+            Ok(false)
         }
         // No such device, or no clsact qdisc at it.
         Err(TcError::NetlinkError(error))
@@ -64,7 +65,7 @@ pub fn detach(hook: &Hook, device: &str) -> Result<()> {
                 Some(libc::ENODEV | libc::EINVAL | libc::ENOENT | libc::EOPNOTSUPP)
             ) =>
         {
-            Ok(())
+            Ok(false)
         }
         Err(error) => {
             Err(error).with_context(|| format!("deleting the filter {} of {device}", hook.name))

@@ -18,15 +18,16 @@ mod xdp;
 use std::{
     collections::HashMap,
     mem,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
-use aya::programs::{TcAttachType, links::FdLink};
+use aya::programs::{TcAttachType, links::FdLink, tc::TcHandle};
 use nix::net::if_::if_nametoindex;
 use proxy_common::{abi::Dir, hook::Hook};
 
-use super::{Datapath, PinDir};
+use super::{Datapath, PinDir, guard::Pin, sys};
 
 /// Whether XDP is used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
@@ -94,18 +95,20 @@ pub enum Outcome {
 /// What keeps a program at its device.
 #[derive(Debug)]
 enum Held {
-    /// Its pin.
-    Pinned,
+    /// Its pin; the program that it has.
+    Pinned { pin: Pin, program: u32 },
     /// This handle.
     Link(#[expect(dead_code, reason = "held for its drop, which detaches")] FdLink),
-    /// A TC filter, which stays until it is deleted.
-    Filter,
+    /// A TC filter with this program, which stays until it is deleted.
+    Filter { program: u32 },
 }
 
 /// What this process has attached.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
     held: HashMap<(u32, &'static str), (Target, Held)>,
+    /// What could not be attached and is wanted.
+    missing: HashMap<(u32, &'static str), (Target, &'static Hook)>,
     /// The kernel has no TC links.
     no_tcx: bool,
 }
@@ -126,7 +129,13 @@ impl Datapath {
         } else {
             self.attach_tc(hook, target).map(Ok)
         };
-        match attached.with_context(|| format!("attaching {} to {}", hook.name, target.name))? {
+        let attached =
+            attached.with_context(|| format!("attaching {} to {}", hook.name, target.name));
+        match &attached {
+            Ok(_) => self.attachments.missing.remove(&key),
+            Err(_) => self.attachments.missing.insert(key, (target.clone(), hook)),
+        };
+        match attached? {
             Ok(held) => {
                 self.attachments.held.insert(key, (target.clone(), held));
                 Ok(Outcome::Attached)
@@ -140,15 +149,25 @@ impl Datapath {
         self.attachments.held.contains_key(&(ifindex, hook.name))
     }
 
+    /// Attaches anew what somebody took off.
+    pub(super) fn restore_hook(&mut self, hook: &'static Hook, target: &Target) -> Result<Outcome> {
+        let held = self.attachments.held.remove(&(target.ifindex, hook.name));
+        if let (Some((_, Held::Pinned { .. })), Some(takeover)) = (held, &self.takeover) {
+            link::remove(&takeover.pins().link(hook.name, target.ifindex))?;
+        }
+        self.attach(hook, target)
+    }
+
     /// Takes the program of `hook` off the device with this index, which may be gone.
     pub fn detach(&mut self, hook: &'static Hook, ifindex: u32) -> Result<()> {
+        self.attachments.missing.remove(&(ifindex, hook.name));
         match self.attachments.held.remove(&(ifindex, hook.name)) {
             None | Some((_, Held::Link(_))) => Ok(()),
-            Some((_, Held::Pinned)) => match &self.takeover {
+            Some((_, Held::Pinned { .. })) => match &self.takeover {
                 Some(takeover) => link::remove(&takeover.pins().link(hook.name, ifindex)),
                 None => Ok(()),
             },
-            Some((target, Held::Filter)) => clsact::detach(hook, &target.name),
+            Some((target, Held::Filter { .. })) => clsact::detach(hook, &target.name).map(drop),
         }
     }
 
@@ -163,7 +182,7 @@ impl Datapath {
             .attachments
             .held
             .iter()
-            .filter(|(_, (_, held))| matches!(held, Held::Pinned))
+            .filter(|(_, (_, held))| matches!(held, Held::Pinned { .. }))
             .map(|((ifindex, hook), _)| pin.link(hook, *ifindex))
             .collect();
         for path in pin.pinned_links()? {
@@ -174,7 +193,7 @@ impl Datapath {
         for device in devices {
             for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {
                 let held = self.attachments.held.get(&(device.ifindex, hook.name));
-                if !matches!(held, Some((_, Held::Filter))) {
+                if !matches!(held, Some((_, Held::Filter { .. }))) {
                     clsact::detach(hook, &device.name)?;
                 }
             }
@@ -184,6 +203,7 @@ impl Datapath {
 
     /// Replaces every program that this process has attached by the one that is loaded now.
     pub(super) fn attach_anew(&mut self) -> Result<()> {
+        let mut result = Ok(());
         for ((ifindex, name), (target, _)) in mem::take(&mut self.attachments.held) {
             let Some(hook) = Hook::ALL.iter().find(|hook| hook.name == name) else {
                 continue;
@@ -196,10 +216,11 @@ impl Datapath {
                 }
                 // Gone since.
                 Err(_) if !is_there() => {}
-                Err(error) => return Err(error),
+                // Missing from now on.
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(())
+        result
     }
 
     fn attach_xdp(&mut self, hook: &Hook, target: &Target) -> Result<Result<Held, String>> {
@@ -226,8 +247,8 @@ impl Datapath {
                 Err(error) => return Err(error.into()),
             }
         }
-        clsact::attach(&mut self.ebpf, hook, &target.name)?;
-        Ok(Held::Filter)
+        let program = clsact::attach(&mut self.ebpf, hook, &target.name)?;
+        Ok(Held::Filter { program })
     }
 
     fn link_path(&self, hook: &Hook, target: &Target) -> Option<PathBuf> {
@@ -242,20 +263,25 @@ pub fn lacks_tcx(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(tcx::Error::Unsupported))
 }
 
-/// Takes every program of pinned datapaths off its device, those that translate requests first.
-pub fn detach_all(pins: &[PinDir], devices: &[Target]) -> Result<()> {
+/// Takes every program of pinned datapaths off its device, those that translate requests first. Tells of each.
+pub fn detach_all(pins: &[PinDir], devices: &[Target]) -> Result<Vec<String>> {
     let pinned = pins.iter().map(PinDir::pinned_links);
     let pinned = pinned.collect::<Result<Vec<_>>>()?.concat();
+    let mut detached = Vec::new();
     for hook in by_reply_first().rev() {
         for path in pinned.iter().filter(|path| is_of(hook, path)) {
             link::remove(path)?;
         }
         for device in devices.iter().filter(|_| !hook.xdp) {
-            clsact::detach(hook, &device.name)?;
+            if clsact::detach(hook, &device.name)? {
+                detached.push(format!("filter {} of {}", hook.name, device.name));
+            }
         }
     }
     // Those of hooks that this agent does not know.
-    pinned.iter().try_for_each(|path| link::remove(path))
+    pinned.iter().try_for_each(|path| link::remove(path))?;
+    detached.extend(pinned.iter().map(|path| format!("link {}", path.display())));
+    Ok(detached)
 }
 
 /// Is it the pin of a link of this hook?
@@ -267,14 +293,75 @@ fn is_of(hook: &Hook, pin: &Path) -> bool {
 
 /// Keeps a link: by its pin, where there is one to be.
 fn hold(link: FdLink, path: Option<&Path>) -> Result<Held> {
-    match path {
-        None => Ok(Held::Link(link)),
-        Some(path) if path.exists() => Ok(Held::Pinned),
-        Some(path) => {
-            link.pin(path)
-                .with_context(|| format!("pinning {}", path.display()))?;
-            Ok(Held::Pinned)
-        }
+    let Some(path) = path else {
+        return Ok(Held::Link(link));
+    };
+    if !path.exists() {
+        link.pin(path)
+            .with_context(|| format!("pinning {}", path.display()))?;
+    }
+    let pin = Pin::of(path)?;
+    let program = sys::link_info(pin.object().as_fd())
+        .with_context(|| format!("asking for the program of {}", path.display()))?
+        .program;
+    Ok(Held::Pinned { pin, program })
+}
+
+impl Attachments {
+    /// The links that are pinned.
+    pub(super) fn pinned(&mut self) -> impl Iterator<Item = (&Target, &'static str, &mut Pin)> {
+        self.held
+            .iter_mut()
+            .filter_map(|((_, hook), (target, held))| match held {
+                Held::Pinned { pin, .. } => Some((&*target, *hook, pin)),
+                Held::Link(_) | Held::Filter { .. } => None,
+            })
+    }
+
+    /// Everything that is attached.
+    pub(super) fn all(&self) -> Vec<(Target, &'static Hook)> {
+        let hook = |name| Hook::ALL.iter().find(|hook| hook.name == name);
+        self.held
+            .iter()
+            .filter_map(|((_, name), (target, _))| Some((target.clone(), hook(*name)?)))
+            .collect()
+    }
+
+    /// Nothing is wanted any more at a device that is gone.
+    pub(super) fn forget(&mut self, ifindex: u32) {
+        self.missing.retain(|(of, _), _| *of != ifindex);
+    }
+
+    /// What is wanted and could not be attached.
+    pub(super) fn missing(&self) -> Vec<(Target, &'static Hook)> {
+        self.missing.values().cloned().collect()
+    }
+
+    /// How a hook that was attached was lost; `None` where it is there. `program_at` knows the filters of its device.
+    pub(super) fn how_lost(
+        &self,
+        target: &Target,
+        hook: &'static Hook,
+        program_at: impl FnOnce(TcAttachType, u16, TcHandle) -> Result<Option<u32>>,
+    ) -> Result<Option<String>> {
+        let (found, wanted) = match self.held.get(&(target.ifindex, hook.name)) {
+            None | Some((_, Held::Link(_))) => return Ok(None),
+            Some((_, Held::Pinned { pin, program })) => {
+                let info = sys::link_info(pin.object().as_fd())?;
+                if info.ifindex != target.ifindex {
+                    return Ok(Some("its link was detached".to_owned()));
+                }
+                (info.program, *program)
+            }
+            Some((_, Held::Filter { program })) => {
+                let found = program_at(direction(hook), clsact::PRIORITY, clsact::HANDLE)?;
+                match found {
+                    Some(found) => (found, *program),
+                    None => return Ok(Some("its filter was deleted".to_owned())),
+                }
+            }
+        };
+        Ok((found != wanted).then(|| format!("program {found} is in its place")))
     }
 }
 

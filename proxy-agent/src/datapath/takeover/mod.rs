@@ -33,10 +33,12 @@
 //! | `found` | the directories that are there |
 //! | `fate` | what becomes of each map |
 //! | `copy` | maps of other sizes |
+//! | `gate` | a gate that was made anew, for the flows that go on |
 
 mod copy;
 mod fate;
 mod found;
+mod gate;
 
 use std::{
     collections::HashMap,
@@ -160,6 +162,9 @@ impl Takeover {
         let is_copied = |name: &str| fates[name] == Fate::Copied;
         for cut_off in copy::copy(&from, shapes, &is_copied, maps)? {
             warn!("no room any more for {cut_off}");
+        }
+        if matches!(fates[names::GATE], Fate::Made | Fate::Lost) {
+            gate::open_for_flows(maps)?;
         }
         Ok(())
     }

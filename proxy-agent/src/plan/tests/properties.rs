@@ -70,7 +70,7 @@ impl Agent {
     /// No program looks at the maps before all is written.
     fn restart_over_losses(&mut self) -> Result<(), String> {
         let image = self.machine.image.clone();
-        self.planner = Planner::new(LIMITS, HZ, self.node.clone(), &image, self.now);
+        self.planner = Planner::new(LIMITS, ROOM, HZ, self.node.clone(), &image, self.now);
         let all: Vec<Change> = world::resolve(&self.world).into_iter().collect();
         let ops = self.planner.sync(self.now, &all).ops;
         self.machine.apply_unseen(&ops)

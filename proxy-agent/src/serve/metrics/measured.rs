@@ -21,7 +21,12 @@ use prometheus_client::{
 };
 
 use super::process::Process;
-use crate::{model::Event, notices::Reason, serve::observed::NoLocal};
+use crate::{
+    datapath::{Findings, Loss},
+    model::Event,
+    notices::Reason,
+    serve::observed::NoLocal,
+};
 
 /// From an event to the maps, in seconds: what is aimed at is milliseconds.
 const EVENT_TO_MAP: [f64; 19] = [
@@ -53,6 +58,9 @@ pub struct Metrics {
     notices: Family<Label, Gauge>,
     xdp_lost: Family<Label, Counter>,
     xdp_given_up: Family<Label, Counter>,
+    restored: Family<Label, Counter>,
+    lacking: Gauge,
+    unpinned: Gauge,
     healthz: Family<Label, Counter>,
     livez: Family<Label, Counter>,
 }
@@ -79,6 +87,9 @@ impl Metrics {
             notices: Family::default(),
             xdp_lost: Family::default(),
             xdp_given_up: Family::default(),
+            restored: Family::default(),
+            lacking: Gauge::default(),
+            unpinned: Gauge::default(),
             healthz: Family::default(),
             livez: Family::default(),
         };
@@ -92,6 +103,24 @@ impl Metrics {
             "event_to_map_seconds",
             "From the arrival of an event to the maps that hold it",
             self.event_to_map.clone(),
+        );
+        for sort in Loss::SORTS {
+            drop(self.restored.get_or_create(&[("what", sort.to_owned())]));
+        }
+        ours.register(
+            "restored",
+            "Parts of the datapath that somebody took away and the agent put back",
+            self.restored.clone(),
+        );
+        ours.register(
+            "lacking_hooks",
+            "Hooks that devices need and lack now",
+            self.lacking.clone(),
+        );
+        ours.register(
+            "unpinned",
+            "1 where pins are missing: the datapath works and ends with the agent",
+            self.unpinned.clone(),
         );
         ours.register(
             "xdp_lost_frames",
@@ -201,6 +230,17 @@ impl Metrics {
         self.last_written.set(seconds(time));
         self.services.pending.set(0);
         self.slices.pending.set(0);
+    }
+
+    pub fn looked_after(&self, findings: &Findings) {
+        for loss in &findings.restored {
+            self.restored
+                .get_or_create(&[("what", loss.sort().to_owned())])
+                .inc();
+        }
+        self.lacking
+            .set(i64::try_from(findings.lacking.len()).unwrap_or(i64::MAX));
+        self.unpinned.set(i64::from(findings.unpinned.is_some()));
     }
 
     pub fn event_written(&self, after: Duration) {
