@@ -8,7 +8,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{Args, had_own_service};
+use super::{Args, own_service};
 use crate::notices::{self, Notices};
 use crate::source::{Arrival, Files, Kube, Source};
 
@@ -58,7 +58,7 @@ async fn feed(
             files.run(arrivals).await
         }
         None => {
-            let kube = Kube::new(&args.api, &args.node_name, had_own_service(args)).await?;
+            let kube = Kube::new(&args.api, &args.node_name, own_service::before(args)).await?;
             let kube = kube.telling(notices.clone());
             if args.events {
                 let node = args.node_name.clone();

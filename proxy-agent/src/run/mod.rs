@@ -17,6 +17,7 @@
 //! | `room` | tables that grow, and what is left out |
 //! | `state` | the files that the agent leaves for the commands |
 //! | `rounds` | when to look at what sends no event |
+//! | `own_service` | the service of the API servers as the datapath has it |
 //! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
@@ -27,6 +28,7 @@ mod hooks;
 mod lock;
 mod losses;
 mod names;
+mod own_service;
 mod room;
 mod rounds;
 pub mod state;
@@ -49,7 +51,6 @@ use crate::{
     node::Netlink,
     notices,
     serve::{Listeners, Status},
-    source::kube,
 };
 
 use self::agent::Agent;
@@ -138,16 +139,6 @@ pub fn cleanup(place: &crate::cli::Place, drain: Option<Duration>) -> Result<Vec
     notices::remove(&place.names())?;
     state::remove(&place.names())?;
     Ok(removed)
-}
-
-/// Does the datapath that runs have the service of the API servers?
-fn had_own_service(args: &Args) -> bool {
-    Names::read(&args.place.names()).is_ok_and(|names| {
-        names
-            .0
-            .values()
-            .any(|name| *name.namespace == *kube::OWN.namespace && *name.service == *kube::OWN.name)
-    })
 }
 
 async fn sleep_until(due: Option<Instant>) {

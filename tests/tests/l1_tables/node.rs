@@ -128,6 +128,7 @@ impl Node {
                 connections: 1024,
                 backends: 64,
                 services: 64,
+                ..Sizes::default()
             },
             ..Options::default()
         };

@@ -25,10 +25,10 @@ use kube::{
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
-const CONNECT: Duration = Duration::from_secs(5);
-/// A watch has a word at least this often, or its server is gone without one, and another is asked. API servers send a
-/// bookmark about once a minute (`defaultBookmarkFrequency` in k8s.io/apiserver's cacher).
-const READ: Duration = Duration::from_secs(120);
+/// A SYN that was lost is sent again after 1 s; a server that comes back is to be noticed soon.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A watch has a word at least this often, or its server is gone without one, and another is asked. It is asked for to end before.
+pub const READ: Duration = Duration::from_secs(120);
 /// The longest that a server may ask to be left alone.
 const REST: Duration = Duration::from_secs(30);
 /// Where a pod finds its credentials.

@@ -9,17 +9,72 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     sync::LazyLock,
+    time::Duration,
 };
 
+use anyhow::Result;
+use serde_json::Value;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
     model::{EndpointSlice, Event, Family, ObjectName},
-    source::Batch,
+    source::{
+        Batch,
+        convert::{self, Converted},
+    },
 };
 
 /// Namespace and name are fixed in the API server.
 pub static OWN: LazyLock<ObjectName> = LazyLock::new(|| ObjectName::new("default", "kubernetes"));
+
+/// For how long first lists that lack the service are not believed. An API server that restarts takes its endpoint out and puts it back
+/// within a few seconds; one that begins with an empty store may be filled again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What was in force of the service before this agent.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Before {
+    /// It had endpoints.
+    must_have: bool,
+    /// Itself and its slices, where that is known.
+    events: Vec<Event>,
+}
+
+impl Before {
+    /// It had endpoints, of which nothing is known.
+    pub const fn unknown() -> Self {
+        Self {
+            must_have: true,
+            events: Vec::new(),
+        }
+    }
+
+    /// The objects as an API server would give them. At least one slice has an endpoint.
+    pub fn of(service: &Value, slices: &[Value]) -> Result<Self> {
+        let mut events = Vec::new();
+        if let Converted::Served(service) =
+            convert::service(&serde_json::from_value(service.clone())?)?
+        {
+            events.push(Event::ServiceUpserted(service));
+        }
+        for slice in slices {
+            let slice = convert::endpoint_slice(&serde_json::from_value(slice.clone())?)?;
+            if let Converted::Served(slice) = slice {
+                events.push(Event::SliceUpserted(slice));
+            }
+        }
+        Ok(Self {
+            must_have: true,
+            events,
+        })
+    }
+
+    #[cfg(test)]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+}
 
 /// Stands between the lists and the model.
 #[derive(Default, Debug)]
@@ -28,20 +83,58 @@ pub struct Keeper {
     sent: BTreeMap<ObjectName, EndpointSlice>,
     wanted: BTreeMap<ObjectName, EndpointSlice>,
     has_service: bool,
-    /// Ends of lists are held back until the lists have the service.
-    must_have: bool,
+    /// Ends of lists are held back until the lists have the service, but not for ever.
+    before: Before,
     held: Vec<Event>,
+    waits_until: Option<Instant>,
     /// The families whose endpoints are kept against what the API server says; it was said so.
     said: BTreeSet<Family>,
 }
 
 impl Keeper {
-    /// `must_have`: the service was there before, so a first list without it is not complete.
-    pub fn new(must_have: bool) -> Self {
+    /// Where the service had endpoints before, a first list without it is not complete.
+    pub fn new(before: Before) -> Self {
         Self {
-            must_have,
+            before,
             ..Self::default()
         }
+    }
+
+    /// When to [`Self::give_up`] waiting for the service, if it is waited for.
+    pub const fn waits_until(&self) -> Option<Instant> {
+        self.waits_until
+    }
+
+    /// Believes the lists as they are, but for the service itself: it stays as it was before.
+    pub fn give_up(&mut self) -> Batch {
+        let mut out = Batch::new();
+        let before = mem::take(&mut self.before);
+        let known = if before.events.is_empty() {
+            "and nobody knows what it was like"
+        } else {
+            "it stays as it was"
+        };
+        warn!(
+            "the API server's lists lack Service {} or its endpoints after {PATIENCE:?} still: they are believed now, {known}",
+            *OWN
+        );
+        for event in before.events {
+            match event {
+                Event::ServiceUpserted(service) if !self.has_service => {
+                    self.has_service = true;
+                    out.push(Event::ServiceUpserted(service));
+                }
+                Event::SliceUpserted(slice) if !has_endpoint_of(&self.wanted, slice.family) => {
+                    self.said.insert(slice.family);
+                    self.sent.insert(slice.name.clone(), slice.clone());
+                    out.push(Event::SliceUpserted(slice));
+                }
+                _ => {}
+            }
+        }
+        out.append(&mut self.held);
+        self.waits_until = None;
+        out
     }
 
     /// Gives what of the batch is to be believed now, and what was held back before and can be believed now.
@@ -76,16 +169,19 @@ impl Keeper {
             }
         }
         self.settle(&mut out);
-        if self.must_have && !(self.has_service && has_endpoint(&self.sent)) {
-            if !ends.is_empty() {
+        if self.before.must_have && !(self.has_service && has_endpoint(&self.sent)) {
+            if !ends.is_empty() && self.waits_until.is_none() {
                 warn!(
-                    "the API server's lists lack Service {} or its endpoints, which were there before: waiting for them",
+                    "the API server's lists lack Service {} or its endpoints, which were there before: waiting for them, for \
+                     {PATIENCE:?} at most",
                     *OWN
                 );
+                self.waits_until = Some(Instant::now() + PATIENCE);
             }
             self.held = ends;
         } else {
-            self.must_have = false;
+            self.before = Before::default();
+            self.waits_until = None;
             out.extend(ends);
         }
         out
@@ -159,10 +255,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        model::Kind,
-        source::convert::{self, Converted},
-    };
+    use crate::model::Kind;
 
     fn slice(service: &str, name: &str, endpoints: &[&str]) -> Event {
         let endpoints: Vec<_> = endpoints
@@ -256,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_first_list_without_it_is_not_believed_where_it_was_before() {
-        let mut keeper = Keeper::new(true);
+        let mut keeper = Keeper::new(Before::unknown());
         assert_eq!(keeper.pass(ENDS.into()), []);
         assert_eq!(
             keeper.pass(vec![service("kubernetes")]),
@@ -272,7 +365,54 @@ mod tests {
 
     #[test]
     fn on_a_new_node_a_list_is_what_it_is() {
-        let mut keeper = Keeper::new(false);
+        let mut keeper = Keeper::new(Before::default());
         assert_eq!(keeper.pass(ENDS.into()), ENDS);
+        assert_eq!(keeper.waits_until(), None);
+    }
+
+    #[test]
+    fn it_is_not_waited_for_without_end_and_stays_as_it_was() {
+        let was = slice("kubernetes", "as-it-was", &["192.0.2.1"]);
+        let before = Before {
+            must_have: true,
+            events: vec![service("kubernetes"), was.clone()],
+        };
+        let mut keeper = Keeper::new(before.clone());
+        let other = slice("web", "web-1", &["192.0.2.9"]);
+        assert_eq!(keeper.pass(vec![other.clone()]), [other]);
+        assert_eq!(keeper.waits_until(), None, "the lists are not read yet");
+        assert_eq!(keeper.pass(ENDS.into()), []);
+        assert!(keeper.waits_until().is_some());
+        let [services, slices] = ENDS;
+        assert_eq!(
+            keeper.give_up(),
+            [service("kubernetes"), was, services, slices]
+        );
+        assert_eq!(keeper.waits_until(), None);
+        // From here on it is kept as any other.
+        assert_eq!(
+            keeper.pass(vec![slice("kubernetes", "kubernetes", &[])]),
+            []
+        );
+        let next = slice("kubernetes", "kubernetes", &["192.0.2.3"]);
+        assert_eq!(keeper.pass(vec![next.clone()]), [next, gone("as-it-was")]);
+    }
+
+    #[test]
+    fn what_the_lists_have_of_it_is_not_replaced_by_what_was() {
+        let was = slice("kubernetes", "was-v6", &["2001:db8::9"]);
+        let mut keeper = Keeper::new(Before {
+            must_have: true,
+            events: vec![service("kubernetes"), was],
+        });
+        let now = slice("kubernetes", "now-v6", &["2001:db8::1"]);
+        keeper.pass(vec![now]);
+        keeper.pass(ENDS.into());
+        assert!(
+            keeper
+                .give_up()
+                .iter()
+                .all(|event| !matches!(event, Event::SliceUpserted(_)))
+        );
     }
 }

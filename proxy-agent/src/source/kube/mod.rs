@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `connect` | where the API servers are, and which of them is asked |
 //! | `follow` | one kind of object, listed and watched for as long as the agent runs |
+//! | `pauses` | how long to leave a server alone after an attempt that failed |
 //! | `item` | one object as it came, valid or not |
 //! | `known` | what an object, or the end of a list, changes |
 //! | `keep` | the service of the API servers themselves never loses its last endpoint |
@@ -21,11 +22,21 @@ mod follow;
 mod item;
 mod keep;
 mod known;
+mod pauses;
+
+use std::{sync::Arc, time::Instant};
 
 use kube::{Api, Client, runtime::watcher};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time,
+};
 
-pub use self::{connect::Options, keep::OWN};
+pub use self::{
+    connect::Options,
+    keep::{Before, OWN},
+};
 use self::{
     follow::{Seen, follow},
     keep::Keeper,
@@ -46,17 +57,17 @@ pub struct Kube {
 }
 
 impl Kube {
-    /// Reads the configuration; no server is asked yet, and none need be there. `had_own_service` says that what is in
-    /// force now has the service of the API servers: a first list without it is not believed.
+    /// Reads the configuration; no server is asked yet, and none need be there. `before` is what is in force now of the
+    /// service of the API servers: first lists without it are not believed at once.
     pub async fn new(
         options: &Options,
         node_name: impl Into<String>,
-        had_own_service: bool,
+        before: Before,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             client: connect::client(options).await?,
             node_name: node_name.into(),
-            keeper: Keeper::new(had_own_service),
+            keeper: Keeper::new(before),
             notices: Notices::default(),
         })
     }
@@ -75,6 +86,7 @@ impl Kube {
 impl Source for Kube {
     async fn run(mut self, arrivals: mpsc::Sender<Arrival>) -> anyhow::Result<()> {
         let (sender, mut seen) = mpsc::channel(WAITING);
+        let back = Arc::new(Notify::new());
         let mut followers = JoinSet::new();
         followers.spawn(follow(
             "Services",
@@ -84,6 +96,7 @@ impl Source for Kube {
             watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name"),
             Seen::Service,
             sender.clone(),
+            Arc::clone(&back),
         ));
         followers.spawn(follow(
             "EndpointSlices",
@@ -91,6 +104,7 @@ impl Source for Kube {
             watcher::Config::default().labels("!service.kubernetes.io/headless"),
             Seen::Slice,
             sender.clone(),
+            Arc::clone(&back),
         ));
         followers.spawn(follow(
             "this node",
@@ -98,13 +112,23 @@ impl Source for Kube {
             watcher::Config::default().fields(&format!("metadata.name={}", self.node_name)),
             Seen::Node,
             sender,
+            back,
         ));
         let mut lists = Lists::default();
         lists.services.tell(self.notices.clone());
         lists.slices.tell(self.notices.clone());
         loop {
+            let patience = self.keeper.waits_until();
             let first = tokio::select! {
                 first = seen.recv() => first,
+                () = until(patience) => {
+                    let batch = self.keeper.give_up();
+                    let at = Instant::now();
+                    if arrivals.send(Arrival { at, batch }).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 () = arrivals.closed() => return Ok(()),
             };
             let Some((at, first)) = first else {
@@ -122,6 +146,13 @@ impl Source for Kube {
                 return Ok(());
             }
         }
+    }
+}
+
+async fn until(time: Option<time::Instant>) {
+    match time {
+        Some(time) => time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
