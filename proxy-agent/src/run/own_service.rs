@@ -21,7 +21,7 @@ pub fn before(args: &Args) -> Before {
     let Ok(names) = Names::read(&args.place.names()) else {
         return Before::default();
     };
-    let own = |name: &Name| name.namespace == OWN.namespace && name.service == OWN.name;
+    let own = |name: &Name| *name.namespace == *OWN.namespace && *name.service == *OWN.name;
     let ports: BTreeMap<u32, String> = names
         .0
         .into_iter()
@@ -82,7 +82,7 @@ fn service(image: &Image, ports: &BTreeMap<u32, String>) -> Value {
         })
         .collect();
     json!({
-        "metadata": {"namespace": OWN.namespace, "name": OWN.name},
+        "metadata": {"namespace": &*OWN.namespace, "name": &*OWN.name},
         "spec": {
             "type": if has_node_port { "NodePort" } else { "ClusterIP" },
             "clusterIP": cluster_ips.first(),
@@ -121,9 +121,9 @@ fn slices(image: &Image, ports: &BTreeMap<u32, String>) -> Option<Vec<Value>> {
         .map(|(number, ((family, name, protocol, port), endpoints))| {
             json!({
                 "metadata": {
-                    "namespace": OWN.namespace,
+                    "namespace": &*OWN.namespace,
                     "name": format!("{}-as-it-was-{number}", OWN.name),
-                    "labels": {"kubernetes.io/service-name": OWN.name},
+                    "labels": {"kubernetes.io/service-name": &*OWN.name},
                 },
                 "addressType": family.to_string(),
                 "ports": [{"name": name, "protocol": protocol.to_string(), "port": port}],
