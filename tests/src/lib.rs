@@ -32,5 +32,6 @@ pub mod pinned;
 pub mod run;
 pub mod runner;
 pub mod sockets;
+pub mod tamper;
 pub mod topology;
 pub mod wire;

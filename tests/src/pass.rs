@@ -16,7 +16,7 @@ use crate::netns::Netns;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+pub(crate) const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 /// Native mode.
@@ -26,7 +26,7 @@ const NAME: &[u8; 16] = b"lets_pass\0\0\0\0\0\0\0";
 
 /// `XDP_PASS` and `TC_ACT_UNSPEC`: on to what comes next.
 const XDP_PASS: i32 = 2;
-const TC_ACT_UNSPEC: i32 = -1;
+pub(crate) const TC_ACT_UNSPEC: i32 = -1;
 
 /// `r0 = verdict; exit`, as `struct bpf_insn`s.
 const fn verdict(verdict: i32) -> [u64; 2] {
@@ -116,7 +116,7 @@ pub fn filter(netns: &Netns, interface: &str, pin: &Path) -> Result<()> {
         .with_context(|| format!("a TC filter at {interface} in {}", netns.name()))
 }
 
-fn load(kind: u32, value: i32) -> io::Result<OwnedFd> {
+pub(crate) fn load(kind: u32, value: i32) -> io::Result<OwnedFd> {
     let code = verdict(value);
     // Without the right to (CAP_SYS_RESOURCE) the kernel may be one that does not count; if it is not, it says so below.
     let _unlimited = LockedMemory::unlimited().ok();
@@ -170,13 +170,13 @@ fn link(program: i32, interface: &str) -> io::Result<OwnedFd> {
 }
 
 /// Calls bpf(2) for a command that gives a file descriptor.
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
+pub(crate) fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     let fd = call(command, attr)?;
     // SAFETY: the kernel gave a new descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn call<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
+pub(crate) fn call<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
     // SAFETY: the attribute is laid out as the command's part of `union bpf_attr`, with zeroes after it, and
     // outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };

@@ -98,3 +98,42 @@ fn names(dir: &Path) -> Result<Vec<String>> {
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect()
 }
+
+/// The devices of a node that have a clsact qdisc.
+pub fn devices_with_clsact(node: &Node) -> Result<Vec<String>> {
+    let shown = shown(node, &["qdisc", "show"])?;
+    let lines = shown.lines().filter(|line| line.contains(" clsact "));
+    // `qdisc clsact ffff: dev eth0 parent ffff:fff1`
+    let device = |line: &str| {
+        line.split(" dev ")
+            .nth(1)?
+            .split(' ')
+            .next()
+            .map(str::to_owned)
+    };
+    let mut devices: Vec<_> = lines.filter_map(device).collect();
+    devices.sort_unstable();
+    Ok(devices)
+}
+
+/// The filters of these devices, a line each: device, direction and program.
+pub fn filters(node: &Node, devices: &[String]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for device in devices {
+        for direction in ["ingress", "egress"] {
+            let shown = shown(node, &["filter", "show", "dev", device, direction])?;
+            let names = shown.lines().filter_map(|line| {
+                let name = line.split(" handle ").nth(1)?.split(' ').nth(1)?;
+                Some(format!("filter {device} {direction} {name}"))
+            });
+            all.extend(names);
+        }
+    }
+    Ok(all)
+}
+
+fn shown(node: &Node, arguments: &[&str]) -> Result<String> {
+    let mut command = node.netns().command("tc")?;
+    command.args(arguments);
+    crate::cli::output(command)
+}

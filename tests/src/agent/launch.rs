@@ -1,9 +1,11 @@
 //! How an agent is started: its binary, its flags, the rights of its container.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, setrlimit};
 
 use crate::deployment;
 use crate::topology::Node;
@@ -91,6 +93,15 @@ pub enum Source {
     ApiServers(Vec<String>),
 }
 
+/// What a process may have of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limit {
+    /// Open files.
+    Files(u64),
+    /// Bytes of address space.
+    AddressSpace(u64),
+}
+
 /// An agent that is to be started on a node.
 pub struct Launch<'a> {
     node: &'a Node,
@@ -103,6 +114,7 @@ pub struct Launch<'a> {
     /// In place of the topology's.
     uplinks: Option<&'a str>,
     more: &'a [&'a str],
+    limit: Option<Limit>,
 }
 
 impl<'a> Launch<'a> {
@@ -116,6 +128,7 @@ impl<'a> Launch<'a> {
             xdp: xdp_mode(uplink),
             uplinks: None,
             more: &[],
+            limit: None,
         }
     }
 
@@ -174,6 +187,12 @@ impl<'a> Launch<'a> {
         Self { more, ..self }
     }
 
+    /// It may have no more than this, and cannot give itself more.
+    pub fn limited_to(self, limit: Limit) -> Self {
+        let limit = Some(limit);
+        Self { limit, ..self }
+    }
+
     /// It attaches TC programs in this way, as `--tc` has it.
     pub fn attaching_by(self, tc: &'a str) -> Self {
         Self { tc, ..self }
@@ -193,6 +212,7 @@ impl<'a> Launch<'a> {
             xdp,
             uplinks,
             more,
+            limit,
         } = self;
         let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
@@ -220,6 +240,14 @@ impl<'a> Launch<'a> {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         deployment::confine(&mut command)?;
+        if let Some(limit) = *limit {
+            let (resource, most) = match limit {
+                Limit::Files(most) => (Resource::RLIMIT_NOFILE, most),
+                Limit::AddressSpace(most) => (Resource::RLIMIT_AS, most),
+            };
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
+        }
         Ok(command)
     }
 }

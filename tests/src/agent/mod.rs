@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,13 +17,16 @@ use nix::unistd::Pid;
 use crate::patience::patient;
 use crate::topology::Node;
 
-pub use launch::{BINARY_VARIABLE, Launch, Source, Tables, Uplink, ask, binary};
+pub use launch::{BINARY_VARIABLE, Launch, Limit, Source, Tables, Uplink, ask, binary};
 
 /// How long the first sync may take, loading and verifying the programs included.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long it may take to stop before it is killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long one takes that ends by itself: longer than it waits for another one.
+const ENDS_WITHIN: Duration = Duration::from_secs(50);
 
 /// How many lines of a log a failed test shows.
 const SHOWN_LINES: usize = 40;
@@ -69,6 +72,18 @@ impl Agent {
     pub fn kill(self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         drop(self);
+    }
+
+    /// Waits until it has ended.
+    pub fn await_end(&self) -> Result<()> {
+        let limit = patient(ENDS_WITHIN);
+        self.state.wait(limit, |log| log.ended);
+        ensure!(
+            self.state.log().ended,
+            "the agent runs after {limit:?}\n{}",
+            self.log()
+        );
+        Ok(())
     }
 
     pub fn is_ready(&self) -> bool {

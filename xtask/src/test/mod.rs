@@ -1,7 +1,7 @@
 //! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
 //!
-//! L0 runs as the caller with the host's toolchain. L1 to L3 are the test targets of the `tests` package, told apart
-//! by their names (`l1*` is L1, `l3*` is L3, every other one L2); they run as root and get the paths of what was built.
+//! L0 runs as the caller with the host's toolchain. The other levels are the test targets of the `tests` package, told apart
+//! by their names (`l1*` is L1, `l3*` is L3, `faults*` is the suite of faults, every other one L2); they run as root and get the paths of what was built.
 //! Kernels in virtual machines come last, where they are asked for.
 
 pub mod summary;
@@ -46,6 +46,8 @@ enum Level {
     L2,
     /// The agent behind an API server, and that server itself
     L3,
+    /// The agent under faults; `PORTSIDE_FAULTS=long` for all of them
+    Faults,
 }
 
 impl Level {
@@ -55,6 +57,8 @@ impl Level {
             Self::L1
         } else if target.starts_with("l3") {
             Self::L3
+        } else if target.starts_with("faults") {
+            Self::Faults
         } else {
             Self::L2
         }
@@ -197,5 +201,6 @@ mod tests {
         assert_eq!(Level::of("l2_matrix"), Level::L2);
         assert_eq!(Level::of("testbed"), Level::L2);
         assert_eq!(Level::of("l3_api_server"), Level::L3);
+        assert_eq!(Level::of("faults"), Level::Faults);
     }
 }

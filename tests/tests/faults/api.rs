@@ -1,0 +1,207 @@
+//! An API server that is away, comes back and has forgotten.
+
+use std::fs;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use tests::address::{self, Family};
+use tests::agent::{Source, Uplink};
+use tests::answer::Answer;
+use tests::api::ApiServer;
+use tests::api::client::Client;
+use tests::api::resource::Resource;
+use tests::ask::dial;
+use tests::cluster::{Cluster, Vip};
+use tests::patience::{eventually, eventually_within, patient};
+use tests::runner::{no_agent, row};
+use tests::sockets::Protocol;
+use tests::topology::{Plan, Pod};
+
+use crate::site::is_long;
+
+const PORT: u16 = 6443;
+/// What no object waits longer for, once a server is back.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(5);
+/// For as long the agent waits for the API servers' own service.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn rows() -> Vec<Trial> {
+    let api = |name: &str, test: fn(&World) -> Result<()>| {
+        row(name, no_agent(), move || {
+            let world = World::build()?;
+            test(&world).map_err(|error| error.context(world.cluster.logs()))
+        })
+    };
+    vec![
+        api(
+            "after an outage and a history that is gone, a change arrives within 5 s",
+            returns,
+        ),
+        api(
+            "an agent that is restarted does not wait for endpoints that default/kubernetes never had",
+            never_had_endpoints,
+        ),
+        api(
+            "default/kubernetes is waited for half a minute, and then stays as it was",
+            waits_no_longer,
+        ),
+    ]
+}
+
+// Dropped in this order: the agents end before what they follow.
+struct World {
+    cluster: Cluster,
+    server: ApiServer,
+}
+
+impl World {
+    fn build() -> Result<Self> {
+        let plan = Plan {
+            nodes: 1,
+            ..Plan::default()
+        };
+        let mut cluster = Cluster::build(&plan, Uplink::Tc)?;
+        let server = ApiServer::serve(listen(&cluster)?)?;
+        let kubeconfig = cluster.topology.run.directory("api")?.join("kubeconfig");
+        fs::write(&kubeconfig, server.kubeconfig().to_string())?;
+        cluster.follow(Source::Kubeconfig(kubeconfig));
+        Ok(Self { cluster, server })
+    }
+
+    fn api(&self) -> Client<'_> {
+        Client::inside(&self.cluster.topology.router.netns, self.server.address())
+    }
+
+    fn apply(&self, vip: &Vip, pods: &[&Pod]) -> Result<()> {
+        for family in Family::BOTH {
+            let name = format!("{}-{family}", vip.name);
+            self.api()
+                .apply(&vip.endpoints(pods).slice(&name, family))?;
+        }
+        self.api().apply(&vip.service().object())
+    }
+
+    /// Waits until the service answers as wanted; tells how long that took.
+    fn await_answer(
+        &self,
+        limit: Duration,
+        vip: &Vip,
+        wanted: impl Fn(&Answer) -> bool,
+    ) -> Result<Duration> {
+        let began = Instant::now();
+        let target = vip.on_node(self.cluster.node(1), Family::V4);
+        eventually_within(limit, &vip.name, || {
+            let client = self.cluster.topology.client();
+            let answer = dial(client, Protocol::Tcp, target).ask();
+            ensure!(wanted(&answer), "{answer}");
+            Ok(())
+        })?;
+        Ok(began.elapsed())
+    }
+
+    fn own(&self) -> Vip {
+        Vip {
+            name: "kubernetes".to_owned(),
+            ..self.cluster.vip("own")
+        }
+    }
+}
+
+fn listen(cluster: &Cluster) -> Result<TcpListener> {
+    let at = address::on_segment(0, 1).v4;
+    let router = &cluster.topology.router.netns;
+    eventually("the API server's address", || {
+        Ok(router.run(|| TcpListener::bind((at, PORT)))?)
+    })
+}
+
+fn returns(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    let vip = cluster.vip("changing");
+    let pods = ["p1", "p1b"].map(|name| cluster.pod(name));
+    world.apply(&vip, &pods[..1])?;
+    cluster.start_agents()?;
+    world.await_answer(PATIENCE, &vip, |answer| answer.who() == Some("p1:8080"))?;
+    for (number, away) in [if is_long() { 60 } else { 12 }, 2].into_iter().enumerate() {
+        let pod = pods[(number + 1) % 2];
+        world.server.stop();
+        thread::sleep(Duration::from_secs(away));
+        // Its history does not reach back to where the watches were.
+        world.server.script("gone")?;
+        world.server.resume(listen(cluster)?)?;
+        world.apply(&vip, &[pod])?;
+        let wanted = format!("{}:8080", pod.name);
+        let took = world.await_answer(PATIENCE, &vip, |answer| answer.who() == Some(&wanted))?;
+        eprintln!("after {away} s without a server, a change took {took:?}");
+        ensure!(took < patient(ARRIVES_WITHIN), "it took {took:?}");
+    }
+    Ok(())
+}
+
+fn never_had_endpoints(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    let own = world.own();
+    world.api().apply(&own.service().object())?;
+    let other = cluster.vip("other");
+    world.apply(&other, &[cluster.pod("p1")])?;
+    cluster.start_agents()?;
+    world.await_answer(PATIENCE, &other, |answer| answer.who().is_some())?;
+    // The file of names is written a little later.
+    eventually("the names", || {
+        let shown = tests::cli::ask(cluster.node(1), &["get", "services", "-A"])?;
+        ensure!(shown.contains("kubernetes"), "{shown}");
+        Ok(())
+    })?;
+    cluster.kill_agents();
+    let began = Instant::now();
+    cluster.start_agents()?;
+    let took = began.elapsed();
+    ensure!(
+        took < patient(Duration::from_secs(15)),
+        "ready after {took:?}"
+    );
+    world.apply(&other, &[cluster.pod("p1b")])?;
+    world.await_answer(PATIENCE, &other, |answer| answer.who() == Some("p1b:8080"))?;
+    Ok(())
+}
+
+fn waits_no_longer(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    let own = world.own();
+    world.apply(&own, &[cluster.pod("p1")])?;
+    let other = cluster.vip("other");
+    world.apply(&other, &[cluster.pod("p1b")])?;
+    cluster.start_agents()?;
+    let served = |answer: &Answer| answer.who().is_some();
+    world.await_answer(PATIENCE, &own, served)?;
+    eventually("the names", || {
+        let shown = tests::cli::ask(cluster.node(1), &["get", "services", "-A"])?;
+        ensure!(shown.contains("kubernetes"), "{shown}");
+        Ok(())
+    })?;
+    cluster.kill_agents();
+    for vip in [&own, &other] {
+        for family in Family::BOTH {
+            let name = format!("{}-{family}", vip.name);
+            world.api().delete(Resource::EndpointSlices, &name)?;
+        }
+        world.api().delete(Resource::Services, &vip.name)?;
+    }
+    cluster.begin_agents()?;
+    let took = world
+        .await_answer(2 * PATIENCE, &other, |answer| *answer == Answer::Refused)
+        .context("the lists are believed in the end")?;
+    ensure!(took > PATIENCE / 2, "after {took:?} already");
+    let kept = world.await_answer(ARRIVES_WITHIN, &own, |answer| {
+        answer.who() == Some("p1:8080")
+    });
+    kept.context("default/kubernetes stays as it was")?;
+    world.apply(&own, &[cluster.pod("p1b")])?;
+    world.await_answer(ARRIVES_WITHIN, &own, |answer| {
+        answer.who() == Some("p1b:8080")
+    })?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Pins that are damaged while no agent runs: the next one has a working datapath, whatever it finds.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use proxy_agent::datapath::PinDir;
+use proxy_common::abi::VERSION;
+use tests::pinned::{self, directory_of_version};
+use tests::tamper::{self, Other};
+
+use crate::site::{Site, Way, is_long, lone_row};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Damage {
+    Gone,
+    Other(Other),
+    Program,
+    Directory,
+}
+
+impl Damage {
+    const ALL: [Self; 6] = [
+        Self::Gone,
+        Self::Other(Other::Shape),
+        Self::Other(Other::Type),
+        Self::Program,
+        Self::Other(Other::Size),
+        Self::Directory,
+    ];
+
+    fn to(self, pin: &Path) -> Result<()> {
+        match self {
+            Self::Gone => fs::remove_file(pin)?,
+            Self::Other(other) => tamper::put_map(pin, other)?,
+            Self::Program => {
+                fs::remove_file(pin)?;
+                tamper::put_program(pin)?;
+            }
+            Self::Directory => {
+                fs::remove_file(pin)?;
+                fs::create_dir(pin)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn rows() -> Vec<Trial> {
+    let mut rows = vec![
+        lone_row(
+            "a gate that an agent finds is gone lets everything through that is served",
+            Way::Filters,
+            |site| maps(site, |name| name == "GATE", &Damage::ALL),
+        ),
+        lone_row(
+            "pinned links that are damaged are made again by the next agent",
+            Way::Links,
+            links,
+        ),
+        lone_row(
+            "the next version of the layout serves what it takes over though its gate is new",
+            Way::Filters,
+            older_version,
+        ),
+    ];
+    if is_long() {
+        rows.extend(Damage::ALL.map(|damage| {
+            let name = format!("the next agent serves whichever pinned map is damaged: {damage:?}");
+            lone_row(name, Way::Links, move |site| {
+                maps(site, |_| true, &[damage])
+            })
+        }));
+    } else {
+        // Each map in one way.
+        rows.push(lone_row(
+            "the next agent serves whichever pinned map is damaged",
+            Way::Filters,
+            each_in_one_way,
+        ));
+    }
+    rows
+}
+
+fn each_in_one_way(site: &Site) -> Result<()> {
+    site.start_agent()?;
+    let names = pinned::maps(site.node())?.into_keys();
+    for (name, damage) in names.zip(Damage::ALL.into_iter().cycle()) {
+        damaged(site, &name, damage)?;
+    }
+    Ok(())
+}
+
+fn maps(site: &Site, is_meant: impl Fn(&str) -> bool, damages: &[Damage]) -> Result<()> {
+    site.start_agent()?;
+    for name in pinned::maps(site.node())?.into_keys() {
+        for damage in damages.iter().filter(|_| is_meant(&name)) {
+            damaged(site, &name, *damage)?;
+        }
+    }
+    Ok(())
+}
+
+fn damaged(site: &Site, name: &str, damage: Damage) -> Result<()> {
+    let pins = PinDir::new(&site.node().bpffs);
+    let what = || format!("{name}: {damage:?}");
+    let began = Instant::now();
+    site.cluster.kill_agents();
+    damage.to(&pins.map(name)).with_context(what)?;
+    site.start_agent().with_context(what)?;
+    site.is_served().with_context(what)?;
+    is_whole(site).with_context(what)?;
+    eprintln!("{}: serves after {:?}", what(), began.elapsed());
+    Ok(())
+}
+
+/// There is one directory of pins, and every map of it is one.
+fn is_whole(site: &Site) -> Result<()> {
+    let found = pinned::directories(site.node())?;
+    ensure!(found == [format!("portside-v{VERSION}")], "{found:?}");
+    site.answers_probes([200, 200, 200])
+}
+
+fn links(site: &Site) -> Result<()> {
+    site.start_agent()?;
+    let pins = PinDir::new(&site.node().bpffs);
+    let damages: [(&str, fn(&Path) -> Result<()>); 4] = [
+        ("gone", |pin| Ok(fs::remove_file(pin)?)),
+        ("detached", tamper::detach),
+        ("a program", |pin| Damage::Program.to(pin)),
+        ("a directory", |pin| Damage::Directory.to(pin)),
+    ];
+    for (name, damage) in damages {
+        site.cluster.kill_agents();
+        for pin in pins.pinned_links()? {
+            damage(&pin).with_context(|| format!("{}: {name}", pin.display()))?;
+        }
+        site.start_agent().context(name)?;
+        site.is_served().context(name)?;
+        is_whole(site).context(name)?;
+        for pin in pins.pinned_links()? {
+            let at = tamper::device_of(&pin)?;
+            ensure!(at != 0, "{name}: {} is at no device", pin.display());
+        }
+    }
+    // What stands in the place of the whole directory of links.
+    site.cluster.kill_agents();
+    fs::remove_dir_all(pins.links())?;
+    tamper::put_program(&pins.links())?;
+    site.start_agent()?;
+    site.is_served()
+}
+
+/// As an upgrade finds it whose layout of the gate is another: everything else goes on.
+fn older_version(site: &Site) -> Result<()> {
+    site.start_agent()?;
+    site.is_served()?;
+    site.cluster.kill_agents();
+    let older = directory_of_version(site.node(), VERSION - 1);
+    fs::rename(PinDir::new(&site.node().bpffs).root(), &older)?;
+    Damage::Other(Other::Shape).to(&older.join("GATE"))?;
+    site.start_agent()?;
+    site.await_said(&["not taken over", "GATE"])?;
+    site.is_served()?;
+    is_whole(site)
+}

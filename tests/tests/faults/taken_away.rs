@@ -1,0 +1,254 @@
+//! What others take away of a datapath whose agent runs comes back within a second.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use proxy_agent::datapath::PinDir;
+use tests::patience::{eventually_within, patient};
+use tests::pinned;
+use tests::runner::{Shared, no_agent, row};
+use tests::tamper::{self, Other};
+
+use crate::site::{Site, Way, is_long};
+
+/// A look comes every second, and takes a while on a busy machine.
+const BACK_WITHIN: Duration = Duration::from_millis(2500);
+
+struct Row {
+    name: &'static str,
+    ways: &'static [Way],
+    /// Clients do not notice.
+    is_silent: bool,
+    /// The counter that it moves.
+    counts: &'static str,
+    damage: fn(&Site) -> Result<()>,
+}
+
+const HOOKS: &str = "portside_restored_total{what=\"hook\"}";
+const LINK_PINS: &str = "portside_restored_total{what=\"link-pin\"}";
+const MAP_PINS: &str = "portside_restored_total{what=\"map-pin\"}";
+
+static ROWS: [Row; 11] = [
+    Row {
+        name: "cleanup that is forced",
+        ways: &Way::BOTH,
+        is_silent: false,
+        counts: HOOKS,
+        damage: |site| {
+            let said = tests::cli::ask(site.node(), &["cleanup", "--force"])?;
+            ensure!(said.contains("removed"), "{said}");
+            Ok(())
+        },
+    },
+    Row {
+        name: "links that are detached",
+        ways: &[Way::Links],
+        is_silent: false,
+        counts: HOOKS,
+        damage: |site| {
+            link_pins(site)?
+                .iter()
+                .try_for_each(|pin| tamper::detach(pin))
+        },
+    },
+    Row {
+        name: "qdiscs that are deleted",
+        ways: &[Way::Filters],
+        is_silent: false,
+        counts: HOOKS,
+        damage: |site| {
+            devices(site)?.iter().try_for_each(|device| {
+                site.node().netns().batch(
+                    "tc",
+                    &["-batch", "-"],
+                    &format!("qdisc del dev {device} clsact\n"),
+                )
+            })
+        },
+    },
+    Row {
+        name: "a filter that is deleted",
+        ways: &[Way::Filters],
+        is_silent: false,
+        counts: HOOKS,
+        damage: |site| {
+            let delete = "filter del dev eth0 ingress pref 50\n";
+            site.node().netns().batch("tc", &["-batch", "-"], delete)
+        },
+    },
+    Row {
+        name: "a filter that is replaced",
+        ways: &[Way::Filters],
+        is_silent: false,
+        counts: HOOKS,
+        damage: |site| {
+            let pin = site.node().bpffs.join("another");
+            tamper::replace_filter(site.node().netns(), "eth0", &pin)
+        },
+    },
+    Row {
+        name: "pins of links that are removed",
+        ways: &[Way::Links],
+        is_silent: true,
+        counts: LINK_PINS,
+        damage: |site| Ok(link_pins(site)?.iter().try_for_each(fs::remove_file)?),
+    },
+    Row {
+        name: "pins of maps that are removed",
+        ways: &Way::BOTH,
+        is_silent: true,
+        counts: MAP_PINS,
+        damage: |site| Ok(map_pins(site)?.iter().try_for_each(fs::remove_file)?),
+    },
+    Row {
+        name: "maps in the place of pinned maps",
+        ways: &[Way::Filters],
+        is_silent: true,
+        counts: MAP_PINS,
+        damage: |site| {
+            let pins = map_pins(site)?;
+            pins.iter()
+                .try_for_each(|pin| tamper::put_map(pin, Other::Shape))
+        },
+    },
+    Row {
+        name: "programs in the place of pinned maps",
+        ways: &[Way::Filters],
+        is_silent: true,
+        counts: MAP_PINS,
+        damage: |site| {
+            map_pins(site)?.iter().try_for_each(|pin| {
+                fs::remove_file(pin)?;
+                tamper::put_program(pin)
+            })
+        },
+    },
+    Row {
+        name: "a directory of pins that is removed",
+        ways: &Way::BOTH,
+        is_silent: true,
+        counts: MAP_PINS,
+        damage: |site| Ok(fs::remove_dir_all(pins(site).root())?),
+    },
+    Row {
+        name: "a bpffs that is unmounted and mounted again",
+        ways: &Way::BOTH,
+        is_silent: true,
+        counts: MAP_PINS,
+        damage: |site| {
+            let bpffs = &site.node().bpffs;
+            umount2(bpffs, MntFlags::MNT_DETACH)?;
+            site.await_said(&["is not pinned", "not on a bpf filesystem"])?;
+            // Traffic goes on, and so does what probes are about.
+            site.answers_probes([200, 200, 200])?;
+            ensure!(
+                site.metric("portside_unpinned")? == 1.0,
+                "it is not counted"
+            );
+            mount(
+                Some("bpffs"),
+                bpffs,
+                Some("bpf"),
+                MsFlags::empty(),
+                None::<&str>,
+            )?;
+            Ok(())
+        },
+    },
+];
+
+pub fn rows() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for way in Way::BOTH {
+        let site = Shared::new(move || Ok(Mutex::new(Site::start(way)?)));
+        for one in ROWS.iter().filter(|row| row.ways.contains(&way)) {
+            trials.push(trial(one, way, &site));
+        }
+    }
+    trials
+}
+
+fn trial(one: &'static Row, way: Way, site: &Arc<Shared<Mutex<Site>>>) -> Trial {
+    let site = Arc::clone(site);
+    let what = match one.is_silent {
+        true => "cost nobody anything and come back",
+        false => "come back within a second",
+    };
+    let name = format!("{way}: {} {what}", one.name);
+    row(name, no_agent(), move || {
+        // One at a time; a row that failed leaves it to the next to say whether the site still works.
+        let site = site.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        run(&site, one).map_err(|error| error.context(site.cluster.logs()))
+    })
+}
+
+fn run(site: &Site, one: &Row) -> Result<()> {
+    let before = whole(site)?;
+    let counted = site.metric(one.counts)?;
+    let ((), tally) = site.under_traffic(|| {
+        (one.damage)(site).context("the damage")?;
+        let damaged = Instant::now();
+        eventually_within(BACK_WITHIN, "everything is back", || {
+            let now = whole(site)?;
+            ensure!(now == before, "{now:?} is not {before:?}");
+            let now = site.metric(one.counts)?;
+            ensure!(now > counted, "{} is {now}", one.counts);
+            site.answers_probes([200, 200, 200])
+        })?;
+        eprintln!("{}: back after {:?}", one.name, damaged.elapsed());
+        Ok(())
+    })?;
+    if one.is_silent {
+        tally.nothing_is_lost()?;
+    }
+    ensure!(tally.gap() < patient(2 * BACK_WITHIN), "{tally}");
+    let ((), after) = site.under_traffic(|| {
+        site.is_served()?;
+        std::thread::sleep(Duration::from_millis(if is_long() { 2000 } else { 300 }));
+        Ok(())
+    })?;
+    after.nothing_is_lost().context("when everything is back")?;
+    let said = match one.counts {
+        HOOKS => "was lost",
+        _ => "was removed",
+    };
+    site.await_said(&[said, "it is restored"])
+}
+
+/// What is pinned, and what is attached where.
+fn whole(site: &Site) -> Result<Vec<String>> {
+    let node = site.node();
+    let mut all: Vec<_> = pinned::maps(node)?
+        .into_iter()
+        .map(|(name, (id, _))| format!("map {name} {id}"))
+        .collect();
+    for name in pinned::links(node)?.into_keys() {
+        let ifindex = tamper::device_of(&pins(site).links().join(&name))?;
+        all.push(format!("link {name} at {ifindex}"));
+    }
+    all.extend(pinned::filters(node, &devices(site)?)?);
+    Ok(all)
+}
+
+fn pins(site: &Site) -> PinDir {
+    PinDir::new(&site.node().bpffs)
+}
+
+fn link_pins(site: &Site) -> Result<Vec<PathBuf>> {
+    pins(site).pinned_links()
+}
+
+fn map_pins(site: &Site) -> Result<Vec<PathBuf>> {
+    let names = pinned::maps(site.node())?.into_keys();
+    Ok(names.map(|name| pins(site).map(&name)).collect())
+}
+
+/// The devices of the node with filters.
+fn devices(site: &Site) -> Result<Vec<String>> {
+    pinned::devices_with_clsact(site.node())
+}
