@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::libc::{major, minor};
 
 use super::pin::{FileId, on_bpffs};
 
@@ -73,21 +74,21 @@ impl Lock {
 
 /// The process that holds the lock of `directory`; `None` for one of another PID namespace.
 fn holder(directory: &File) -> Option<u32> {
-    let inode = directory.metadata().ok()?.ino();
+    let file = directory.metadata().ok()?;
+    let (device, inode) = (file.dev(), file.ino());
+    let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| holder_in(line, inode))
+    locks.lines().find_map(|line| holder_in(line, &file))
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 1234 00:1c:5678 0 EOF`: the process, and device and inode. The devices of file systems without a disk
-/// differ between what stat(2) and this file say; their inodes are few.
-fn holder_in(line: &str, inode: u64) -> Option<u32> {
+/// `1: FLOCK  ADVISORY  WRITE 1234 00:1c:5678 0 EOF`: the process, and device and inode (`lock_get_status`, fs/locks.c).
+fn holder_in(line: &str, file: &str) -> Option<u32> {
     let fields: Vec<_> = line.split_whitespace().collect();
-    let [_, "FLOCK", _, "WRITE", process, file, ..] = fields[..] else {
+    let [_, "FLOCK", _, "WRITE", process, found, ..] = fields[..] else {
         return None;
     };
-    let found: u64 = file.rsplit(':').next()?.parse().ok()?;
     let process: u32 = process.parse().ok()?;
-    (found == inode && process != 0).then_some(process)
+    (found == file && process != 0).then_some(process)
 }
 
 #[cfg(test)]
@@ -114,12 +115,13 @@ mod tests {
         for (line, found) in [
             ("1: FLOCK  ADVISORY  WRITE 1234 00:1c:7 0 EOF", Some(1234)),
             ("1: FLOCK  ADVISORY  WRITE 1234 00:1c:8 0 EOF", None),
+            ("1: FLOCK  ADVISORY  WRITE 1234 00:1d:7 0 EOF", None),
             ("1: FLOCK  ADVISORY  WRITE 0 00:1c:7 0 EOF", None),
             ("2: POSIX  ADVISORY  WRITE 1234 00:1c:7 0 EOF", None),
             ("1: -> FLOCK  ADVISORY  WRITE 1234 00:1c:7 0 EOF", None),
             ("", None),
         ] {
-            assert_eq!(holder_in(line, 7), found, "{line}");
+            assert_eq!(holder_in(line, "00:1c:7"), found, "{line}");
         }
     }
 }

@@ -63,7 +63,7 @@ impl PinDir {
         let links = self.links();
         // What others left in its place.
         if links.symlink_metadata().is_ok_and(|file| !file.is_dir()) {
-            fs::remove_file(&links).with_context(|| format!("removing {}", links.display()))?;
+            clear(&links).with_context(|| format!("removing {}", links.display()))?;
         }
         fs::create_dir_all(&links)
             .with_context(|| format!("making the pin directory {}", links.display()))
@@ -153,6 +153,16 @@ impl PinDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done.with_context(|| format!("removing {}", self.root.display())),
         }
+    }
+}
+
+/// Removes whatever is at `path`, if anything is.
+pub fn clear(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(file) if file.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
     }
 }
 

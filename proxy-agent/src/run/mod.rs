@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `args` | what can be chosen on the command line |
 //! | `feed` | the source, on a thread of its own |
+//! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
 //! | `lock` | one agent at a time |
 //! | `hooks` | the programs at each device follow its role |
@@ -24,6 +25,7 @@ mod agent;
 mod args;
 mod complaints;
 mod feed;
+mod files;
 mod hooks;
 mod lock;
 mod losses;
@@ -70,6 +72,7 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let mut end = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    files::allow_all();
     // From a terminal that goes, or from somebody who wants files read anew: no reason to end.
     let mut hangup = signal(SignalKind::hangup()).context("waiting for SIGHUP")?;
     // Before anything is touched: an agent that cannot be asked should not begin.

@@ -64,10 +64,14 @@ fn limited(site: &Site, limit: Limit, words: &[&str]) -> Result<()> {
     site.cluster.agents().push(agent);
     let ready = site.cluster.agents()[0].wait_until_ready();
     if ready.is_ok() {
+        eprintln!("it serves with {limit:?}");
         site.is_served()?;
     } else {
         site.cluster.agents()[0].await_end().context("it hangs")?;
         site.await_said(words)?;
+        let lines = site.cluster.agents()[0].lines();
+        let last: Vec<_> = lines.iter().rev().take(2).collect();
+        eprintln!("with {limit:?}: {last:?}");
     }
     site.cluster.kill_agents();
     site.start_agent()?;

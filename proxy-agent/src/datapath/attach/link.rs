@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::datapath::sys::{Command, bpf};
+use crate::datapath::{
+    pin::clear,
+    sys::{Command, bpf},
+};
 
 /// What `BPF_OBJ_*` takes of `union bpf_attr`.
 #[repr(C)]
@@ -46,10 +49,7 @@ pub fn remove(pin: &Path) -> Result<()> {
         // No link: a pin of something else, or of none.
         Err(_) => {}
     }
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.with_context(|| format!("removing {}", pin.display())),
-    }
+    clear(pin).with_context(|| format!("removing {}", pin.display()))
 }
 
 /// An error where the link of `pin` is not at the device with this index: that one is gone, and another may have been

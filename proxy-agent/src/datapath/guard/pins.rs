@@ -1,14 +1,17 @@
 //! Handles of everything that is pinned, so that a pin that is removed costs nothing and can be made again.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use anyhow::{Context, Result};
 
-use super::super::{pin::FileId, sys};
+use super::super::{
+    pin::{FileId, clear},
+    sys,
+};
 
 /// A pin, and a handle of what is pinned.
 #[derive(Debug)]
@@ -39,12 +42,7 @@ impl Pin {
     /// Pins it again, in the place of whatever is there by now.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
         let restore = || -> io::Result<FileId> {
-            match path.symlink_metadata() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-                Ok(file) if file.is_dir() => fs::remove_dir_all(path)?,
-                Ok(_) => fs::remove_file(path)?,
-            }
+            clear(path)?;
             sys::pin(self.object.as_fd(), path)?;
             Ok(FileId::of(path)?.ok_or(io::ErrorKind::NotFound)?)
         };
