@@ -52,7 +52,7 @@ fn read(image: &Image, ports: &BTreeMap<u32, String>) -> Result<Before> {
 
 fn service(image: &Image, ports: &BTreeMap<u32, String>) -> Value {
     let mut cluster_ips = BTreeSet::new();
-    let mut all: BTreeMap<(&str, Protocol), (Option<u16>, Option<u16>)> = BTreeMap::new();
+    let mut all: BTreeMap<_, (Option<u16>, Option<u16>)> = BTreeMap::new();
     for (at, to) in &image.frontends {
         let Some(name) = ports.get(&to.service()) else {
             continue;
@@ -180,7 +180,7 @@ mod tests {
             Event::ServiceUpserted(service),
             Event::SliceUpserted(v4),
             Event::SliceUpserted(v6),
-        ] = &events[..]
+        ] = events
         else {
             panic!("{events:?}");
         };

@@ -126,7 +126,8 @@ fn is_whole(site: &Site) -> Result<()> {
 fn links(site: &Site) -> Result<()> {
     site.start_agent()?;
     let pins = PinDir::new(&site.node().bpffs);
-    let damages: [(&str, fn(&Path) -> Result<()>); 4] = [
+    type Does = fn(&Path) -> Result<()>;
+    let damages: [(&str, Does); 4] = [
         ("gone", |pin| Ok(fs::remove_file(pin)?)),
         ("detached", tamper::detach),
         ("a program", |pin| Damage::Program.to(pin)),

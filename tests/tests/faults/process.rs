@@ -70,7 +70,7 @@ fn limited(site: &Site, limit: Limit, words: &[&str]) -> Result<()> {
         site.cluster.agents()[0].await_end().context("it hangs")?;
         site.await_said(words)?;
         let lines = site.cluster.agents()[0].lines();
-        let last: Vec<_> = lines.iter().rev().take(2).collect();
+        let last: Vec<_> = lines.iter().rev().take(14).collect();
         eprintln!("with {limit:?}: {last:?}");
     }
     site.cluster.kill_agents();
