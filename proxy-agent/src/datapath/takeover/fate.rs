@@ -166,16 +166,24 @@ mod tests {
 
     #[test]
     fn an_older_version_is_read_where_its_layout_is_the_same() {
-        // Flows got what their rewrite changes in checksums with version 2; the slow paths became fewer with version 4.
+        // The slow paths became fewer with version 4; flows, devices and the configuration got what is checked with version 5.
         let programs = ["SLOW_TC", "SLOW_XDP"];
-        let flows = ["FLOWS_4", "FLOWS_6", "PENDING_4", "PENDING_6"];
-        let fates = judged(1, &Sizes::default(), |_| {});
+        let of_5 = [
+            "CONFIG",
+            "DEVICES",
+            "FLOWS_4",
+            "FLOWS_6",
+            "NEXT_HOPS",
+            "PENDING_4",
+            "PENDING_6",
+        ];
+        let fates = judged(3, &Sizes::default(), |_| {});
         assert_eq!(
             of_fate(&fates, Fate::Lost),
-            [flows.as_slice(), &programs].concat()
+            [of_5.as_slice(), &programs].concat()
         );
-        let fates = judged(3, &Sizes::default(), |_| {});
-        assert_eq!(of_fate(&fates, Fate::Lost), programs);
+        let fates = judged(4, &Sizes::default(), |_| {});
+        assert_eq!(of_fate(&fates, Fate::Lost), of_5);
         assert_eq!(fates["BACKENDS_6"], Fate::Shared);
     }
 
