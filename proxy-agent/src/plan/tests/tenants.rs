@@ -313,9 +313,9 @@ fn hostile_name(n: u8) -> ObjectName {
     ObjectName::new("hostile", format!("svc-{n}"))
 }
 
-/// A size: small, about what is allowed, or far too large.
+/// A size: small, about what is allowed, or far too large. Small ones leave room for others in the bounds of one object.
 fn size() -> impl Strategy<Value = u16> {
-    prop_oneof![0u16..4, 10u16..60, 200u16..400]
+    prop_oneof![4 => 0u16..3, 2 => 10u16..50, 1 => 200u16..400]
 }
 
 /// An address of his own, or one of the victim's.
@@ -331,7 +331,7 @@ fn hostile_service() -> impl Strategy<Value = Service> {
     let addresses =
         || size().prop_flat_map(|size| vec(hostile_address(), usize::from(size).min(150)));
     (
-        (0u8..6, 2i64..5, size(), any::<bool>()),
+        (0u8..6, 2i64..5, size().prop_map(|n| n.max(1)), any::<bool>()),
         (addresses(), addresses(), addresses()),
         size(),
     )
@@ -367,7 +367,7 @@ fn hostile_service() -> impl Strategy<Value = Service> {
 }
 
 fn hostile_slice() -> impl Strategy<Value = EndpointSlice> {
-    (0u8..6, 0u8..6, size(), size(), any::<u8>()).prop_map(
+    (0u8..6, 0u8..6, 1u16..20, 1u16..60, any::<u8>()).prop_map(
         |(n, service, ports, endpoints, from)| EndpointSlice {
             name: hostile_name(n),
             service: format!("svc-{service}").into(),
@@ -400,7 +400,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             3 => (0u64..3000).prop_map(Step::Wait),
             1 => Just(Step::Restart),
         ],
-        1..40,
+        1..60,
     )
 }
 
