@@ -215,3 +215,15 @@ pub enum Event {
     /// Every object of the kind that there is has been sent once.
     Synced(Kind),
 }
+
+impl Event {
+    /// The Service or EndpointSlice that it is about.
+    pub const fn object(&self) -> Option<&ObjectName> {
+        match self {
+            Self::ServiceUpserted(service) => Some(&service.name),
+            Self::SliceUpserted(slice) => Some(&slice.name),
+            Self::ServiceDeleted(name) | Self::SliceDeleted(name) => Some(name),
+            Self::NodeChanged(_) | Self::Synced(_) => None,
+        }
+    }
+}

@@ -331,7 +331,12 @@ fn hostile_service() -> impl Strategy<Value = Service> {
     let addresses =
         || size().prop_flat_map(|size| vec(hostile_address(), usize::from(size).min(150)));
     (
-        (0u8..6, 2i64..5, size().prop_map(|n| n.max(1)), any::<bool>()),
+        (
+            0u8..6,
+            2i64..5,
+            size().prop_map(|n| n.max(1)),
+            any::<bool>(),
+        ),
         (addresses(), addresses(), addresses()),
         size(),
     )

@@ -174,7 +174,8 @@ impl<F: Followed> Known<F> {
             Ok(Converted::Served(event)) => {
                 self.problems.remove(&name);
                 self.take_back(&name);
-                self.here.insert(name);
+                // The event's own name, which the model shares with others.
+                self.here.replace(event.object().cloned().unwrap_or(name));
                 batch.push(event);
             }
             Ok(Converted::Skipped(why)) => {
