@@ -11,7 +11,7 @@ use aya::{
 };
 use proxy_common::hook::Hook;
 
-use super::{Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, attach};
+use super::{Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, attach, fib_source};
 
 /// What a probe found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -176,6 +176,11 @@ pub fn features() -> Vec<Feature> {
         let supported = is_helper_supported(program, helper).map_err(text);
         add(name, without, supported);
     }
+    add(
+        "bpf_fib_lookup tells a route's source address",
+        Without::Less("the device's address holds"),
+        fib_source::is_known().map_err(|error| format!("{error:#}")),
+    );
     all
 }
 

@@ -203,10 +203,59 @@ impl Address {
         })
     }
 
+    /// Is another address on link by this one's prefix?
+    pub fn subnet_has(&self, other: IpAddr) -> bool {
+        let shift = u32::from(self.bits() - self.prefix.min(self.bits()));
+        match (self.addr, other) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (own.to_bits() ^ other.to_bits())
+                    .checked_shr(shift)
+                    .unwrap_or(0)
+                    == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (own.to_bits() ^ other.to_bits())
+                    .checked_shr(shift)
+                    .unwrap_or(0)
+                    == 0
+            }
+            _ => false,
+        }
+    }
+
     pub const fn bits(&self) -> u8 {
         match self.addr {
             IpAddr::V4(_) => 32,
             IpAddr::V6(_) => 128,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_has_what_its_prefix_says() {
+        for (own, prefix, other, is_in) in [
+            ("192.0.2.1", 24, "192.0.2.254", true),
+            ("192.0.2.1", 24, "192.0.3.1", false),
+            ("192.0.2.1", 32, "192.0.2.1", true),
+            ("192.0.2.1", 32, "192.0.2.2", false),
+            ("192.0.2.1", 0, "203.0.113.1", true),
+            ("2001:db8::1", 64, "2001:db8::ffff", true),
+            ("2001:db8::1", 64, "2001:db8:0:1::1", false),
+            ("2001:db8::1", 0, "fd00::1", true),
+            ("2001:db8::1", 64, "192.0.2.1", false),
+        ] {
+            let address = Address {
+                addr: own.parse().unwrap(),
+                prefix,
+                global: true,
+                passive: false,
+            };
+            let other = other.parse().unwrap();
+            assert_eq!(address.subnet_has(other), is_in, "{own}/{prefix} {other}");
         }
     }
 }

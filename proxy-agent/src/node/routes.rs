@@ -18,14 +18,17 @@ pub struct Ways {
     pub next_hop: bool,
     /// A route that has other devices, too: what comes back may come by any of them.
     pub multipath: bool,
-    /// The source that the widest route asks for, and how wide that one is.
-    source4: Source,
-    source6: Source,
+    /// The widest route of each family, IPv4 first.
+    widest: [Option<Widest>; 2],
 }
 
-/// The source that a route asks for. The lower its rank, the more traffic the route is for.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-struct Source(Option<(Rank, Option<IpAddr>)>);
+/// What the source of most traffic by a device follows from. The lower its rank, the more traffic a route is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Widest {
+    rank: Rank,
+    source: Option<IpAddr>,
+    gateway: Option<IpAddr>,
+}
 
 /// Another table than the main one, the length of the prefix, the metric.
 type Rank = (bool, u8, u32);
@@ -33,8 +36,12 @@ type Rank = (bool, u8, u32);
 impl Ways {
     /// The source address that the widest route by the device asks for, of the family that is IPv4's or not.
     pub fn source(&self, v4: bool) -> Option<IpAddr> {
-        let Source(found) = if v4 { self.source4 } else { self.source6 };
-        found.and_then(|(_, source)| source)
+        self.widest[usize::from(!v4)]?.source
+    }
+
+    /// The next hop of that route.
+    pub fn gateway(&self, v4: bool) -> Option<IpAddr> {
+        self.widest[usize::from(!v4)]?.gateway
     }
 
     /// Takes in a route by the device.
@@ -46,18 +53,19 @@ impl Ways {
             multipath,
             rank,
             source,
+            gateway,
             devices: _,
-        } = route;
+        } = *route;
         self.default |= default;
         self.next_hop |= next_hop;
         self.multipath |= multipath;
-        let Source(found) = if *v4 {
-            &mut self.source4
-        } else {
-            &mut self.source6
-        };
-        if found.is_none_or(|(best, _)| *rank < best) {
-            *found = Some((*rank, *source));
+        let widest = &mut self.widest[usize::from(!v4)];
+        if widest.is_none_or(|best| rank < best.rank) {
+            *widest = Some(Widest {
+                rank,
+                source,
+                gateway,
+            });
         }
     }
 }
@@ -71,6 +79,7 @@ pub struct Route {
     multipath: bool,
     rank: Rank,
     source: Option<IpAddr>,
+    gateway: Option<IpAddr>,
     pub devices: BTreeSet<u32>,
 }
 
@@ -90,6 +99,7 @@ impl Route {
             multipath: false,
             rank: (false, header.destination_prefix_length, 0),
             source: None,
+            gateway: None,
             devices: BTreeSet::new(),
         };
         for attribute in &message.attributes {
@@ -101,13 +111,12 @@ impl Route {
                         .extend(hops.iter().map(|hop| hop.interface_index));
                     route.next_hop |= hops.iter().any(has_next_hop);
                 }
-                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => route.next_hop = true,
-                RouteAttribute::PrefSource(RouteAddress::Inet(addr)) => {
-                    route.source = Some((*addr).into());
+                RouteAttribute::Gateway(addr) => {
+                    route.next_hop = true;
+                    route.gateway = ip(addr);
                 }
-                RouteAttribute::PrefSource(RouteAddress::Inet6(addr)) => {
-                    route.source = Some((*addr).into());
-                }
+                RouteAttribute::Via(_) => route.next_hop = true,
+                RouteAttribute::PrefSource(addr) => route.source = ip(addr),
                 RouteAttribute::Priority(metric) => route.rank.2 = *metric,
                 RouteAttribute::Table(number) => table = *number,
                 _ => {}
@@ -133,6 +142,14 @@ fn is_of_a_link(route: &RouteMessage) -> bool {
     })
 }
 
+fn ip(addr: &RouteAddress) -> Option<IpAddr> {
+    match addr {
+        RouteAddress::Inet(addr) => Some((*addr).into()),
+        RouteAddress::Inet6(addr) => Some((*addr).into()),
+        _ => None,
+    }
+}
+
 fn has_next_hop(hop: &RouteNextHop) -> bool {
     hop.attributes.iter().any(|attribute| {
         matches!(
@@ -140,4 +157,65 @@ fn has_next_hop(hop: &RouteNextHop) -> bool {
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_)
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn route(prefix: u8, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = prefix;
+        message.header.kind = RouteType::Unicast;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.attributes = attributes;
+        message
+    }
+
+    #[test]
+    fn the_widest_route_of_the_main_table_tells_the_source() {
+        let addr = |last| RouteAddress::Inet(Ipv4Addr::new(192, 0, 2, last));
+        let by = |device| RouteAttribute::Oif(device);
+        let from = |last| RouteAttribute::PrefSource(addr(last));
+        let mut ways = Ways::default();
+        let mut add = |message: RouteMessage| ways.add(&Route::of(&message).unwrap());
+        add(route(24, vec![by(2), from(1)]));
+        let mut other_table = route(0, vec![by(2), from(2)]);
+        other_table.header.table = 2;
+        add(other_table);
+        add(route(
+            0,
+            vec![by(2), from(4), RouteAttribute::Priority(100)],
+        ));
+        let gateway = RouteAttribute::Gateway(addr(9));
+        add(route(
+            0,
+            vec![
+                by(2),
+                from(3),
+                gateway.clone(),
+                RouteAttribute::Priority(50),
+            ],
+        ));
+        assert!(ways.default && ways.next_hop && !ways.multipath);
+        assert_eq!(ways.source(true), Some([192, 0, 2, 3].into()));
+        assert_eq!(ways.gateway(true), Some([192, 0, 2, 9].into()));
+        assert_eq!((ways.source(false), ways.gateway(false)), (None, None));
+
+        let mut unreachable = route(0, vec![by(2)]);
+        unreachable.header.kind = RouteType::Unreachable;
+        assert_eq!(Route::of(&unreachable), None);
+        let hops = [2, 3].map(|interface_index| {
+            let mut hop = RouteNextHop::default();
+            hop.interface_index = interface_index;
+            hop.attributes = vec![gateway.clone()];
+            hop
+        });
+        let multipath = Route::of(&route(0, vec![RouteAttribute::MultiPath(hops.into())])).unwrap();
+        assert!(multipath.multipath && multipath.next_hop);
+        assert_eq!(multipath.devices, BTreeSet::from([2, 3]));
+    }
 }

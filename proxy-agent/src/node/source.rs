@@ -27,12 +27,21 @@ pub fn on_loopback(view: &View, v4: bool) -> Option<IpAddr> {
         .find_map(|link| own(link, v4))
 }
 
+/// That of the subnet that the next hop is in, else the first, as `inet_select_addr` has it (net/ipv4/devinet.c).
 fn own(link: &Link, v4: bool) -> Option<IpAddr> {
-    link.addresses
-        .iter()
-        .filter(|address| address.global && !address.passive)
+    let gateway = link.ways.gateway(v4);
+    let candidates = || {
+        link.addresses.iter().filter(|address| {
+            address.global
+                && !address.passive
+                && address.addr.is_ipv4() == v4
+                && not_routable(address.addr).is_none()
+        })
+    };
+    candidates()
+        .find(|address| gateway.is_some_and(|gateway| address.subnet_has(gateway)))
+        .or_else(|| candidates().next())
         .map(|address| address.addr)
-        .find(|addr| addr.is_ipv4() == v4 && not_routable(*addr).is_none())
 }
 
 /// A route may ask for an address that has gone since.
@@ -42,4 +51,49 @@ fn is_local(view: &View, addr: IpAddr) -> bool {
             .links
             .values()
             .any(|link| link.addresses.iter().any(|own| own.addr == addr))
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::{
+        AddressFamily,
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    };
+
+    use super::*;
+    use crate::node::{Address, Ways, routes::Route};
+
+    #[test]
+    fn of_two_subnets_the_address_in_the_next_hops_is_taken() {
+        let address = |last: [u8; 4]| Address {
+            addr: last.into(),
+            prefix: 24,
+            global: true,
+            passive: false,
+        };
+        let mut link = Link {
+            name: "eth0".to_owned(),
+            kind: Kind::Physical,
+            software: None,
+            up: true,
+            ethernet: true,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            master: None,
+            lower: None,
+            peer_elsewhere: false,
+            addresses: vec![address([10, 0, 0, 5]), address([203, 0, 113, 5])],
+            ways: Ways::default(),
+            rp_filter: 0,
+        };
+        assert_eq!(own(&link, true), Some([10, 0, 0, 5].into()));
+        let mut default = RouteMessage::default();
+        default.header.address_family = AddressFamily::Inet;
+        default.header.kind = RouteType::Unicast;
+        let gateway = RouteAddress::Inet([203, 0, 113, 1].into());
+        default.attributes = vec![RouteAttribute::Oif(2), RouteAttribute::Gateway(gateway)];
+        link.ways.add(&Route::of(&default).unwrap());
+        assert_eq!(own(&link, true), Some([203, 0, 113, 5].into()));
+        assert_eq!(own(&link, false), None);
+    }
 }
