@@ -1,6 +1,7 @@
 //! One agent at a time: the next one waits for the one before it to end.
 
 use std::{
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -9,11 +10,38 @@ use anyhow::{Result, bail};
 use tokio::time;
 use tracing::info;
 
-use crate::datapath::{Attempt, Lock};
+use crate::{
+    datapath::{Attempt, Lock},
+    serve::{self, Listeners},
+};
 
 /// As long as a pod is given to end (`terminationGracePeriodSeconds`), unless somebody says otherwise.
 const WAIT: Duration = Duration::from_secs(30);
 const BETWEEN: Duration = Duration::from_millis(50);
+
+/// For as long the agent before may still have its sockets: the kernel closes the files of a process that ends one after the other.
+const SOCKETS: Duration = Duration::from_secs(2);
+
+/// Opens the sockets for those who ask, once the agent before has let go of them.
+pub async fn listeners(args: &serve::Args) -> Result<Listeners> {
+    let began = Instant::now();
+    loop {
+        match Listeners::open(args) {
+            Err(error) if is_in_use(&error) && began.elapsed() < SOCKETS => {
+                time::sleep(BETWEEN).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AddrInUse)
+    })
+}
 
 /// Takes the lock of `bpffs`; says for whom it waits, and gives up after a while.
 pub async fn take(bpffs: &Path) -> Result<Lock> {

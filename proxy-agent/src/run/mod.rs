@@ -48,12 +48,7 @@ use tokio::{
 };
 use tracing::info;
 
-use crate::{
-    datapath,
-    node::Netlink,
-    notices,
-    serve::{Listeners, Status},
-};
+use crate::{datapath, node::Netlink, notices, serve::Status};
 
 use self::agent::Agent;
 pub use self::{
@@ -81,7 +76,7 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
         _ = end.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let listeners = Listeners::open(&args.serve)?;
+    let listeners = lock::listeners(&args.serve).await?;
     let netlink = Netlink::open().await?;
     let (sender, mut arrivals) = mpsc::channel(BATCHES);
     let status = Arc::new(Status::default());

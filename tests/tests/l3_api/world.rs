@@ -24,8 +24,8 @@ use tests::topology::{Plan, Pod};
 
 const API_PORT: u16 = 6443;
 
-/// A change may have to wait for a pause between two attempts, which grows to 30 s (kube-runtime's `DefaultBackoff`).
-pub const ARRIVES_WITHIN: Duration = Duration::from_secs(45);
+/// A change may have to wait for a pause between two attempts, which grows to 4 s, and for a busy machine.
+pub const ARRIVES_WITHIN: Duration = Duration::from_secs(25);
 
 /// The variable by which slow rows are asked for.
 const SLOW_ROWS: &str = "PORTSIDE_SLOW_ROWS";
