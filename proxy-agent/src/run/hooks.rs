@@ -177,13 +177,13 @@ impl Hooks {
         let told = told.unwrap_or_default();
         if self.xdp == XdpMode::Auto {
             let hook = &Hook::XDP_UPLINK;
-            warn!("{}: {told}: TC serves it from now on", link.name);
             let target = Target {
                 ifindex: lost.ifindex,
                 name: link.name.clone(),
             };
             self.not_taken.insert((target, hook.name));
             datapath.detach(hook, lost.ifindex)?;
+            warn!("{}: {told}: TC serves it from now on", link.name);
             self.status.xdp_given_up(&link.name);
             self.watch_xdp(datapath);
         } else {

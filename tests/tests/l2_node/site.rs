@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -50,11 +51,14 @@ pub fn serves(client: &Host, target: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// Longer than a busy machine stands still.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Demands that the target answers every one of `count` requests over each protocol.
 pub fn never_fails(client: &Netns, target: SocketAddr, count: usize) -> Result<()> {
     for protocol in Protocol::BOTH {
         for number in 0..count {
-            let answer = Dial::new(client, protocol, target).ask();
+            let answer = Dial::new(client, protocol, target).within(PATIENCE).ask();
             ensure!(
                 answer.who().is_some(),
                 "{protocol} {target} from {}, request {number}: {answer}",

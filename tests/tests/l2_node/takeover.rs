@@ -18,6 +18,7 @@ use tests::sockets::Protocol;
 use tests::topology::{Host, Plan};
 
 use crate::nft;
+use crate::site::PATIENCE;
 
 /// Of what comes after one another, each lasts at least so long, and until so many connections were opened in it.
 const STEP: Duration = Duration::from_millis(400);
@@ -60,7 +61,7 @@ fn there_and_back(cluster: &Cluster, tc: &str) -> Result<()> {
         let ask = |(client, target): (&'_ Host, _)| {
             let mut good = 0;
             while !done.load(Ordering::Relaxed) {
-                let answer = dial(client, Protocol::Tcp, target).ask();
+                let answer = dial(client, Protocol::Tcp, target).within(PATIENCE).ask();
                 ensure!(
                     answer.who().is_some(),
                     "{target} from {} after {good} good connections: {answer}",
@@ -80,7 +81,7 @@ fn there_and_back(cluster: &Cluster, tc: &str) -> Result<()> {
             let (began, before) = (Instant::now(), opened.load(Ordering::Relaxed));
             while began.elapsed() < STEP || opened.load(Ordering::Relaxed) < before + CONNECTIONS {
                 ensure!(
-                    began.elapsed() < patient(Duration::from_secs(30))
+                    began.elapsed() < patient(3 * PATIENCE)
                         && !clients.iter().any(|one| one.is_finished()),
                     "{when}: clients came to a stop"
                 );
