@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use tests::address::Family;
 use tests::agent::{Agent, ask};
@@ -275,6 +276,10 @@ fn without(world: &World) -> Result<()> {
     await_notices(world, &vip.name, &["FieldRefused"])?;
     // One that comes later has come: so there was time for an Event.
     world.serve("after-untold", &[world.cluster.pod("p1")])?;
+    // Behind an API server there is nothing to read anew, and no reason to end.
+    kill(world.cluster.agents()[0].pid(), Signal::SIGHUP)?;
+    world.await_said(&["SIGHUP", "nothing is read anew"])?;
+    world.serve("after-hangup", &[world.cluster.pod("p1")])?;
     let asked = world.server.asked();
     let by_agent = asked
         .iter()

@@ -20,6 +20,8 @@ pub fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Value, String>> {
     })
 }
 
+const ADVICE: &str = ", set DuplicateKeyPolicy in Options if acceptable";
+
 /// What stands between two lines that begin documents.
 struct Chunk<'a> {
     bytes: &'a [u8],
@@ -89,7 +91,11 @@ impl Chunk<'_> {
             },
         };
         let parsed = serde_saphyr::from_multiple_with_options::<Value>(&text, options);
-        let mut values = parsed.map_err(|error| lines_moved(&error.to_string(), self.line))?;
+        let mut values = parsed.map_err(|error| {
+            // Advice to programmers is no help here.
+            let text = error.to_string().replace(ADVICE, "");
+            lines_moved(&text, self.line)
+        })?;
         values.iter_mut().for_each(whole_numbers);
         Ok(values)
     }

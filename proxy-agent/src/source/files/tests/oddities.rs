@@ -174,7 +174,7 @@ fn what_kubectl_takes_is_taken() {
 fn what_cannot_be_taken_costs_itself_and_is_told_by_its_place() {
     let plain = port("80");
     check(vec![
-        odd("a duplicate key", plain.replace("kind:", "kind: Service\nkind:"), &[], &["odd.yaml#1: ", "line 3"]),
+        odd("a duplicate key", plain.replace("kind:", "kind: Service\nkind:"), &[], &["odd.yaml#1: duplicate mapping key: kind at line 3"]),
         odd("a tab for indentation", plain.replace("spec: {", "spec:\n\tx: {"), &[], &["odd.yaml#1: ", "line"]),
         odd("Latin-1", [plain.as_bytes(), b"# caf\xe9\n"].concat(), &[], &["odd.yaml#1: ", "line 5 is not UTF-8"]),
         odd("a bracket that stays open", "a: [1,\n", &[], &["odd.yaml#1: "]),
