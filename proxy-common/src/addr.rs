@@ -39,6 +39,10 @@ pub trait Addr:
     /// Is this a loopback address (127/8, `::1`)?
     fn is_loopback(&self) -> bool;
 
+    /// Is it an address that no packet on a wire has as its source? The stack refuses these whatever else holds (kernel
+    /// `ip_route_input_slow`, `ip6_rcv_core`).
+    fn is_no_source(&self) -> bool;
+
     /// All words folded into one, for hashes.
     #[inline(always)]
     fn fold(&self) -> u32 {
@@ -131,6 +135,13 @@ impl Addr for Ip4 {
     fn is_loopback(&self) -> bool {
         self.0.to_ne_bytes()[0] == 127
     }
+
+    /// 0/8, loopback, multicast, limited broadcast (RFC 1122 section 3.2.1.3). 240/4 is taken, as the stack takes it.
+    #[inline(always)]
+    fn is_no_source(&self) -> bool {
+        let first = self.0.to_ne_bytes()[0];
+        first == 0 || first == 127 || first & 0xf0 == 224 || self.0 == u32::MAX
+    }
 }
 
 impl Addr for Ip6 {
@@ -151,6 +162,15 @@ impl Addr for Ip6 {
     #[inline(always)]
     fn is_loopback(&self) -> bool {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 1u32.to_be()
+    }
+
+    /// Unspecified, loopback, multicast, IPv4-mapped (RFC 4291 sections 2.5.2, 2.5.3, 2.7; kernel 6af1799aaf3f, 5.5).
+    #[inline(always)]
+    fn is_no_source(&self) -> bool {
+        let [a, b, c, d] = self.0;
+        let is_mapped = c == 0xffff_u32.to_be();
+        let is_low = c == 0 && u32::from_be(d) <= 1;
+        a.to_ne_bytes()[0] == 0xff || (a | b == 0 && (is_mapped || is_low))
     }
 }
 
@@ -235,5 +255,37 @@ mod tests {
         assert!(!Ip4::from(Ipv4Addr::new(128, 0, 0, 1)).is_loopback());
         assert!(Ip6::from(Ipv6Addr::LOCALHOST).is_loopback());
         assert!(!Ip6::from(Ipv6Addr::UNSPECIFIED).is_loopback());
+    }
+
+    #[test]
+    fn an_address_of_no_single_host_is_no_source() {
+        for (text, refused) in [
+            ("0.0.0.0", true),
+            ("0.1.2.3", true),
+            ("127.0.0.1", true),
+            ("224.0.0.1", true),
+            ("239.255.255.255", true),
+            ("255.255.255.255", true),
+            ("240.0.0.1", false),
+            ("255.255.255.254", false),
+            ("10.0.0.1", false),
+            ("1.0.0.0", false),
+        ] {
+            let addr: Ipv4Addr = text.parse().unwrap();
+            assert_eq!(Ip4::from(addr).is_no_source(), refused, "{text}");
+        }
+        for (text, refused) in [
+            ("::", true),
+            ("::1", true),
+            ("ff02::1", true),
+            ("::ffff:10.0.0.1", true),
+            ("::2", false),
+            ("fe80::1", false),
+            ("2001:db8::1", false),
+            ("fd00::", false),
+        ] {
+            let addr: Ipv6Addr = text.parse().unwrap();
+            assert_eq!(Ip6::from(addr).is_no_source(), refused, "{text}");
+        }
     }
 }

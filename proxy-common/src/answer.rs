@@ -175,7 +175,7 @@ fn is_plain<F: Family>(view: &View<F::Addr>) -> bool {
     view.ip.l4 == L3 + F::HEADER_LEN && view.has_ports()
 }
 
-/// Turns a SYN into the reset that answers it (RFC 9293 section 3.10.7.1).
+/// Turns a segment into the reset that answers it where there is no connection (RFC 9293 section 3.10.7.1).
 #[inline(always)]
 pub fn reset<F: AnswerIp, P: Packet>(
     hook: Hook,
@@ -188,7 +188,7 @@ pub fn reset<F: AnswerIp, P: Packet>(
     }
     let l4 = L3 + F::HEADER_LEN;
     let (client, server) = (&view.tuple.src, &view.tuple.dst);
-    let seq: u32 = packet.load(l4 + 4)?;
+    let numbers = reset_numbers(view);
     let partial = packet.checksum_is_partial(l4 + 16);
     packet.trim(l4 as u32 + 20)?;
     let macs: Macs = packet.load(0)?;
@@ -198,10 +198,10 @@ pub fn reset<F: AnswerIp, P: Packet>(
     let [s0, s1] = view.tuple.sport.0.to_ne_bytes();
     let h = [
         u32::from_ne_bytes([d0, d1, s0, s1]),
-        0,
-        u32::from_be(seq).wrapping_add(1).to_be(),
+        numbers.seq.to_be(),
+        numbers.ack.to_be(),
         // Five words of header; window 0.
-        u32::from_ne_bytes([5 << 4, tcp::RST | tcp::ACK, 0, 0]),
+        u32::from_ne_bytes([5 << 4, numbers.flags, 0, 0]),
         0,
     ];
     let sum = pseudo(Sum::default(), server, client, crate::abi::TCP, 20);
@@ -213,6 +213,32 @@ pub fn reset<F: AnswerIp, P: Packet>(
     packet.store(l4, h)?;
     packet.store(l4 + 16, field)?;
     Some(back(hook, ifindex))
+}
+
+/// What stands in a reset.
+struct ResetNumbers {
+    seq: u32,
+    ack: u32,
+    flags: u8,
+}
+
+/// A segment that acknowledges something is answered with the number that it acknowledges; another one is acknowledged. (Of those, only a SYN
+/// comes here whose length counts: a segment without ACK is in no other state.)
+#[inline(always)]
+fn reset_numbers<A>(view: &View<A>) -> ResetNumbers {
+    if view.acknowledges() {
+        ResetNumbers {
+            seq: view.shows,
+            ack: 0,
+            flags: tcp::RST,
+        }
+    } else {
+        ResetNumbers {
+            seq: 0,
+            ack: view.claims,
+            flags: tcp::RST | tcp::ACK,
+        }
+    }
 }
 
 /// Turns a packet into an ICMP error about itself, from the address that it was sent to.

@@ -6,15 +6,18 @@
 use crate::{
     abi::{
         Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple, Ways,
-        backend_flags, device_flags,
+        backend_flags, config_flags, device_flags,
     },
     addr::{Addr, Family},
-    classify,
+    admit, classify,
     hook::{Client, Hook},
+    own,
     parse::{View, tcp},
     path::{self, Hop},
+    proof,
     reason::Reason,
     select::{self, Choice},
+    send::{self, Stop},
     tables::{FlowCell, Table, Tables},
     track::{self, Refusal},
     work::Work,
@@ -30,13 +33,17 @@ pub enum Decision {
     Drop(Reason),
     /// Answer that nothing is there.
     Refuse,
+    /// Answer that there is no such connection.
+    Reset,
+    /// Answer that it is larger than the path takes.
+    TooBig,
     /// Rewrite as [`Work::flow`] says and send on by [`Work::hop`].
     Translate,
 }
 
 /// Does something happen to a confirmed flow with this packet, beyond its rewrite?
 ///
-/// SYN, FIN and RST may begin or end something; at each coarse step of time the flow is repaired; UDP leaves a
+/// SYN, FIN and RST may begin or end something, and what comes after a RST says that it was not the end; at each coarse step of time the flow is repaired; UDP leaves a
 /// backend that is gone.
 #[inline(always)]
 pub fn has_news<F: Family, T: Tables<F>>(
@@ -46,6 +53,7 @@ pub fn has_news<F: Family, T: Tables<F>>(
     flow: &Flow<F::Addr>,
 ) -> bool {
     view.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
+        || flow.is_reset()
         || tables.now().wrapping_sub(flow.last_seen) >= config.refresh
         || (!view.is_connected()
             && !flow.is_reply()
@@ -66,7 +74,10 @@ pub fn decide<F: Family, T: Tables<F>>(
     work.key = FlowKey::new(work.view.tuple, work.view.ip.proto, hook.dir);
     if let Some((table, cell)) = track::find::<F, T>(tables, &work.key) {
         work.flow = cell.get();
-        if !track::is_over::<F, T>(tables, config, now, work) {
+        if work.flow.is_own() && own::holds(config, now, cell, &work.flow) {
+            return Decision::Pass(Reason::NotService);
+        }
+        if !work.flow.is_own() && !track::is_over::<F, T>(tables, config, now, work) {
             return go_on::<F, T>(hook, tables, config, now, table, cell, work);
         }
         track::forget::<F, T>(tables, table, work);
@@ -85,24 +96,48 @@ fn go_on<F: Family, T: Tables<F>>(
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
 ) -> Decision {
-    let age = now.wrapping_sub(work.flow.last_seen);
-    let renew = age >= config.refresh;
+    let expected = work.flow.peer_ifindex;
+    if hook.dir == Dir::In && expected != tables.ifindex() {
+        if !admit::admits_to_flow::<F, T>(tables, expected, &work.view.tuple) {
+            return Decision::Drop(Reason::SourceCheck);
+        }
+        work.flow.peer_ifindex = tables.ifindex();
+        cell.come_by(work.flow.peer_ifindex);
+    }
+    let renew = now.wrapping_sub(work.flow.last_seen) >= config.refresh;
     work.hop = match path::of_flow::<F, T>(hook, tables, config, cell, &work.flow, renew) {
         Ok(hop) => hop,
         Err(reason) => return Decision::Pass(reason),
     };
+    if let Err(stop) = send::may_leave(work.view.ip.ttl, work.largest, &work.hop) {
+        return stop.into();
+    }
     track::find_peer(work);
     if work.view.ends() {
         track::close::<F, T>(tables, table, cell, work);
+    } else if work.flow.is_reset() && !work.view.opens() {
+        track::go_on_after_reset::<F, T>(tables, table, cell, work);
     }
     if renew && !track::refresh::<F, T>(tables, table, now, cell, work) {
         return Decision::Drop(Reason::NoPort);
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.
-        track::advance::<F, T>(tables, config, age, cell, work);
+        track::advance::<F, T>(tables, config, cell, work);
+    } else if proof::is_shown(&work.view) {
+        cell.show(work.view.shows);
     }
     Decision::Translate
+}
+
+impl From<Stop> for Decision {
+    #[inline(always)]
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::HopLimit => Self::Drop(Reason::HopLimit),
+            Stop::TooBig => Self::TooBig,
+        }
+    }
 }
 
 /// Begins a flow, if the packet is for a service and may begin one.
@@ -115,11 +150,23 @@ fn begin<F: Family, T: Tables<F>>(
     work: &mut Work<F::Addr>,
 ) -> Decision {
     let Some((client, frontend)) = addressed::<F, T>(hook, tables, &work.view) else {
+        own::note::<F, T>(hook, tables, now, work);
         return Decision::Pass(Reason::NotService);
     };
-    let Work { view, .. } = &*work;
+    let Work { view, frame, .. } = &*work;
+    if hook.dir == Dir::In {
+        if admit::is_martian::<F, T>(tables, *frame, &view.tuple.src) {
+            return Decision::Pass(Reason::Martian);
+        }
+        if own::is_awaited::<F, T>(client, tables, view) {
+            return Decision::Pass(Reason::NotService);
+        }
+    }
     if view.is_connected() && !view.opens() {
-        return Decision::Pass(Reason::MidFlow);
+        return stranger::<F, T>(tables, config, view);
+    }
+    if client == Client::Pod && !is_admitted::<F, T>(tables, view) {
+        return Decision::Drop(Reason::SourceCheck);
     }
     if frontend.kind() == FrontendKind::Refuse {
         return Decision::Refuse;
@@ -140,11 +187,21 @@ fn begin<F: Family, T: Tables<F>>(
                 return Decision::Drop(reason);
             }
         };
-    let way = match way::<F, T>(hook, client, tables, &view.tuple, backend) {
+    let way = match way::<F, T>(hook, client, tables, config, &view.tuple, backend) {
         Ok(way) => way,
         Err(reason) => return Decision::Pass(reason),
     };
+    if client == Client::Outside
+        && way.src != work.view.tuple.src
+        && !is_admitted::<F, T>(tables, &work.view)
+    {
+        // Past the stack, which looks at the source of what it forwards.
+        return Decision::Drop(Reason::SourceCheck);
+    }
     work.hop = way.hop;
+    if let Err(stop) = send::may_leave(work.view.ip.ttl, work.largest, &work.hop) {
+        return stop.into();
+    }
     work.flow = Flow {
         to: Tuple {
             src: way.src,
@@ -159,7 +216,12 @@ fn begin<F: Family, T: Tables<F>>(
         peer_ifindex: way.reply_ifindex,
         epoch: if way.hop.resolved { config.epoch } else { 0 },
         last_seen: now,
-        macs: way.hop.macs,
+        // Frames of a flow that only changes its destination are told by what the device was addressed by.
+        macs: if way.hop.route == Route::Stack {
+            work.frame.swapped()
+        } else {
+            way.hop.macs
+        },
         mtu: way.hop.mtu,
         ways: Ways::new(way.hop.route, way.reply_route, way.reply_dir),
         state: 0,
@@ -177,6 +239,38 @@ fn begin<F: Family, T: Tables<F>>(
     Decision::Translate
 }
 
+/// A packet in the middle of a connection that is not known here, to a service.
+///
+/// The stack would send it on if the address is not the node's: to a router that sends it here, until its hop limit ends. Under kube-proxy the
+/// backend that it reaches resets it.
+#[inline(always)]
+fn stranger<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    view: &View<F::Addr>,
+) -> Decision {
+    if config.flags & config_flags::RESET_STRANGERS == 0
+        || !view.is_tcp()
+        || tables.local_addr(&view.tuple.dst).is_some()
+    {
+        return Decision::Pass(Reason::MidFlow);
+    }
+    // A reset is never answered (RFC 9293 section 3.10.7.1).
+    if view.resets() {
+        return Decision::Drop(Reason::Stranger);
+    }
+    Decision::Reset
+}
+
+/// Does the device at the hook take the first packet of a flow?
+#[inline(always)]
+fn is_admitted<F: Family, T: Tables<F>>(tables: &T, view: &View<F::Addr>) -> bool {
+    match tables.device(tables.ifindex()) {
+        Some(device) => admit::admits::<F, T>(tables, device, &view.tuple),
+        None => false,
+    }
+}
+
 /// The frontend that a packet is for at its client's edge, if it is for one.
 #[inline(always)]
 fn addressed<F: Family, T: Tables<F>>(
@@ -185,6 +279,11 @@ fn addressed<F: Family, T: Tables<F>>(
     view: &View<F::Addr>,
 ) -> Option<(Client, FrontendRef)> {
     let client = hook.client()?;
+    let dst = &view.tuple.dst;
+    // Nobody is at the unspecified address, and a loopback address is the node's own alone (RFC 1122 section 3.2.1.3).
+    if *dst == F::Addr::ANY || (dst.is_loopback() && client != Client::Node) {
+        return None;
+    }
     if !classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto) {
         return None;
     }
@@ -209,6 +308,7 @@ fn way<F: Family, T: Tables<F>>(
     hook: Hook,
     client: Client,
     tables: &T,
+    config: &Config,
     tuple: &Tuple<F::Addr>,
     backend: &Backend<F::Addr>,
 ) -> Result<Way<F::Addr>, Reason> {
@@ -219,7 +319,8 @@ fn way<F: Family, T: Tables<F>>(
         hop: Hop::STACK,
         reply_dir: Dir::Out,
         reply_route: Route::Stack,
-        reply_ifindex: 0,
+        // A reply to the node itself is of no device's.
+        reply_ifindex: if client == Client::Node { 0 } else { here },
     };
     match client {
         Client::Outside if backend.flags & backend_flags::LOCAL != 0 => return Ok(through_stack),
@@ -251,7 +352,7 @@ fn way<F: Family, T: Tables<F>>(
         Client::Node => tuple.src.is_loopback() || (leaves_node && hop.ifindex != here),
     };
     let src = if masquerade {
-        path::source_by::<F>(device).ok_or(Reason::NoDevice)?
+        path::source_by::<F, T>(tables, config, device, &backend.addr).ok_or(Reason::NoDevice)?
     } else {
         tuple.src
     };

@@ -4,17 +4,18 @@
 //! What it cannot finish is [`Verdict::SLOW`], with the packet untouched.
 
 use crate::{
-    abi::{FlowKey, SCTP, TCP, Tuple, UDP},
+    abi::{Dir, Flow, FlowKey, Macs, SCTP, TCP, Tuple, UDP},
     addr::{Family, V4, V6},
-    classify,
+    admit, classify,
     decide::has_news,
     hook::Hook,
+    own,
     packet::{Be16Pair, Head, Packet},
     parse::{L3, ParseIp, View, ethertype},
     path,
     reason::Reason,
     rewrite::Protocols,
-    send::finish,
+    send::{finish, largest, may_leave},
     tables::{Table, Tables},
     verdict::Verdict,
 };
@@ -48,6 +49,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     let Some(Be16Pair(sport, dport)) = head.load(l4) else {
         return Verdict::SLOW;
     };
+    let len = ip.len;
     let mut view = View {
         tuple: Tuple {
             src: ip.src,
@@ -57,12 +59,14 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         },
         ip,
         flags: 0,
+        shows: 0,
+        claims: 0,
     };
     let to_service = classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto);
     if !to_service && !classify::may_be_from_backend::<F, T>(tables, &view.tuple) {
         // An opening packet past every service address may be in the way of an old flow.
         if view.is_tcp() && classify::may_be_to_backend::<F, T>(tables, &view.tuple) {
-            let Some(flags) = tcp_flags(packet, l4) else {
+            let Some((flags, _)) = tcp_numbers(packet, l4) else {
                 return Verdict::SLOW;
             };
             view.flags = flags;
@@ -70,13 +74,20 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
                 return Verdict::SLOW;
             }
         }
+        // The answer to a datagram that leaves from a service's port must be told from requests.
+        if own::may_leave_from_service::<F, T>(hook, tables, &view)
+            && own::is_new::<F, T>(tables, &view)
+        {
+            return Verdict::SLOW;
+        }
         return Verdict::pass(Reason::NotService);
     }
     if view.is_tcp() {
-        let Some(flags) = tcp_flags(packet, l4) else {
+        let Some((flags, shows)) = tcp_numbers(packet, l4) else {
             return Verdict::SLOW;
         };
         view.flags = flags;
+        view.shows = shows;
     }
     let key = FlowKey::new(view.tuple, view.ip.proto, hook.dir);
     let Some(cell) = tables.flow(Table::Confirmed, &key) else {
@@ -91,27 +102,74 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         return Verdict::SLOW;
     };
     let flow = cell.get();
-    if has_news::<F, T>(tables, config, &view, &flow) {
+    if has_news::<F, T>(tables, config, &view, &flow)
+        || !is_taken::<F, P, T>(hook, packet, tables, &flow)
+        || len < (l4 - L3 + UDP_HEADER) as u32
+        || !packet.holds(L3 as u32 + len)
+    {
         return Verdict::SLOW;
     }
-    match path::by_hints(hook, tables.ifindex(), config, &flow) {
-        Some(hop) => finish::<F, P, T>(
-            Protocols::TcpAndUdp,
-            hook,
-            packet,
-            &view,
-            &flow,
-            &hop,
-            tables,
-        ),
-        None => Verdict::SLOW,
+    let Some(hop) = path::by_hints(hook, tables.ifindex(), config, &flow) else {
+        return Verdict::SLOW;
+    };
+    let largest = largest(Protocols::TcpAndUdp, packet, &view);
+    if may_leave(view.ip.ttl, largest, &hop).is_err() {
+        return Verdict::SLOW;
+    }
+    if view.is_tcp() && flow.proof != view.shows && view.acknowledges() {
+        cell.show(view.shows);
+    }
+    finish::<F, P, T>(
+        Protocols::TcpAndUdp,
+        hook,
+        packet,
+        &view,
+        &flow,
+        &hop,
+        tables,
+    )
+}
+
+/// Is a packet that comes in one that the stack would take ([`crate::admit`])? It comes in by the device that its flow expects, addressed to
+/// it, with a header that is as its sender made it.
+#[inline(always)]
+fn is_taken<F: ParseIp, P: Packet, T: Tables<F>>(
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+    flow: &Flow<F::Addr>,
+) -> bool {
+    if hook.dir == Dir::Out {
+        return true;
+    }
+    if flow.peer_ifindex != tables.ifindex() {
+        return false;
+    }
+    let Some(head) = packet.head(L3 + F::HEADER_LEN) else {
+        return false;
+    };
+    let Some(frame) = head.load::<Macs>(0) else {
+        return false;
+    };
+    if !F::is_sound_plain(&head) {
+        return false;
+    }
+    if packet.is_to_host() || frame.is_to_source_of(flow.macs) {
+        return true;
+    }
+    match tables.device(tables.ifindex()) {
+        Some(device) => admit::is_addressed(packet, frame, device),
+        None => false,
     }
 }
 
+/// A segment's flags, and the number that it acknowledges, in host byte order.
 #[inline(always)]
-fn tcp_flags<P: Packet>(packet: &mut P, l4: usize) -> Option<u8> {
-    let flags = packet.head(l4 + TCP_HEADER)?.load::<u16>(l4 + 12)?;
-    Some(flags.to_ne_bytes()[1])
+fn tcp_numbers<P: Packet>(packet: &mut P, l4: usize) -> Option<(u8, u32)> {
+    let head = packet.head(l4 + TCP_HEADER)?;
+    let flags = head.load::<u16>(l4 + 12)?;
+    let shows = head.load::<u32>(l4 + 8)?;
+    Some((flags.to_ne_bytes()[1], u32::from_be(shows)))
 }
 
 const UDP_HEADER: usize = 8;

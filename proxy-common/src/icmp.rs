@@ -5,16 +5,16 @@
 //! both ways.
 
 use crate::{
-    abi::{FlowKey, Tuple},
+    abi::{Dir, FlowKey, Route, Tuple},
     addr::{Family, V4},
-    classify,
+    admit, classify,
     csum::Diff,
     hook::Hook,
     packet::{Be16Pair, L4Change, Packet},
     parse::{Ip, L3, ParseIp, Quoted, quoted},
     path::{self, Hop},
     reason::Reason,
-    rewrite::IP4_CSUM,
+    rewrite::{IP4_CSUM, count_down},
     tables::{Table, Tables},
     verdict::Verdict,
 };
@@ -58,6 +58,20 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
         return Err(Reason::NotService);
     };
     let flow = cell.get();
+    if flow.is_own() {
+        return Err(Reason::NotService);
+    }
+    let way = Tuple {
+        src: outer.src,
+        dst: outer.dst,
+        ..answer
+    };
+    if hook.dir == Dir::In
+        && flow.peer_ifindex != tables.ifindex()
+        && !admit::admits_to_flow::<F, T>(tables, flow.peer_ifindex, &way)
+    {
+        return Err(Reason::SourceCheck);
+    }
     let hop = path::of_flow::<F, T>(hook, tables, config, cell, &flow, false)?;
     // A router's error keeps its source where the flow keeps its client's; else it must not be seen beyond
     // the rewrite, as the rest of the flow is not.
@@ -85,9 +99,14 @@ pub fn translate<F: ParseIp, P: Packet, T: Tables<F>>(
 ) -> Result<Hop, Verdict> {
     let t = match find::<F, P, T>(hook, packet, outer, tables) {
         Ok(t) => t,
+        Err(Reason::SourceCheck) => return Err(Verdict::drop(Reason::SourceCheck)),
         Err(reason) => return Err(Verdict::pass(reason)),
     };
-    match edit::<F, P>(packet, outer, &t) {
+    let forwarded = t.hop.route == Route::Forward && !t.hop.aside;
+    if forwarded && outer.ttl <= 1 {
+        return Err(Verdict::drop(Reason::HopLimit));
+    }
+    match edit::<F, P>(packet, outer, &t, forwarded) {
         Some(()) => Ok(t.hop),
         None => Err(Verdict::drop(Reason::EditFailed)),
     }
@@ -98,6 +117,7 @@ fn edit<F: Family, P: Packet>(
     packet: &mut P,
     outer: &Ip<F::Addr>,
     t: &Translation<F::Addr>,
+    forwarded: bool,
 ) -> Option<()> {
     let inner_ip = outer.l4 + 8;
     let from = &t.quoted.tuple;
@@ -115,15 +135,20 @@ fn edit<F: Family, P: Packet>(
         .addr(&outer.src, &t.src)
         .addr(&outer.dst, &t.dst);
     let mut pseudo = Diff::default();
-    packet.store(L3 + F::SRC_OFFSET, t.src)?;
-    packet.store(L3 + F::DST_OFFSET, t.dst)?;
+    let mut header = outer_addrs;
+    let mut head = packet.head(L3 + F::HEADER_LEN)?;
+    head.store(L3 + F::SRC_OFFSET, t.src)?;
+    head.store(L3 + F::DST_OFFSET, t.dst)?;
+    if forwarded {
+        header = header.and(count_down::<F>(&mut head, outer.ttl)?);
+    }
     if F::ETHERTYPE == V4::ETHERTYPE {
         let old: u16 = packet.load(inner_ip + IP4_CSUM)?;
         let new = addrs.apply(old);
         packet.store(inner_ip + IP4_CSUM, new)?;
         data = data.half(old, new);
         let sum: u16 = packet.load(L3 + IP4_CSUM)?;
-        packet.store(L3 + IP4_CSUM, outer_addrs.apply(sum))?;
+        packet.store(L3 + IP4_CSUM, header.apply(sum))?;
     } else {
         pseudo = outer_addrs;
     }

@@ -11,6 +11,7 @@
 
 pub mod abi;
 pub mod addr;
+pub mod admit;
 pub mod answer;
 pub mod classify;
 pub mod crc;
@@ -20,9 +21,11 @@ pub mod fast;
 pub mod fragment;
 pub mod hook;
 pub mod icmp;
+pub mod own;
 pub mod packet;
 pub mod parse;
 pub mod path;
+pub mod proof;
 pub mod reason;
 pub mod rewrite;
 pub mod select;

@@ -155,6 +155,12 @@ pub trait Packet: Bytes {
     /// Length of the frame.
     fn frame_len(&self) -> u32;
 
+    /// Does the frame have so many bytes?
+    fn holds(&self, len: u32) -> bool;
+
+    /// Has the kernel found that the frame is addressed to the device that it came in by? `false` where nobody has looked.
+    fn is_to_host(&self) -> bool;
+
     /// Brings the transport checksum at `offset` in line with `change`, whatever offload state it is in.
     fn fix_l4<F: crate::addr::Family>(&mut self, offset: usize, change: L4Change) -> Option<()>;
 

@@ -5,6 +5,7 @@
 use crate::{
     abi::{SCTP, TCP, Tuple, UDP},
     addr::{Addr, Be16, Family, Ip4, Ip6, V4, V6},
+    csum::Sum,
     packet::{Be16Pair, Head, Packet},
     reason::Reason,
 };
@@ -15,6 +16,9 @@ pub const L3: usize = 14;
 
 /// IPv6 extension headers that are stepped over before the packet is left alone.
 const MAX_EXTENSIONS: usize = 4;
+
+/// Bytes of the longest IPv4 header (RFC 791 section 3.1).
+const MAX_IP4_HEADER: usize = 60;
 
 /// TCP flags, as in the header's 14th byte.
 pub mod tcp {
@@ -75,6 +79,11 @@ pub struct View<A> {
     pub tuple: Tuple<A>,
     /// TCP flags, for SCTP those that say the same; 0 for UDP.
     pub flags: u8,
+    /// What its sender shows to know of the other end: TCP's acknowledgement number, SCTP's verification tag. Host byte order.
+    pub shows: u32,
+    /// What the other end can only know from this packet, and shows in its answer: the number that a SYN's sequence number asks to
+    /// acknowledge, the initiate tag of an INIT. Of other TCP segments their sequence number. Host byte order.
+    pub claims: u32,
 }
 
 impl<A> View<A> {
@@ -98,6 +107,18 @@ impl<A> View<A> {
     #[inline(always)]
     pub fn is_connected(&self) -> bool {
         is_connected(self.ip.proto)
+    }
+
+    /// Does this packet acknowledge something?
+    #[inline(always)]
+    pub fn acknowledges(&self) -> bool {
+        self.flags & tcp::ACK != 0
+    }
+
+    /// Does this packet accept the connection that another one opens?
+    #[inline(always)]
+    pub fn accepts(&self) -> bool {
+        self.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN | tcp::ACK
     }
 
     /// Does this packet open a connection?
@@ -137,6 +158,12 @@ pub trait ParseIp: Family {
     /// Reads the header at [`L3`] of a packet that is not fragmented and has no options; `None` for others. What is
     /// an extension is for the caller to judge.
     fn plain(head: &Head<'_>) -> Option<Ip<Self::Addr>>;
+
+    /// Is the header at `offset`, with its options, `len` bytes long, the one that its sender made? IPv6 leaves that to what follows.
+    fn is_sound<P: Packet>(packet: &P, offset: usize, len: usize) -> bool;
+
+    /// The same of a header at [`L3`] without options.
+    fn is_sound_plain(head: &Head<'_>) -> bool;
 
     /// Is this ICMP type an error about another packet?
     fn is_icmp_error(kind: u8) -> bool;
@@ -200,6 +227,34 @@ impl ParseIp for V4 {
             datagram: 0,
             ttl,
         })
+    }
+
+    #[inline(always)]
+    fn is_sound<P: Packet>(packet: &P, offset: usize, len: usize) -> bool {
+        let Some(fixed) = packet.load::<[u32; 5]>(offset) else {
+            return false;
+        };
+        let mut sum = Sum::default().words(&fixed);
+        let mut at = Self::HEADER_LEN;
+        while at < MAX_IP4_HEADER {
+            if at >= len {
+                break;
+            }
+            let Some(word) = packet.load::<u32>(offset + at) else {
+                return false;
+            };
+            sum = sum.words(&[word]);
+            at += 4;
+        }
+        sum.folded() == 0xffff
+    }
+
+    #[inline(always)]
+    fn is_sound_plain(head: &Head<'_>) -> bool {
+        match head.load::<[u32; 5]>(L3) {
+            Some(words) => Sum::default().words(&words).folded() == 0xffff,
+            None => false,
+        }
     }
 
     #[inline(always)]
@@ -301,6 +356,16 @@ impl ParseIp for V6 {
     }
 
     #[inline(always)]
+    fn is_sound<P: Packet>(_: &P, _: usize, _: usize) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn is_sound_plain(_: &Head<'_>) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
         // RFC 4443: error messages have types below 128; 1..4 are defined.
         matches!(kind, 1..=4)
@@ -326,6 +391,14 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         Ok(ip) => ip,
         Err(reason) => return Parsed::Other(reason),
     };
+    let header = (ip.l4 - L3) as u32;
+    // Several segments in one buffer have lengths of their own, and a header's may be 0 (kernel `iph_set_totlen`, `ipv6_set_payload_len`).
+    let is_one = packet.gso_size() == 0;
+    if !F::is_sound(packet, L3, header as usize)
+        || (is_one && (ip.len < header || !packet.holds(L3 as u32 + ip.len)))
+    {
+        return Parsed::Other(Reason::BadHeader);
+    }
     if ip.proto == F::ICMP_PROTO {
         // A fragment of an ICMP message has nothing to translate that could be checked.
         return match packet.load::<u16>(ip.l4).map(u16::to_ne_bytes) {
@@ -344,7 +417,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         sport: Be16(0),
         dport: Be16(0),
     };
-    let mut flags = 0;
+    let (mut flags, mut shows, mut claims) = (0, 0, 0);
     if ip.part != Part::Later {
         let Some(ports) = packet.load::<Be16Pair>(ip.l4) else {
             return Parsed::Other(Reason::BadHeader);
@@ -355,19 +428,70 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         if packet.load::<u16>(ip.l4 + csum_offset(ip.proto)).is_none() {
             return Parsed::Other(Reason::BadHeader);
         }
+        let Some(numbers) = packet.load::<[u32; 2]>(ip.l4 + 4) else {
+            return Parsed::Other(Reason::BadHeader);
+        };
         let word = packet.load::<u16>(ip.l4 + 12).map(u16::to_ne_bytes);
-        flags = match (ip.proto, word) {
-            (UDP, _) => 0,
+        let length = match (ip.proto, word) {
+            (UDP, _) => {
+                let [a, b, ..] = numbers[0].to_ne_bytes();
+                u16::from_be_bytes([a, b]) as u32
+            }
             // Header length and flags.
-            (TCP, Some([_, flags])) => flags,
-            // Behind the common header: the first chunk's type and flags.
-            (SCTP, Some([kind, _])) => chunk_flags(kind),
+            (TCP, Some([words, bits])) => {
+                flags = bits;
+                claims = u32::from_be(numbers[0]);
+                shows = u32::from_be(numbers[1]);
+                if bits & tcp::SYN != 0 {
+                    claims = claims.wrapping_add(1);
+                }
+                (words >> 4) as u32 * 4
+            }
+            // Behind the common header: the first chunk's type and flags, and the tag behind its length.
+            (SCTP, Some([kind, _])) => {
+                flags = chunk_flags(kind);
+                shows = u32::from_be(numbers[0]);
+                if flags & tcp::SYN != 0 {
+                    claims = match packet.load::<u32>(ip.l4 + 16) {
+                        Some(tag) => u32::from_be(tag),
+                        None => return Parsed::Other(Reason::BadHeader),
+                    };
+                }
+                SCTP_HEADER
+            }
             // Several packets in one buffer show no chunk (kernel `GSO_BY_FRAGS`). They are of data.
-            (SCTP, None) if packet.load::<u32>(ip.l4 + 8).is_some() => tcp::ACK,
+            (SCTP, None) if packet.load::<u32>(ip.l4 + 8).is_some() => {
+                flags = tcp::ACK;
+                SCTP_HEADER
+            }
             _ => return Parsed::Other(Reason::BadHeader),
         };
+        // A first fragment holds a part of what its UDP header tells of.
+        let is_told = is_one && (ip.proto != UDP || ip.part == Part::Whole);
+        if length < least(ip.proto) || (is_told && header + length > ip.len) {
+            return Parsed::Other(Reason::BadHeader);
+        }
     }
-    Parsed::Transport(View { ip, tuple, flags })
+    Parsed::Transport(View {
+        ip,
+        tuple,
+        flags,
+        shows,
+        claims,
+    })
+}
+
+/// Bytes of SCTP's common header (RFC 9260 section 3.1).
+const SCTP_HEADER: u32 = 12;
+
+/// The least that a transport header tells of itself: TCP's length, UDP's with its payload, in bytes.
+#[inline(always)]
+const fn least(proto: u8) -> u32 {
+    match proto {
+        TCP => 20,
+        SCTP => SCTP_HEADER,
+        _ => 8,
+    }
 }
 
 /// Is this a protocol that services have?
@@ -410,6 +534,10 @@ pub fn quoted<F: ParseIp, P: Packet>(packet: &P, outer: &Ip<F::Addr>) -> Option<
         return None;
     }
     if ip.part == Part::Later {
+        return None;
+    }
+    // What lies behind the error itself is padding, which its sum does not cover.
+    if (ip.l4 + size_of::<Be16Pair>()) as u32 > L3 as u32 + outer.len {
         return None;
     }
     let ports = packet.load::<Be16Pair>(ip.l4)?;

@@ -2,7 +2,7 @@
 
 use crate::{
     abi::Dir,
-    abi::{Config, Flow, Macs, Route, device_flags},
+    abi::{Config, Flow, Macs, Route, config_flags, device_flags},
     addr::{Addr, Family},
     hook::Hook,
     reason::Reason,
@@ -19,6 +19,8 @@ pub struct Hop {
     /// Largest layer-3 packet; 0 for no limit known here.
     pub mtu: u16,
     pub route: Route,
+    /// Does the packet leave by another device than the one that the stack chose, which has counted its hops?
+    pub aside: bool,
     /// Is the next hop's MAC known? Else the kernel is to resolve it.
     pub resolved: bool,
 }
@@ -30,6 +32,7 @@ impl Hop {
         macs: Macs([0; 3]),
         mtu: 0,
         route: Route::Stack,
+        aside: false,
         resolved: false,
     };
 
@@ -50,13 +53,14 @@ pub fn forward<F: Family, T: Tables<F>>(
     src: &F::Addr,
     dst: &F::Addr,
 ) -> Result<Hop, Reason> {
-    let (mut hop, found) = match tables.fib(src, dst) {
+    let (mut hop, found) = match tables.fib(src, dst, true) {
         Fib::Hop { ifindex, macs, mtu } => (
             Hop {
                 ifindex,
                 macs,
                 mtu,
                 route: Route::Forward,
+                aside: false,
                 resolved: false,
             },
             true,
@@ -67,6 +71,7 @@ pub fn forward<F: Family, T: Tables<F>>(
                 macs: Macs([0; 3]),
                 mtu,
                 route: Route::Forward,
+                aside: false,
                 resolved: false,
             },
             false,
@@ -98,11 +103,23 @@ pub fn receive<F: Family, T: Tables<F>>(tables: &T, ifindex: u32) -> Result<Hop,
                 macs,
                 mtu: 0,
                 route: Route::Receive,
+                aside: false,
                 resolved: true,
             })
         }
         None => Err(Reason::NoDevice),
     }
+}
+
+/// Is this a reply that the stack routes out by another device than the one by which its connection came? It chose by the backend's
+/// address; the route of the service's may be another (several NICs, each with a table of its own).
+#[inline(always)]
+fn is_astray<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
+    hook.dir == Dir::Out
+        && flow.is_reply()
+        && flow.ways.route() == Route::Stack
+        && flow.ifindex != here
+        && flow.ifindex != 0
 }
 
 /// Does a packet of a known flow only go on to the next layer from here?
@@ -118,7 +135,8 @@ fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool
 #[inline(always)]
 pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
     let route = flow.ways.route();
-    if goes_on(hook, here, route, flow) {
+    let aside = is_astray(hook, here, flow);
+    if !aside && goes_on(hook, here, route, flow) {
         return Some(Hop::STACK);
     }
     if flow.epoch != config.epoch {
@@ -128,7 +146,8 @@ pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>)
         ifindex: flow.ifindex,
         macs: flow.macs,
         mtu: flow.mtu,
-        route,
+        route: if aside { Route::Forward } else { route },
+        aside,
         resolved: true,
     };
     hop.usable_by(hook, here).ok()
@@ -146,25 +165,44 @@ pub fn of_flow<F: Family, T: Tables<F>>(
 ) -> Result<Hop, Reason> {
     let here = tables.ifindex();
     let route = flow.ways.route();
-    if (!renew || goes_on(hook, here, route, flow))
+    let aside = is_astray(hook, here, flow);
+    if (!renew || (!aside && goes_on(hook, here, route, flow)))
         && let Some(hop) = by_hints(hook, here, config, flow)
     {
         return Ok(hop);
     }
-    let hop = if route == Route::Receive {
+    let mut hop = if route == Route::Receive {
         receive::<F, T>(tables, flow.ifindex)?
     } else {
         forward::<F, T>(tables, &flow.to.src, &flow.to.dst)?
     };
+    if aside {
+        if hop.ifindex != flow.ifindex {
+            // The service's address is routed by this device, too: so be it from here on.
+            cell.leave_by(here);
+            return Ok(Hop::STACK);
+        }
+        hop.aside = true;
+    }
     if hop.resolved {
         cell.set_hints(&hop, config.epoch);
     }
     hop.usable_by(hook, here)
 }
 
-/// The source address of a full proxy's packets by a device.
+/// The source address of a full proxy's packets to `dst` by a device: the kernel's choice, where it tells, else the agent's.
 #[inline(always)]
-pub fn source_by<F: Family>(device: &crate::abi::Device) -> Option<F::Addr> {
+pub fn source_by<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    device: &crate::abi::Device,
+    dst: &F::Addr,
+) -> Option<F::Addr> {
+    if config.flags & config_flags::FIB_SOURCE != 0
+        && let Some(addr) = tables.source(dst)
+    {
+        return Some(addr);
+    }
     let addr = F::device_addr(device);
     if addr == F::Addr::ANY {
         None

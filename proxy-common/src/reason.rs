@@ -31,6 +31,8 @@ impl Reason {
             | Self::TooBig
             | Self::HopLimit
             | Self::NoPort
+            | Self::SourceCheck
+            | Self::Stranger
             | Self::TableFull
             | Self::EditFailed => true,
             Self::NotService
@@ -42,6 +44,8 @@ impl Reason {
             | Self::OtherDevice
             | Self::NoRoute
             | Self::NoDevice
+            | Self::OtherHost
+            | Self::Martian
             | Self::NotConfigured => false,
         }
     }
@@ -82,6 +86,14 @@ reasons! {
     TableFull = "table-full",
     /// Dropped: the packet could not be edited as decided; a fragment of an SCTP packet whose ports would change.
     EditFailed = "edit-failed",
+    /// The frame is addressed to another station than this device.
+    OtherHost = "other-host",
+    /// The source is no single host's, or this node's own, so that nobody there could be answered.
+    Martian = "martian-source",
+    /// Dropped: the device does not take this source, by its `rp_filter` or `--source-check`.
+    SourceCheck = "source-check",
+    /// Dropped: a segment of no known connection to a service address that is not the node's; answered by a reset.
+    Stranger = "stranger",
     /// The configuration is missing: the agent has not filled the maps.
     NotConfigured = "not-configured",
 }

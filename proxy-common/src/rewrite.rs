@@ -130,7 +130,7 @@ fn fix_crc<A, P: Packet>(
 
 /// Counts the hop limit down by one; gives the change of the IPv4 header's sum.
 #[inline(always)]
-fn count_down<F: Family>(head: &mut Head<'_>, ttl: u8) -> Option<Diff> {
+pub fn count_down<F: Family>(head: &mut Head<'_>, ttl: u8) -> Option<Diff> {
     // The hop limit and its neighbour, the protocol: TTL first in IPv4, last in IPv6.
     let at = if F::IS_V6 { L3 + 6 } else { L3 + 8 };
     let old: u16 = head.load(at)?;

@@ -13,8 +13,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Edits and sends a packet of a known flow. [`Verdict::SLOW`], untouched: it may not be forwarded, since its
-/// hop limit ends or it is too big.
+/// Edits and sends a packet of a known flow, which [`may_leave`] by the hop.
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     protocols: Protocols,
@@ -25,10 +24,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     hop: &Hop,
     tables: &T,
 ) -> Verdict {
-    let forwarded = hop.route == Route::Forward;
-    if forwarded && (view.ip.ttl <= 1 || is_too_big(protocols, packet, view, hop.mtu)) {
-        return Verdict::SLOW;
-    }
+    let forwarded = hop.route == Route::Forward && !hop.aside;
     // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
     let bytes = if hook.xdp {
         view.ip.len
@@ -44,18 +40,39 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     verdict
 }
 
-/// Is the packet, or each segment of it, larger than `mtu`?
+/// Why a packet may not go on by a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// Its hop limit ends here.
+    HopLimit,
+    /// It is larger than the path takes.
+    TooBig,
+}
+
+/// May a packet whose [`largest`] segment is given leave by a hop?
 #[inline(always)]
-fn is_too_big<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>, mtu: u16) -> bool {
-    if mtu == 0 {
-        return false;
+pub fn may_leave(ttl: u8, largest: u32, hop: &Hop) -> Result<(), Stop> {
+    if hop.route != Route::Forward || hop.aside {
+        return Ok(());
     }
+    if ttl <= 1 {
+        return Err(Stop::HopLimit);
+    }
+    if hop.mtu != 0 && largest > hop.mtu as u32 {
+        return Err(Stop::TooBig);
+    }
+    Ok(())
+}
+
+/// The length in layer 3 of the packet, or of the largest segment of it, in bytes; 0 if it is made to fit any path.
+#[inline(always)]
+pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -> u32 {
     let gso = packet.gso_size();
-    let len = if gso == 0 {
+    if gso == 0 {
         view.ip.len
     } else if protocols.is_sctp(view) {
         // Segments of any size, each made for the path by its sender.
-        return false;
+        0
     } else {
         let header = if view.is_tcp() {
             match packet.load::<u16>(view.ip.l4 + 12).map(u16::to_ne_bytes) {
@@ -66,8 +83,7 @@ fn is_too_big<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>, mt
             8
         };
         (view.ip.l4 - L3) as u32 + header + gso
-    };
-    len > mtu as u32
+    }
 }
 
 /// Sends an edited packet by a hop.

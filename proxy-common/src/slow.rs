@@ -2,20 +2,22 @@
 //! sent in its place.
 
 use crate::{
+    abi::{Dir, Macs},
+    admit,
     answer::{self, AnswerIp},
     classify,
     decide::{Decision, decide},
     fragment,
     hook::Hook,
-    icmp,
+    icmp, own,
     packet::Packet,
     parse::{ParseIp, Parsed, Part, parse},
     reason::Reason,
     rewrite::Protocols,
     send,
-    tables::Tables,
+    tables::{Shared, Tables},
     track,
-    verdict::{Action, Verdict},
+    verdict::Verdict,
     work::Work,
 };
 
@@ -27,12 +29,19 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
+    if let Some(frame) = packet.load(0) {
+        work.frame = frame;
+    }
     let verdict = match parse::<F, P>(packet) {
         Parsed::Transport(view) => {
             work.view = view;
+            work.largest = send::largest(Protocols::All, packet, &work.view);
             transport::<F, P, T>(hook, packet, tables, work)
         }
         Parsed::IcmpError(_) if hook.xdp => Verdict::pass(Reason::LeftToTc),
+        Parsed::IcmpError(_) if !is_for_us(hook, packet, tables, work.frame) => {
+            Verdict::pass(Reason::NotService)
+        }
         Parsed::IcmpError(ip) => match icmp::translate::<F, P, T>(hook, packet, &ip, tables) {
             Ok(hop) => send::send(hook, packet, &hop, tables.ifindex()),
             Err(verdict) => verdict,
@@ -43,6 +52,18 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         tables.count_reason(hook.index, verdict.reason);
     }
     verdict
+}
+
+/// Is a frame that comes in addressed to the device at the hook?
+#[inline(always)]
+fn is_for_us<P: Packet, T: Shared>(hook: Hook, packet: &P, tables: &T, frame: Macs) -> bool {
+    if hook.dir == Dir::Out {
+        return true;
+    }
+    match tables.device(tables.ifindex()) {
+        Some(device) => admit::is_addressed(packet, frame, device),
+        None => false,
+    }
 }
 
 #[inline(always)]
@@ -62,11 +83,21 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     }
     // The gate again: neither SCTP nor a packet with options or extensions has passed it.
     let Work { view, .. } = &*work;
-    if !classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto)
+    let to_service = classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto);
+    if !to_service
         && !classify::may_be_from_backend::<F, T>(tables, &view.tuple)
         && !classify::may_open_to_backend::<F, T>(tables, view)
+        && !own::may_leave_from_service::<F, T>(hook, tables, view)
     {
         return Verdict::pass(Reason::NotService);
+    }
+    if !is_for_us(hook, packet, tables, work.frame) {
+        // A pod's answer to another at the same bridge comes by as well, and is no news.
+        return Verdict::pass(if to_service {
+            Reason::OtherHost
+        } else {
+            Reason::NotService
+        });
     }
     if classify::may_open_to_backend::<F, T>(tables, view) {
         track::make_way::<F, T>(hook, tables, work);
@@ -75,36 +106,24 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     let Work {
         view, flow, hop, ..
     } = &*work;
-    let sent = match decision {
+    // An answer takes the packet's place; the packet itself counts as dropped.
+    let (reason, error) = match decision {
         Decision::Pass(reason) => return Verdict::pass(reason),
         Decision::Drop(reason) => return Verdict::drop(reason),
-        Decision::Refuse if hook.xdp => return Verdict::pass(Reason::LeftToTc),
-        Decision::Refuse if view.is_tcp() => {
-            answer::reset::<F, P>(hook, packet, view, tables.ifindex())
-        }
-        Decision::Refuse => {
-            answer::icmp_error::<F, P>(hook, packet, view, F::PORT_UNREACHABLE, tables.ifindex())
-        }
         Decision::Translate => {
-            let verdict =
-                send::finish::<F, P, T>(Protocols::All, hook, packet, view, flow, hop, tables);
-            if verdict.action != Action::Slow {
-                return verdict;
-            }
-            if view.ip.ttl <= 1 {
-                return Verdict::drop(Reason::HopLimit);
-            }
-            if hook.xdp {
-                return Verdict::pass(Reason::LeftToTc);
-            }
-            answer::icmp_error::<F, P>(hook, packet, view, F::too_big(hop.mtu), tables.ifindex())
+            return send::finish::<F, P, T>(Protocols::All, hook, packet, view, flow, hop, tables);
         }
+        Decision::Refuse => (Reason::Refused, F::PORT_UNREACHABLE),
+        Decision::Reset => (Reason::Stranger, F::PORT_UNREACHABLE),
+        Decision::TooBig => (Reason::TooBig, F::too_big(hop.mtu)),
     };
-    // The answer takes the packet's place; the packet itself counts as dropped.
-    let reason = if decision == Decision::Refuse {
-        Reason::Refused
+    if hook.xdp {
+        return Verdict::pass(Reason::LeftToTc);
+    }
+    let sent = if reason != Reason::TooBig && view.is_tcp() {
+        answer::reset::<F, P>(hook, packet, view, tables.ifindex())
     } else {
-        Reason::TooBig
+        answer::icmp_error::<F, P>(hook, packet, view, error, tables.ifindex())
     };
     match sent {
         Some(verdict) => {

@@ -51,6 +51,33 @@ impl<A: Copy> FlowCell<A> {
         unsafe { (*self.0.get()).state |= state }
     }
 
+    #[inline(always)]
+    pub fn unmark(&self, state: u8) {
+        // SAFETY: as in `mark`.
+        unsafe { (*self.0.get()).state &= !state }
+    }
+
+    /// Notes what the sender of this direction has shown; see [`crate::proof`].
+    #[inline(always)]
+    pub fn show(&self, proof: u32) {
+        // SAFETY: as in `touch`.
+        unsafe { (*self.0.get()).proof = proof }
+    }
+
+    /// Notes by which device this direction's packets come in.
+    #[inline(always)]
+    pub fn come_by(&self, ifindex: u32) {
+        // SAFETY: as in `touch`.
+        unsafe { (*self.0.get()).peer_ifindex = ifindex }
+    }
+
+    /// Notes by which device this direction's packets leave.
+    #[inline(always)]
+    pub fn leave_by(&self, ifindex: u32) {
+        // SAFETY: as in `touch`.
+        unsafe { (*self.0.get()).ifindex = ifindex }
+    }
+
     /// Stores egress hints, the epoch last: a reader on another CPU takes them only when they are whole.
     #[inline(always)]
     pub fn set_hints(&self, hop: &Hop, epoch: u32) {
@@ -120,6 +147,9 @@ pub trait Tables<F: Family>: Shared {
     fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts);
     /// Has a process of this node a connection of its own to whose socket a packet with this tuple would go?
     fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool;
-    /// The route from this node to `dst` for a packet from `src`.
-    fn fib(&self, src: &F::Addr, dst: &F::Addr) -> Fib;
+    /// The route from this node to `dst` for a packet from `src`. `taken`: packets will go there by what is found, so that the next hop's
+    /// neighbour entry is to be kept alive.
+    fn fib(&self, src: &F::Addr, dst: &F::Addr, taken: bool) -> Fib;
+    /// The source address that the kernel would choose towards `dst`, where it tells ([`crate::abi::config_flags::FIB_SOURCE`]).
+    fn source(&self, dst: &F::Addr) -> Option<F::Addr>;
 }

@@ -2,13 +2,15 @@
 //!
 //! Rule: a packet is rewritten only after both of its connection's entries are stored, and the reply's tuple
 //! belongs to one connection alone (stored with NOEXIST). A new flow lives in the pending table until its
-//! client answers the first reply; only then may it take room from confirmed ones.
+//! client answers the first reply; only then may it take room from confirmed ones. What a packet proves of its
+//! connection ([`crate::proof`]) decides whether it may end one, or confirm it.
 
 use crate::{
     abi::{Backend, Config, Dir, Flow, FlowKey, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
     hook::Hook,
     parse::is_connected,
+    proof,
     tables::{FlowCell, Table, Tables},
     work::Work,
 };
@@ -31,7 +33,7 @@ pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> 
 
 /// Must this packet begin a new flow, although its tuple has an old one?
 ///
-/// TCP keeps its backend to the end of the connection; a SYN begins anew after a FIN or RST, or when the
+/// TCP keeps its backend to the end of the connection; a SYN begins anew after both ends' FIN or a RST, or when the
 /// backend is gone. So does SCTP, by its chunks that say the same. UDP leaves a backend that is gone at once (spec M1,
 /// M3), and after the idle time.
 #[inline(always)]
@@ -46,7 +48,7 @@ pub fn is_over<F: Family, T: Tables<F>>(
         return false;
     }
     let ended = if view.is_connected() {
-        flow.is_closing()
+        flow.is_done()
     } else {
         now.wrapping_sub(flow.last_seen) >= config.udp_idle
     };
@@ -62,13 +64,22 @@ pub fn has_expired<A: Addr>(
     config: &Config,
     now: u32,
 ) -> bool {
-    let connected = is_connected(proto);
-    let limit = if table == Table::Pending || (connected && flow.is_closing()) {
-        config.tcp_closed
-    } else if connected {
-        config.tcp_idle
-    } else {
+    let limit = if flow.is_own() {
         config.udp_idle
+    } else if table == Table::Pending {
+        if flow.state & flow_state::ANSWERED == 0 {
+            config.unanswered
+        } else {
+            config.tcp_closed
+        }
+    } else if !is_connected(proto) {
+        config.udp_idle
+    } else if flow.is_done() {
+        config.tcp_closed
+    } else if flow.is_closing() {
+        config.tcp_half
+    } else {
+        config.tcp_idle
     };
     now.wrapping_sub(flow.last_seen) >= limit
 }
@@ -162,6 +173,7 @@ pub fn reserve<F: Family, T: Tables<F>>(
 ) -> Result<(), Refusal> {
     work.flow.note_changes(&work.key.tuple);
     work.peer = work.flow.peer(&work.key);
+    work.peer.proof = work.view.claims;
     find_peer(work);
     // The port is changed at the loop's head, not before it comes round: 5.10 and 6.1 refuse a loop whose back
     // edge is not a jump (`check_cfg`), as LLVM laid it out otherwise.
@@ -263,7 +275,7 @@ fn claim<F: Family, T: Tables<F>>(
     }
 }
 
-/// Notes in both directions who has sent its last by a packet that ends a connection.
+/// Notes in both directions who has sent its last by a packet that ends a connection, and that fits it.
 #[inline(always)]
 pub fn close<F: Family, T: Tables<F>>(
     tables: &T,
@@ -271,8 +283,17 @@ pub fn close<F: Family, T: Tables<F>>(
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
 ) {
+    let peer = tables.flow(table, &work.peer_key);
+    let shown = match peer {
+        Some(peer) => peer.get().proof,
+        None => proof::NONE,
+    };
+    let answered = table == Table::Confirmed || work.flow.state & flow_state::ANSWERED != 0;
+    if !proof::ends(&work.view, work.flow.proof, shown, answered) {
+        return;
+    }
     let done = if work.view.resets() {
-        flow_state::DONE
+        flow_state::RESET
     } else if work.flow.is_reply() {
         flow_state::BACKEND_DONE
     } else {
@@ -283,8 +304,23 @@ pub fn close<F: Family, T: Tables<F>>(
     }
     work.flow.state |= done;
     cell.mark(done);
-    if let Some(peer) = tables.flow(table, &work.peer_key) {
+    if let Some(peer) = peer {
         peer.mark(done);
+    }
+}
+
+/// A packet of a flow whose last was a RST: that one was not taken by its receiver, so that the flow is not over.
+#[inline(always)]
+pub fn go_on_after_reset<F: Family, T: Tables<F>>(
+    tables: &T,
+    table: Table,
+    cell: &FlowCell<F::Addr>,
+    work: &mut Work<F::Addr>,
+) {
+    work.flow.state &= !flow_state::RESET;
+    cell.unmark(flow_state::RESET);
+    if let Some(peer) = tables.flow(table, &work.peer_key) {
+        peer.unmark(flow_state::RESET);
     }
 }
 
@@ -351,36 +387,40 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
 }
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
-/// client goes on after that. A SYN (SCTP: an INIT) with a forged source never gets so far. A UDP flow without replies
-/// is confirmed when it goes on for longer than the coarse step. `age`: jiffies since the flow was last seen.
+/// client goes on after that and shows that it got it ([`crate::proof`]). Who forges a source never gets so far, and neither does a
+/// datagram that nobody answers.
 #[inline(always)]
 pub fn advance<F: Family, T: Tables<F>>(
     tables: &T,
     config: &Config,
-    age: u32,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
 ) {
     let answered = work.flow.state & flow_state::ANSWERED != 0;
     if work.flow.is_reply() {
-        if !answered {
+        if !answered && proof::answers(&work.view, work.flow.proof) {
             cell.mark(flow_state::ANSWERED);
             if let Some(peer) = tables.flow(Table::Pending, &work.peer_key) {
+                peer.show(work.view.claims);
                 peer.mark(flow_state::ANSWERED);
             }
         }
         return;
     }
-    if config.refresh == Config::STILL {
+    if !answered {
+        // The client may have begun anew with other numbers, where nobody knows of the first ones.
+        if work.view.opens()
+            && let Some(peer) = tables.flow(Table::Pending, &work.peer_key)
+        {
+            peer.show(work.view.claims);
+        }
         return;
     }
-    let settled = if work.view.is_connected() {
-        answered && !work.view.opens()
-    } else {
-        answered || age >= config.refresh
-    };
-    if !settled {
+    if config.refresh == Config::STILL || !proof::confirms(&work.view, work.flow.proof) {
         return;
+    }
+    if work.view.is_tcp() {
+        work.flow.proof = work.view.shows;
     }
     work.peer = match tables.flow(Table::Pending, &work.peer_key) {
         Some(peer) => peer.get(),

@@ -4,7 +4,7 @@
 //! program has (kernel `MAX_BPF_STACK`).
 
 use crate::{
-    abi::{Flow, FlowKey},
+    abi::{Flow, FlowKey, Macs},
     parse::View,
     path::Hop,
 };
@@ -15,6 +15,10 @@ use crate::{
 pub struct Work<A> {
     /// From [`crate::parse`].
     pub view: View<A>,
+    /// The Ethernet addresses that it came with.
+    pub frame: Macs,
+    /// Its length in layer 3, in bytes; of several segments in one, that of the largest.
+    pub largest: u32,
     /// The key of the packet's flow at this hook.
     pub key: FlowKey<A>,
     /// Its flow, as found or as made.

@@ -30,6 +30,13 @@ impl<C: Context> Frame<C> {
         }
     }
 
+    /// Do the pointers enclose so many bytes?
+    #[inline(always)]
+    pub fn reaches(&self, len: usize) -> bool {
+        let (start, end) = self.bounds();
+        start + len <= end
+    }
+
     /// Length of what the pointers enclose.
     #[inline(always)]
     pub fn len(&self) -> u32 {

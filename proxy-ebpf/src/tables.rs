@@ -15,9 +15,9 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-        FrontendKey, FrontendRef, Macs, RangeKey, Service, TCP, Tuple, UDP, gate,
+        FrontendKey, FrontendRef, Macs, NextHop, RangeKey, Service, TCP, Tuple, UDP, gate,
     },
-    addr::{Addr, Family, V4, V6},
+    addr::{Addr, Family, Ip4, Ip6, V4, V6},
     reason::Reason,
     tables::{Fib, FlowCell, Shared, Table, Tables},
 };
@@ -64,9 +64,72 @@ impl Kernel {
     }
 
     #[inline(always)]
-    fn route<F: Family>(&self, src: &F::Addr, dst: &F::Addr) -> Fib {
-        let Some(p) = maps::FIB.get_ptr_mut(0) else {
+    fn route<F: Family>(&self, src: &F::Addr, dst: &F::Addr, taken: bool) -> Fib {
+        let (Some(p), ret) = self.look_up::<F>(src, dst, 0) else {
             return Fib::None;
+        };
+        // 1 is what was put in: the kernel did not fill it.
+        let mtu = if p.mtu == 1 { 0 } else { p.mtu };
+        let found = match ret as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                let [s0, s1, d0, d1, d2, s2] = [
+                    p.macs[0], p.macs[1], p.macs[3], p.macs[4], p.macs[5], p.macs[2],
+                ];
+                let pair = |a: u16, b: u16| a as u32 | (b as u32) << 16;
+                let macs = Macs([pair(d0, d1), pair(d2, s0), pair(s1, s2)]);
+                Fib::Hop {
+                    ifindex: p.ifindex,
+                    macs,
+                    mtu,
+                }
+            }
+            BPF_FIB_LKUP_RET_NO_NEIGH => Fib::Unresolved {
+                ifindex: p.ifindex,
+                mtu,
+            },
+            _ => return Fib::None,
+        };
+        if taken {
+            self.note_next_hop(p);
+        }
+        found
+    }
+
+    /// Notes that flows go by the next hop of a look-up (in `dst`, where the kernel puts it), at most once for each step of time.
+    #[inline(always)]
+    fn note_next_hop(&self, found: &maps::FibParams) {
+        // The address family of the answer: an IPv4 route may have an IPv6 next hop (RFC 5549).
+        let is_v6 = found.family == V6::AF;
+        let word = |i: usize| if is_v6 { found.dst[i] } else { 0 };
+        let key = NextHop {
+            addr: [found.dst[0], word(1), word(2), word(3)],
+            ifindex: found.ifindex,
+            family: found.family as u32,
+        };
+        let now = self.now();
+        match maps::NEXT_HOPS.get_ptr_mut(&key) {
+            // SAFETY: an aligned word of a map value.
+            Some(seen) => unsafe {
+                if core::ptr::read_volatile(seen) != now {
+                    core::ptr::write_volatile(seen, now);
+                }
+            },
+            None => {
+                // Without room the neighbour is kept alive by the kernel's own means.
+                let _ = maps::NEXT_HOPS.insert(&key, &now, BPF_ANY as u64);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn look_up<F: Family>(
+        &self,
+        src: &F::Addr,
+        dst: &F::Addr,
+        flags: u32,
+    ) -> (Option<&'static mut maps::FibParams>, i64) {
+        let Some(p) = maps::FIB.get_ptr_mut(0) else {
+            return (None, 0);
         };
         // SAFETY: this CPU's element; programs at these hooks do not interrupt one another.
         let p = unsafe { &mut *p };
@@ -88,32 +151,34 @@ impl Kernel {
                 self.context,
                 (&raw mut *p).cast(),
                 size_of::<maps::FibParams>() as i32,
-                0,
+                flags,
             )
         };
-        // 1 is what was put in: the kernel did not fill it.
-        let mtu = if p.mtu == 1 { 0 } else { p.mtu };
-        match ret as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => {
-                let [s0, s1, d0, d1, d2, s2] = [
-                    p.macs[0], p.macs[1], p.macs[3], p.macs[4], p.macs[5], p.macs[2],
-                ];
-                let pair = |a: u16, b: u16| a as u32 | (b as u32) << 16;
-                let macs = Macs([pair(d0, d1), pair(d2, s0), pair(s1, s2)]);
-                Fib::Hop {
-                    ifindex: p.ifindex,
-                    macs,
-                    mtu,
-                }
-            }
-            BPF_FIB_LKUP_RET_NO_NEIGH => Fib::Unresolved {
-                ifindex: p.ifindex,
-                mtu,
-            },
-            _ => Fib::None,
-        }
+        (Some(p), ret)
     }
 }
+
+/// A source address that the kernel has put into a look-up's parameters.
+trait FromWords: Addr {
+    fn from_words(words: [u32; 4]) -> Self;
+}
+
+impl FromWords for Ip4 {
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self(words[0])
+    }
+}
+
+impl FromWords for Ip6 {
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+}
+
+/// Kernel 6.7 (dab4e1f06cab): the helper puts the source address that the kernel would choose in `src`.
+const BPF_FIB_LOOKUP_SRC: u32 = 1 << 4;
 
 /// Adds to a counter of this CPU.
 macro_rules! add {
@@ -325,8 +390,28 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn fib(&self, src: &<$family as Family>::Addr, dst: &<$family as Family>::Addr) -> Fib {
-                self.route::<$family>(src, dst)
+            fn fib(
+                &self,
+                src: &<$family as Family>::Addr,
+                dst: &<$family as Family>::Addr,
+                taken: bool,
+            ) -> Fib {
+                self.route::<$family>(src, dst, taken)
+            }
+
+            #[inline(always)]
+            fn source(&self, dst: &<$family as Family>::Addr) -> Option<<$family as Family>::Addr> {
+                const ANY: <$family as Family>::Addr = <<$family as Family>::Addr as Addr>::ANY;
+                let (Some(p), ret) = self.look_up::<$family>(&ANY, dst, BPF_FIB_LOOKUP_SRC) else {
+                    return None;
+                };
+                match ret as u32 {
+                    BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
+                        let addr = <$family as Family>::Addr::from_words(p.src);
+                        (addr != ANY).then_some(addr)
+                    }
+                    _ => None,
+                }
             }
         }
     };

@@ -9,7 +9,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT},
     helpers::generated::{
         bpf_csum_update, bpf_jiffies64, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data,
+        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     macros::classifier,
     programs::TcContext,
@@ -39,6 +39,12 @@ const SLOW_HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
 /// Segments in a list, behind a head that holds the headers alone: SCTP's (kernel include/linux/skbuff.h). To pull in a
 /// byte of one would move where it begins, upon which `skb_segment` of 5.10 is a BUG.
 const GSO_BY_FRAGS: u32 = 0xffff;
+
+/// The frame is addressed to the device (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
+/// The number of its VLAN in a tag; 0 is a tag of a priority alone (IEEE 802.1Q).
+const VLAN_ID: u32 = 0xfff;
 
 /// Kernel 6.16 (ead7f9b8de65, in stable series since): the pseudo header is IPv6's, whose address change the
 /// checksum cancels out in a complete sum over the packet.
@@ -81,6 +87,17 @@ impl Packet for Frame<__sk_buff> {
     fn frame_len(&self) -> u32 {
         // SAFETY: as in `at`.
         unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn holds(&self, len: u32) -> bool {
+        self.frame_len() >= len
+    }
+
+    #[inline(always)]
+    fn is_to_host(&self) -> bool {
+        // SAFETY: as in `at`.
+        unsafe { (*self.0).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]
@@ -156,10 +173,29 @@ fn tables(skb: *mut __sk_buff) -> Kernel {
     Kernel::new(skb.cast(), ifindex)
 }
 
+/// Is the packet another device's: does it carry a VLAN's tag, beside its bytes?
+///
+/// It comes by here on its way to or from the VLAN's own device, whose hook it is for. A tag of a priority alone makes no difference to the
+/// stack on the way in, and is taken off.
+#[inline(always)]
+fn is_of_vlan(dir: Dir, skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context is valid while the program runs.
+    unsafe {
+        if (*skb).vlan_present == 0 {
+            return false;
+        }
+        let is_priority = (*skb).vlan_tci & VLAN_ID == 0;
+        !(is_priority && dir as u8 == Dir::In as u8 && bpf_skb_vlan_pop(skb) == 0)
+    }
+}
+
 /// Runs the fast path at a hook, and the slow one behind it.
 #[inline(always)]
 fn enter(hook: Hook, ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    if is_of_vlan(hook.dir, skb) {
+        return TC_ACT_UNSPEC;
+    }
     let mut packet = frame(skb, FAST_HEADERS);
     let verdict = fast(hook, &mut packet, &tables(skb));
     if verdict.action == Action::Slow {

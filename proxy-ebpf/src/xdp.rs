@@ -36,6 +36,17 @@ impl Packet for Frame<xdp_md> {
     }
 
     #[inline(always)]
+    fn holds(&self, len: u32) -> bool {
+        self.reaches(len as usize)
+    }
+
+    // The kernel looks at the destination after XDP.
+    #[inline(always)]
+    fn is_to_host(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn fix_l4<F: Family>(&mut self, offset: usize, change: L4Change) -> Option<()> {
         let field: *mut u16 = self.at(offset, 2)?.cast();
         // SAFETY: `at` checked the bounds.

@@ -101,7 +101,7 @@ where
         (&maps.pending, names::PENDING[family]),
     ] {
         for (key, flow) in entries(map).context(name)? {
-            if !flow.is_reply() {
+            if !flow.is_reply() && !flow.is_own() {
                 all.push(connection(&key, &flow));
             }
         }
@@ -118,7 +118,7 @@ fn connection<A: MapAddr>(key: &FlowKey<A>, flow: &Flow<A>) -> Connection {
         backend: socket(flow.to.dst, flow.to.dport),
         source: socket(flow.to.src, flow.to.sport),
         service: flow.service,
-        state: if flow.is_closing() {
+        state: if flow.is_closing() || flow.is_reset() {
             ConnectionState::Closing
         } else if flow.state & flow_state::ANSWERED != 0 {
             ConnectionState::Established

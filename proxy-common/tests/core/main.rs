@@ -4,9 +4,11 @@
 //! A test's name is a sentence; `cases!` runs it for both families and all protocols.
 
 mod answers;
+mod checks;
 mod fuzz;
 mod life;
 mod ports;
+mod proofs;
 mod sctp;
 mod ways;
 mod world;

@@ -109,11 +109,10 @@ fn after_half_is_lost<F: Net>(proto: u8, lost_is_reply: bool) -> (World, Frame<F
     let behind = world.sends(Hook::TC_UPLINK_IN, UPLINK, &first);
     let reply = Frame::<F>::answer(proto, &behind);
     world.sends(Hook::TC_UPLINK_IN, UPLINK, &reply);
-    world.sends(
-        Hook::TC_UPLINK_IN,
-        UPLINK,
-        &first.clone().flags(tcp::FIN | tcp::ACK),
-    );
+    for flags in [tcp::ACK, tcp::RST] {
+        let next = first.clone().flags(flags);
+        world.sends(Hook::TC_UPLINK_IN, UPLINK, &next);
+    }
     let flows = &F::maps(&world).confirmed;
     let is_lost = |key: &_| flows.get(key).unwrap().is_reply() == lost_is_reply;
     let lost = flows.keys().into_iter().find(is_lost).unwrap();

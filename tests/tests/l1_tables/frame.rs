@@ -246,6 +246,20 @@ pub fn icmp_error(link: Link, from: IpAddr, to: IpAddr, error: Error, quotation:
     bytes
 }
 
+/// Counts the hop limit of an untagged packet without options down by one.
+pub fn count_down(frame: &mut [u8]) {
+    let ip = &mut frame[ETHERNET..];
+    if ip[0] >> 4 == 6 {
+        ip[7] -= 1;
+        return;
+    }
+    ip[8] -= 1;
+    // The hop limit is the high byte of its word: the sum of all grows by 0x100 (RFC 1141).
+    let sum = u32::from(u16::from_be_bytes([ip[10], ip[11]])) + 0x100;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(sum as u16).to_be_bytes());
+}
+
 /// The checksum fields of an untagged TCP, UDP or SCTP packet, with their names.
 fn checksums(packet: &[u8]) -> Vec<(&'static str, Range<usize>)> {
     let Ok(headers) = PacketHeaders::from_ethernet_slice(packet) else {

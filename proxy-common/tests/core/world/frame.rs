@@ -11,6 +11,9 @@ use proxy_common::{
     parse::tcp,
 };
 
+/// The number that both ends begin with, and both tags of an association.
+pub const ISN: u32 = 0x1020_3040;
+
 /// A TCP, UDP or SCTP packet to be written.
 #[derive(Clone, Debug)]
 pub struct Frame<F: Net> {
@@ -18,6 +21,8 @@ pub struct Frame<F: Net> {
     pub proto: u8,
     pub flags: u8,
     pub seq: u32,
+    /// TCP's acknowledgement number, SCTP's verification tag.
+    pub ack: u32,
     pub ttl: u8,
     pub payload: Vec<u8>,
 }
@@ -34,7 +39,8 @@ impl<F: Net> Frame<F> {
             },
             proto,
             flags: if proto == UDP { 0 } else { tcp::SYN },
-            seq: 0x1020_3040,
+            seq: ISN,
+            ack: if proto == TCP { ISN + 1 } else { ISN },
             ttl: 64,
             payload: b"hello".to_vec(),
         }
@@ -51,6 +57,16 @@ impl<F: Net> Frame<F> {
         if self.proto != UDP {
             self.flags = flags;
         }
+        if self.proto == TCP && flags & tcp::SYN == 0 {
+            self.seq = ISN + 1;
+        }
+        self
+    }
+
+    /// Other numbers than those of the connection: nobody told the sender.
+    pub fn blind(mut self) -> Self {
+        self.seq ^= 0x5555_0000;
+        self.ack ^= 0x5555_0000;
         self
     }
 
@@ -77,7 +93,7 @@ impl<F: Net> Frame<F> {
             flags if flags & tcp::FIN != 0 => 14,
             _ => 0,
         };
-        let tag = if chunk == 1 { 0 } else { self.seq };
+        let tag = if chunk == 1 { 0 } else { self.ack };
         s.extend(tag.to_be_bytes());
         s.extend([0; 4]);
         s.extend([chunk, 3]);
@@ -102,7 +118,7 @@ impl<F: Net> Frame<F> {
         s.extend(self.tuple.dport.get().to_be_bytes());
         let field = if self.proto == TCP {
             s.extend(self.seq.to_be_bytes());
-            s.extend(0u32.to_be_bytes());
+            s.extend(self.ack.to_be_bytes());
             s.extend([5 << 4, self.flags, 1, 0, 0, 0, 0, 0]);
             16
         } else {

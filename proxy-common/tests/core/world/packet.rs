@@ -25,6 +25,8 @@ pub struct Buffer {
     pub gso: u32,
     /// A device's sum of the bytes from the IP header on (`CHECKSUM_COMPLETE`).
     pub complete: Option<u16>,
+    /// The kernel has found that the frame is not this device's (`PACKET_OTHERHOST`), or not looked yet (XDP).
+    pub is_strange: bool,
 }
 
 impl Buffer {
@@ -34,6 +36,7 @@ impl Buffer {
             partial: None,
             gso: 0,
             complete: None,
+            is_strange: false,
         }
     }
 
@@ -107,6 +110,14 @@ impl Bytes for Buffer {
 impl Packet for Buffer {
     fn frame_len(&self) -> u32 {
         self.bytes.len() as u32
+    }
+
+    fn holds(&self, len: u32) -> bool {
+        self.bytes.len() >= len as usize
+    }
+
+    fn is_to_host(&self) -> bool {
+        !self.is_strange
     }
 
     fn fix_l4<F: Family>(&mut self, offset: usize, change: L4Change) -> Option<()> {

@@ -89,6 +89,8 @@ pub struct Maps<F: Family> {
     /// Service, address, and prefix length in bits.
     pub ranges: Vec<(u32, F::Addr, u32)>,
     fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
+    /// The source addresses that the kernel would choose, by destination.
+    pub sources: HashMap<F::Addr, F::Addr>,
     /// Routes by destination; nothing else is reachable.
     pub routes: HashMap<F::Addr, Fib>,
     /// Kept from packet to packet, as in the kernel: nothing may be read before this packet wrote it.
@@ -107,6 +109,7 @@ impl<F: Family> Default for Maps<F> {
             sockets: HashSet::new(),
             ranges: Vec::new(),
             fragments: RefCell::default(),
+            sources: HashMap::new(),
             routes: HashMap::new(),
             // SAFETY: all of it is integers, and enums that have a variant 0; map memory begins as zeros too.
             work: RefCell::new(unsafe { core::mem::zeroed() }),
@@ -371,7 +374,11 @@ impl<F: Net> Tables<F> for World {
         F::maps(self).fragments.borrow_mut().insert(*key, *ports);
     }
 
-    fn fib(&self, _: &F::Addr, dst: &F::Addr) -> Fib {
+    fn fib(&self, _: &F::Addr, dst: &F::Addr, _: bool) -> Fib {
         F::maps(self).routes.get(dst).copied().unwrap_or(Fib::None)
+    }
+
+    fn source(&self, dst: &F::Addr) -> Option<F::Addr> {
+        F::maps(self).sources.get(dst).copied()
     }
 }

@@ -7,7 +7,7 @@ use tests::sockets::Protocol;
 
 use super::Case;
 use super::forward::{to_gateway, to_other_node};
-use crate::frame::{Error, Frame, Tcp, icmp_error};
+use crate::frame::{Error, Frame, Tcp, count_down, icmp_error};
 use crate::node::{Device, NARROW_MTU, OTHER_NODE_MAC, need_mtu_of_routes};
 use crate::world::{CLIENT_PORT, Verdict, World};
 
@@ -159,9 +159,10 @@ fn error_from_backend(w: &mut World) -> Result<()> {
     let inbound = [OTHER_NODE_MAC, Device::Uplink.mac()];
     let came = icmp_error(inbound, router, frontend.ip(), error, &sent.quotation(8));
     w.left_to_tc(&came)?;
-    // As the rest of the flow, the error seems to come from the node.
+    // As the rest of the flow, the error seems to come from the node, and has gone on by one hop.
     let shown = restored(&ask, &sent);
-    let goes = icmp_error(to_gateway(), frontend.ip(), client.ip(), error, &shown);
+    let mut goes = icmp_error(to_gateway(), frontend.ip(), client.ip(), error, &shown);
+    count_down(&mut goes);
     w.expect(TC, Device::Uplink, &came, Verdict::Send, Some(&goes), &[])
 }
 

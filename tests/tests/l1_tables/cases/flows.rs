@@ -132,17 +132,28 @@ fn reselect(w: &mut World, hook: Hook) -> Result<()> {
     let [first, second] = [w.at.pod_a, w.at.pod_b];
     w.serve(&[first, second])?;
     w.choose_only(1, 2)?;
-    let ask = w.opening(w.inbound(), w.client(), w.node_port());
+    let mut ask = w.opening(w.inbound(), w.client(), w.node_port());
+    ask.tcp.sequence = 1000;
     from_uplink(w, hook, &ask, first)?;
     w.choose_only(2, 2)?;
     from_uplink(w, hook, &ask, first)?;
-    let tcp = Tcp {
-        fin: true,
+    // Its numbers are of no end of the connection: nobody's word.
+    let blind = Tcp {
+        rst: true,
         syn: false,
-        ack: true,
+        sequence: 0x8000_0000,
+        acknowledgment: 0x8000_0000,
         ..ask.tcp
     };
-    from_uplink(w, hook, &Frame { tcp, ..ask.clone() }, first)?;
+    let end = |tcp| Frame { tcp, ..ask.clone() };
+    from_uplink(w, hook, &end(blind), first)?;
+    from_uplink(w, hook, &ask, first)?;
+    let fitting = Tcp {
+        sequence: 1001,
+        acknowledgment: 1000,
+        ..blind
+    };
+    from_uplink(w, hook, &end(fitting), first)?;
     // A datagram cannot say that it is the last one.
     let then = if w.protocol == Protocol::Udp {
         first
