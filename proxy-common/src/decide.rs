@@ -5,7 +5,7 @@
 
 use crate::{
     abi::{
-        Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple, Ways,
+        Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple,
         backend_flags, config_flags, device_flags,
     },
     addr::{Addr, Family},
@@ -125,7 +125,7 @@ fn go_on<F: Family, T: Tables<F>>(
         // Last: the flow may leave its cell here.
         track::advance::<F, T>(tables, config, cell, work);
     } else if proof::is_shown(&work.view) {
-        cell.show(work.view.shows);
+        cell.show(proof::shown(&work.view));
     }
     Decision::Translate
 }
@@ -223,7 +223,9 @@ fn begin<F: Family, T: Tables<F>>(
             way.hop.macs
         },
         mtu: way.hop.mtu,
-        ways: Ways::new(way.hop.route, way.reply_route, way.reply_dir),
+        route: way.hop.route as u8,
+        peer_route: way.reply_route as u8,
+        peer_dir: way.reply_dir as u8,
         state: 0,
         // `track::reserve` settles the port and fills these in.
         addr_change: 0,

@@ -12,7 +12,7 @@ use crate::{
     own,
     packet::{Be16Pair, Head, Packet},
     parse::{L3, ParseIp, View, ethertype},
-    path,
+    path, proof,
     reason::Reason,
     rewrite::Protocols,
     send::{finish, largest, may_leave},
@@ -116,8 +116,8 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     if may_leave(view.ip.ttl, largest, &hop).is_err() {
         return Verdict::SLOW;
     }
-    if view.is_tcp() && flow.proof != view.shows && view.acknowledges() {
-        cell.show(view.shows);
+    if view.is_tcp() && flow.proof != proof::shown(&view) && view.acknowledges() {
+        cell.show(proof::shown(&view));
     }
     finish::<F, P, T>(
         Protocols::TcpAndUdp,

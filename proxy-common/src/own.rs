@@ -6,7 +6,7 @@
 //! none: an answer does not open a connection.
 
 use crate::{
-    abi::{Config, Dir, Flow, FlowKey, UDP, Ways, flow_state},
+    abi::{Config, Dir, Flow, FlowKey, UDP, flow_state},
     addr::{Addr, Family},
     classify,
     hook::{Client, Hook},
@@ -57,7 +57,7 @@ pub fn note<F: Family, T: Tables<F>>(hook: Hook, tables: &T, now: u32, work: &mu
         }
         None => {
             work.peer.to = work.peer_key.tuple;
-            work.peer.ways = Ways::default();
+            work.peer.peer_dir = Dir::In as u8;
             work.peer.last_seen = now;
             work.peer.state = flow_state::OWN;
             // Without room its answer goes where a request would.

@@ -117,7 +117,7 @@ pub fn receive<F: Family, T: Tables<F>>(tables: &T, ifindex: u32) -> Result<Hop,
 fn is_astray<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
     hook.dir == Dir::Out
         && flow.is_reply()
-        && flow.ways.route() == Route::Stack
+        && flow.route == Route::Stack as u8
         && flow.ifindex != here
         && flow.ifindex != 0
 }
@@ -134,7 +134,7 @@ fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool
 /// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
 #[inline(always)]
 pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
-    let route = flow.ways.route();
+    let route = Route::from_bits(flow.route);
     let aside = is_astray(hook, here, flow);
     if !aside && goes_on(hook, here, route, flow) {
         return Some(Hop::STACK);
@@ -164,7 +164,7 @@ pub fn of_flow<F: Family, T: Tables<F>>(
     renew: bool,
 ) -> Result<Hop, Reason> {
     let here = tables.ifindex();
-    let route = flow.ways.route();
+    let route = Route::from_bits(flow.route);
     let aside = is_astray(hook, here, flow);
     if (!renew || (!aside && goes_on(hook, here, route, flow)))
         && let Some(hop) = by_hints(hook, here, config, flow)

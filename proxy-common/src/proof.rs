@@ -1,56 +1,63 @@
 //! What a packet proves about its connection: that its sender knows what only the other end's packets tell.
 //!
-//! Each direction of a flow keeps one number, [`Flow::proof`]: the acknowledgement number that its sender sent last (TCP), or the
-//! verification tag of its packets (SCTP). Who forges one end's packets without seeing the other's does not know it. While a flow is
-//! pending, the number is what a packet of that direction is yet to show: the answer that the SYN's number is acknowledged, then the
-//! client that the answer's is.
+//! Each direction of a flow keeps one number, [`Flow::proof`], 16 bits of what its sender showed last: the upper half of TCP's
+//! acknowledgement number, which changes once in 64 KiB, or the two halves of SCTP's verification tag in one. Who forges one end's packets
+//! without seeing the other's does not know it; one guess in 32,768 meets it. While a flow is pending, the number is what a packet of that
+//! direction is yet to show: the answer that the SYN's number is acknowledged, then the client that the answer's is. An entry of an older agent,
+//! and one that was rebuilt, has none at first.
 //!
 //! The rule: what does not fit is translated, but changes nothing that the flow is.
 //!
 //! [`Flow::proof`]: crate::abi::Flow::proof
 
-use crate::parse::View;
+use crate::parse::{View, tcp};
 
-/// How far a number that counts bytes may have gone on past the one that was seen last, in bytes: what is on its way at once in a
-/// window that was not scaled (RFC 9293 section 3.1). One guess in 65,536 meets it.
-const WINDOW: u32 = 1 << 16;
+/// No number yet. One in 65,536 is none as well: then nothing fits, which is the safe side.
+pub const NONE: u16 = 0;
 
-/// The same for a FIN, behind as much as fills a path's window. It only notes that one end has sent its last.
-const FIN_WINDOW: u32 = 1 << 22;
+/// How far behind the last acknowledgement a FIN may lie, in units of 64 KiB: as much as fills a path's window. It only notes that one end
+/// has sent its last.
+const FIN_SPAN: u16 = 64;
 
-/// What a SYN may carry that its answer acknowledges along with it (TCP Fast Open, RFC 7413): less than a segment.
-const SYN_DATA: u32 = 1 << 11;
-
-/// No number yet, or an entry that was rebuilt without one.
-pub const NONE: u32 = 0;
-
-/// Is `number` at most `span` past `base`?
+/// What a flow keeps of a number.
 #[inline(always)]
-const fn follows(number: u32, base: u32, span: u32) -> bool {
-    number.wrapping_sub(base) < span
+const fn kept(is_tcp: bool, number: u32) -> u16 {
+    let upper = (number >> 16) as u16;
+    if is_tcp { upper } else { upper ^ number as u16 }
+}
+
+/// What the packet shows.
+#[inline(always)]
+pub fn shown<A>(view: &View<A>) -> u16 {
+    kept(view.is_tcp(), view.shows)
+}
+
+/// What an answer to the packet has to show.
+#[inline(always)]
+pub fn claimed<A>(view: &View<A>) -> u16 {
+    kept(view.is_tcp(), view.claims)
+}
+
+/// Does `number` meet `expected`? Of numbers that count bytes, also with what has been sent since: 64 to 128 KiB, more than a window that is
+/// not scaled (RFC 9293 section 3.1).
+#[inline(always)]
+fn meets<A>(view: &View<A>, number: u16, expected: u16) -> bool {
+    number == expected || (view.is_tcp() && number.wrapping_sub(expected) == 1)
 }
 
 /// Is this the answer to the packet that opened the flow? `expected`: what it must show.
 #[inline(always)]
-pub fn answers<A>(view: &View<A>, expected: u32) -> bool {
-    if !view.is_connected() {
-        return true;
-    }
-    let span = if view.is_tcp() { SYN_DATA } else { 1 };
-    view.accepts() && follows(view.shows, expected, span)
+pub fn answers<A>(view: &View<A>, expected: u16) -> bool {
+    !view.is_connected() || (view.accepts() && meets(view, shown(view), expected))
 }
 
 /// Does this packet of the client show that it got that answer?
 #[inline(always)]
-pub fn confirms<A>(view: &View<A>, expected: u32) -> bool {
-    if !view.is_connected() {
-        return true;
+pub fn confirms<A>(view: &View<A>, expected: u16) -> bool {
+    if view.is_tcp() && !view.acknowledges() {
+        return false;
     }
-    if view.is_tcp() {
-        view.acknowledges() && follows(view.shows, expected, WINDOW)
-    } else {
-        view.shows == expected
-    }
+    !view.is_connected() || meets(view, shown(view), expected)
 }
 
 /// Does a packet that ends a connection, or a direction of it, fit? `own`: the number of its direction; `other`: of the other one;
@@ -60,20 +67,20 @@ pub fn confirms<A>(view: &View<A>, expected: u32) -> bool {
 /// ([`crate::track::go_on_after_reset`]); or answer a SYN by its number (RFC 9293 section 3.10.7.3). An SCTP packet has the tag of its direction,
 /// or reflects that of the other (RFC 9260 section 8.5.1).
 #[inline(always)]
-pub fn ends<A>(view: &View<A>, own: u32, other: u32, answered: bool) -> bool {
+pub fn ends<A>(view: &View<A>, own: u16, other: u16, answered: bool) -> bool {
     if view.is_sctp() {
-        return view.shows != NONE && (view.shows == own || view.shows == other);
+        let tag = shown(view);
+        return tag != NONE && (tag == own || tag == other);
     }
     if view.resets() {
-        let refuses = !answered && view.acknowledges() && own != NONE && view.shows == own;
-        return refuses || (other != NONE && follows(view.claims, other, WINDOW));
+        let refuses = !answered && view.acknowledges() && own != NONE && shown(view) == own;
+        return refuses || (other != NONE && meets(view, claimed(view), other));
     }
-    other != NONE && follows(view.claims.wrapping_add(WINDOW), other, FIN_WINDOW)
+    other != NONE && claimed(view).wrapping_sub(other).wrapping_add(1) < FIN_SPAN
 }
 
 /// Does this packet tell what its sender knows by now?
 #[inline(always)]
 pub fn is_shown<A>(view: &View<A>) -> bool {
-    use crate::parse::tcp;
     view.is_tcp() && view.flags & (tcp::ACK | tcp::SYN | tcp::RST) == tcp::ACK
 }

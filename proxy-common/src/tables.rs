@@ -59,8 +59,8 @@ impl<A: Copy> FlowCell<A> {
 
     /// Notes what the sender of this direction has shown; see [`crate::proof`].
     #[inline(always)]
-    pub fn show(&self, proof: u32) {
-        // SAFETY: as in `touch`.
+    pub fn show(&self, proof: u16) {
+        // SAFETY: as in `get`; an aligned 16-bit store.
         unsafe { (*self.0.get()).proof = proof }
     }
 

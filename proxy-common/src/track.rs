@@ -173,7 +173,7 @@ pub fn reserve<F: Family, T: Tables<F>>(
 ) -> Result<(), Refusal> {
     work.flow.note_changes(&work.key.tuple);
     work.peer = work.flow.peer(&work.key);
-    work.peer.proof = work.view.claims;
+    work.peer.proof = proof::claimed(&work.view);
     find_peer(work);
     // The port is changed at the loop's head, not before it comes round: 5.10 and 6.1 refuse a loop whose back
     // edge is not a jump (`check_cfg`), as LLVM laid it out otherwise.
@@ -383,7 +383,7 @@ pub fn refresh<F: Family, T: Tables<F>>(
 /// Are these entries under one key the same connection's?
 #[inline(always)]
 fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
-    one.to == other.to && one.ways.peer_dir() as u8 == other.ways.peer_dir() as u8
+    one.to == other.to && one.peer_dir == other.peer_dir
 }
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
@@ -401,7 +401,7 @@ pub fn advance<F: Family, T: Tables<F>>(
         if !answered && proof::answers(&work.view, work.flow.proof) {
             cell.mark(flow_state::ANSWERED);
             if let Some(peer) = tables.flow(Table::Pending, &work.peer_key) {
-                peer.show(work.view.claims);
+                peer.show(proof::claimed(&work.view));
                 peer.mark(flow_state::ANSWERED);
             }
         }
@@ -412,7 +412,7 @@ pub fn advance<F: Family, T: Tables<F>>(
         if work.view.opens()
             && let Some(peer) = tables.flow(Table::Pending, &work.peer_key)
         {
-            peer.show(work.view.claims);
+            peer.show(proof::claimed(&work.view));
         }
         return;
     }
@@ -420,7 +420,7 @@ pub fn advance<F: Family, T: Tables<F>>(
         return;
     }
     if work.view.is_tcp() {
-        work.flow.proof = work.view.shows;
+        work.flow.proof = proof::shown(&work.view);
     }
     work.peer = match tables.flow(Table::Pending, &work.peer_key) {
         Some(peer) => peer.get(),

@@ -168,12 +168,12 @@ fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
     add(Role::Node, of::<A, LocalAddr>(local, Hash, sizes.addresses));
     add(
         Role::Flows,
-        since(5, of::<FlowKey<A>, Flow<A>>(flows, LruHash, sizes.flows())),
+        since(2, of::<FlowKey<A>, Flow<A>>(flows, LruHash, sizes.flows())),
     );
     add(
         Role::Flows,
         since(
-            5,
+            2,
             of::<FlowKey<A>, Flow<A>>(pending, LruHash, sizes.pending()),
         ),
     );

@@ -197,50 +197,20 @@ pub struct Flow<A> {
     pub macs: Macs,
     /// Hint: largest layer-3 packet towards `ifindex`, in bytes; 0 for not known.
     pub mtu: u16,
-    /// The routes of both directions.
-    pub ways: Ways,
+    /// A [`Route`].
+    pub route: u8,
+    /// The [`Route`] of the other direction.
+    pub peer_route: u8,
+    /// The [`Dir`] of the other direction's key.
+    pub peer_dir: u8,
     /// Bits of [`flow_state`].
     pub state: u8,
     /// How the rewrite changes a checksum by the addresses and by the ports ([`Diff::folded`]).
     pub addr_change: u16,
     pub port_change: u16,
-    /// What this direction's sender has shown to know of the other end: the acknowledgement number that it sent last (TCP), or the
-    /// verification tag (SCTP); host byte order. While the flow is pending, what a packet of this direction has to show: see
-    /// [`crate::proof`].
-    pub proof: u32,
-}
-
-/// The [`Route`] of a flow's direction, that of the other direction, and the [`Dir`] of the other direction's key, in one byte.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[repr(transparent)]
-pub struct Ways(u8);
-
-impl Ways {
-    #[inline(always)]
-    pub const fn new(route: Route, peer_route: Route, peer_dir: Dir) -> Self {
-        Self(route as u8 | (peer_route as u8) << 2 | (peer_dir as u8) << 4)
-    }
-
-    #[inline(always)]
-    pub const fn route(self) -> Route {
-        Route::from_bits(self.0 & 3)
-    }
-
-    #[inline(always)]
-    pub const fn peer_route(self) -> Route {
-        Route::from_bits((self.0 >> 2) & 3)
-    }
-
-    #[inline(always)]
-    pub const fn peer_dir(self) -> Dir {
-        Dir::from_bits(self.0 >> 4)
-    }
-
-    /// The same as the other direction has it, whose peer's key has the direction `dir`.
-    #[inline(always)]
-    const fn turned(self, dir: Dir) -> Self {
-        Self((self.0 >> 2) & 3 | (self.0 & 3) << 2 | (dir as u8) << 4)
-    }
+    /// What this direction's sender has shown to know of the other end, or, while the flow is pending, what a packet of this direction is
+    /// yet to show: a [`crate::proof`].
+    pub proof: u16,
 }
 
 pub mod flow_state {
@@ -265,7 +235,7 @@ impl<A: Addr> Flow<A> {
     /// The key of the other direction's entry.
     #[inline(always)]
     pub fn peer_key(&self, proto: u8) -> FlowKey<A> {
-        FlowKey::new(self.to.inverse(), proto, self.ways.peer_dir())
+        FlowKey::new(self.to.inverse(), proto, Dir::from_bits(self.peer_dir))
     }
 
     /// Is `key` the other direction's? Compared part by part: a key that is put together first takes stack.
@@ -276,7 +246,7 @@ impl<A: Addr> Flow<A> {
             && to.dst == tuple.src
             && to.sport == tuple.dport
             && to.dport == tuple.sport
-            && key.kind == FlowKey::<A>::kind(proto, self.ways.peer_dir())
+            && key.kind == FlowKey::<A>::kind(proto, Dir::from_bits(self.peer_dir))
     }
 
     /// The other direction's entry, rebuilt from this one, which stands under `key`. Without hints: they are
@@ -294,7 +264,9 @@ impl<A: Addr> Flow<A> {
             last_seen: self.last_seen,
             macs: Macs([0; 3]),
             mtu: 0,
-            ways: self.ways.turned(key.dir()),
+            route: self.peer_route,
+            peer_route: self.route,
+            peer_dir: key.dir() as u8,
             state: self.state ^ flow_state::REPLY,
             addr_change: !self.addr_change,
             port_change: !self.port_change,
@@ -411,7 +383,9 @@ mod tests {
             ifindex: 3,
             peer_ifindex: 5,
             last_seen: 11,
-            ways: Ways::new(Route::Forward, Route::Receive, Dir::In),
+            route: Route::Forward as u8,
+            peer_route: Route::Receive as u8,
+            peer_dir: Dir::In as u8,
             ..Flow::default()
         };
         flow.note_changes(&key.tuple);

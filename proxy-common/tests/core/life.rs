@@ -189,7 +189,7 @@ fn either_direction_rebuilds_the_other_at_the_next_refresh<F: Net>(proto: u8) {
             (again.backend, again.service),
             (there.backend, there.service)
         );
-        assert_eq!((again.ways, again.ifindex), (there.ways, there.ifindex));
+        assert_eq!((again.route, again.ifindex), (there.route, there.ifindex));
     }
 }
 

@@ -8,7 +8,7 @@ use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr, Options, Run, Sizes};
 use proxy_common::abi::{
     Backend, Config, Dir, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef, Macs,
-    Route, Service, TCP, Tuple, UDP, Ways, backend_flags, flow_state, gate,
+    Route, Service, TCP, Tuple, UDP, backend_flags, flow_state, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -298,7 +298,9 @@ impl Bench {
                     epoch: 1,
                     macs: Macs::new([2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 2]),
                     mtu: 1500,
-                    ways: Ways::new(Route::Forward, Route::Forward, Dir::In),
+                    route: Route::Forward as u8,
+                    peer_route: Route::Forward as u8,
+                    peer_dir: Dir::In as u8,
                     state: state | flow_state::ANSWERED,
                     last_seen: now,
                     ..Flow::default()
