@@ -43,6 +43,9 @@ pub trait Addr:
     /// `ip_route_input_slow`, `ip6_rcv_core`).
     fn is_no_source(&self) -> bool;
 
+    /// The network that one subscriber has: the address itself, or its /64.
+    fn network(&self) -> Self;
+
     /// All words folded into one, for hashes.
     #[inline(always)]
     fn fold(&self) -> u32 {
@@ -136,6 +139,11 @@ impl Addr for Ip4 {
         self.0.to_ne_bytes()[0] == 127
     }
 
+    #[inline(always)]
+    fn network(&self) -> Self {
+        *self
+    }
+
     /// 0/8, loopback, multicast, limited broadcast (RFC 1122 section 3.2.1.3). 240/4 is taken, as the stack takes it.
     #[inline(always)]
     fn is_no_source(&self) -> bool {
@@ -162,6 +170,11 @@ impl Addr for Ip6 {
     #[inline(always)]
     fn is_loopback(&self) -> bool {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && self.0[3] == 1u32.to_be()
+    }
+
+    #[inline(always)]
+    fn network(&self) -> Self {
+        Self([self.0[0], self.0[1], 0, 0])
     }
 
     /// Unspecified, loopback, multicast, IPv4-mapped (RFC 4291 sections 2.5.2, 2.5.3, 2.7; kernel 6af1799aaf3f, 5.5).

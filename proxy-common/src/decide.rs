@@ -9,7 +9,7 @@ use crate::{
         backend_flags, config_flags, device_flags,
     },
     addr::{Addr, Family},
-    admit, classify,
+    admit, classify, crowd,
     hook::{Client, Hook},
     own,
     parse::{View, tcp},
@@ -123,7 +123,7 @@ fn go_on<F: Family, T: Tables<F>>(
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.
-        track::advance::<F, T>(tables, config, cell, work);
+        track::advance::<F, T>(hook, tables, config, cell, work);
     } else if proof::is_shown(&work.view) {
         cell.show(proof::shown(&work.view));
     }
@@ -232,6 +232,11 @@ fn begin<F: Family, T: Tables<F>>(
         port_change: 0,
         proof: 0,
     };
+    if client != Client::Node
+        && !crowd::admits::<F, T>(hook, tables, config, now, &work.view.tuple.src)
+    {
+        return Decision::Drop(Reason::SourceShare);
+    }
     match track::reserve::<F, T>(tables, config, now, work) {
         Ok(()) => {}
         Err(Refusal::NoPort) => return Decision::Drop(Reason::NoPort),

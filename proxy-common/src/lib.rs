@@ -15,6 +15,7 @@ pub mod admit;
 pub mod answer;
 pub mod classify;
 pub mod crc;
+pub mod crowd;
 pub mod csum;
 pub mod decide;
 pub mod fast;

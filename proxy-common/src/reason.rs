@@ -32,6 +32,7 @@ impl Reason {
             | Self::HopLimit
             | Self::NoPort
             | Self::SourceCheck
+            | Self::SourceShare
             | Self::Stranger
             | Self::TableFull
             | Self::EditFailed => true,
@@ -92,6 +93,8 @@ reasons! {
     Martian = "martian-source",
     /// Dropped: the device does not take this source, by its `rp_filter` or `--source-check`.
     SourceCheck = "source-check",
+    /// Dropped: the source has its share of new flows that wait for an answer.
+    SourceShare = "source-share",
     /// Dropped: a segment of no known connection to a service address that is not the node's; answered by a reset.
     Stranger = "stranger",
     /// The configuration is missing: the agent has not filled the maps.

@@ -6,7 +6,7 @@
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-        FrontendKey, FrontendRef, Macs, RangeKey, Service, Tuple, gate,
+        FrontendKey, FrontendRef, Macs, RangeKey, Service, Share, Tuple, gate,
     },
     addr::Family,
     path::Hop,
@@ -92,6 +92,28 @@ impl<A: Copy> FlowCell<A> {
     }
 }
 
+/// A source's share in its table. Other CPUs may write it at the same time: a count may get lost.
+#[repr(transparent)]
+pub struct ShareCell(UnsafeCell<Share>);
+
+impl ShareCell {
+    pub fn new(share: Share) -> Self {
+        Self(UnsafeCell::new(share))
+    }
+
+    #[inline(always)]
+    pub fn get(&self) -> Share {
+        // SAFETY: the cell is valid for the life of `&self`, and `Share` is plain data.
+        unsafe { *self.0.get() }
+    }
+
+    #[inline(always)]
+    pub fn set(&self, share: Share) {
+        // SAFETY: as in `get`; two aligned 32-bit stores.
+        unsafe { *self.0.get() = share }
+    }
+}
+
 /// What the kernel's routing says of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fib {
@@ -140,6 +162,8 @@ pub trait Tables<F: Family>: Shared {
         fresh: bool,
     ) -> bool;
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>);
+    fn share(&self, source: &F::Addr) -> Option<&ShareCell>;
+    fn put_share(&self, source: &F::Addr, share: &Share);
     fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity>;
     fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity);
     fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool;

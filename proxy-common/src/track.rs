@@ -8,6 +8,7 @@
 use crate::{
     abi::{Backend, Config, Dir, Flow, FlowKey, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
+    crowd,
     hook::Hook,
     parse::is_connected,
     proof,
@@ -17,6 +18,10 @@ use crate::{
 
 /// How many source ports are tried for one flow. At half of the ports taken, one flow in 65,536 finds none.
 const PORT_TRIES: u32 = 16;
+
+/// From one port of the round to the next: a prime above the number of all ports, so that a round has each port once, whatever their span; of
+/// the usual span it is three fifths. Ports that clients brought along often lie side by side, and would take all tries of a round by ones.
+const PORT_STRIDE: u64 = 104_383;
 
 /// How often a reply tuple is claimed for one flow: with the client's own port, then with ports that no flow had, and
 /// that only a process of the node or another CPU can have.
@@ -211,7 +216,8 @@ fn next_free_port<F: Family, T: Tables<F>>(
     let proto = work.key.proto();
     let mut tries = 0;
     loop {
-        let port = Be16::new((config.port_first as u32 + tables.next_port() % span) as u16);
+        let step = (tables.next_port() as u64 * PORT_STRIDE) % span as u64;
+        let port = Be16::new((config.port_first as u32 + step as u32) as u16);
         work.peer_key.tuple.dport = port;
         let is_free = match find::<F, T>(tables, &work.peer_key) {
             Some((table, cell)) => has_expired(&cell.get(), proto, table, config, now),
@@ -391,6 +397,7 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
 /// datagram that nobody answers.
 #[inline(always)]
 pub fn advance<F: Family, T: Tables<F>>(
+    hook: Hook,
     tables: &T,
     config: &Config,
     cell: &FlowCell<F::Addr>,
@@ -403,6 +410,9 @@ pub fn advance<F: Family, T: Tables<F>>(
             if let Some(peer) = tables.flow(Table::Pending, &work.peer_key) {
                 peer.show(proof::claimed(&work.view));
                 peer.mark(flow_state::ANSWERED);
+            }
+            if crowd::ends_with_answer(&work.view) {
+                crowd::release::<F, T>(hook, tables, &work.flow.to.dst);
             }
         }
         return;
@@ -433,5 +443,8 @@ pub fn advance<F: Family, T: Tables<F>>(
     {
         tables.delete_flow(Table::Pending, &work.key);
         tables.delete_flow(Table::Pending, &work.peer_key);
+        if !crowd::ends_with_answer(&work.view) {
+            crowd::release::<F, T>(hook, tables, &work.key.tuple.src);
+        }
     }
 }

@@ -8,7 +8,8 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{
         self, Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter, gate,
+        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter, Share,
+        gate,
     },
     addr::{Ip4, Ip6},
     hook::Hook,
@@ -75,7 +76,7 @@ const _: () = assert!(size_of::<FibParams>() == 64);
 
 /// The maps that each family has for itself.
 macro_rules! family_maps {
-    ($addr:ty: $($frontends:ident $local:ident $backends:ident $flows:ident $pending:ident $affinity:ident $ranges:ident $fragments:ident $work:ident)+) => {$(
+    ($addr:ty: $($frontends:ident $local:ident $backends:ident $flows:ident $pending:ident $affinity:ident $ranges:ident $fragments:ident $shares:ident $work:ident)+) => {$(
         #[btf_map]
         pub static $frontends: HashMap<FrontendKey<$addr>, u32, 131072, ATOMIC> = HashMap::new();
         #[btf_map]
@@ -92,13 +93,15 @@ macro_rules! family_maps {
         pub static $ranges: LpmTrie<RangeKey<$addr>, u32, 65536> = LpmTrie::new();
         #[btf_map]
         pub static $fragments: LruHashMap<FragmentKey<$addr>, FragmentPorts, 8192> = LruHashMap::new();
+        #[btf_map]
+        pub static $shares: LruHashMap<$addr, Share, 16384> = LruHashMap::new();
         /// What the slow path knows of its packet: a [`Work`], whose enums BTF cannot describe.
         #[btf_map]
         pub static $work: PerCpuArray<[u64; size_of::<Work<$addr>>().div_ceil(8)], 1> = PerCpuArray::new();
     )+};
 }
-family_maps!(Ip4: FRONTENDS_4 LOCAL_ADDRS_4 BACKENDS_4 FLOWS_4 PENDING_4 AFFINITY_4 RANGES_4 FRAGMENTS_4 WORK_4);
-family_maps!(Ip6: FRONTENDS_6 LOCAL_ADDRS_6 BACKENDS_6 FLOWS_6 PENDING_6 AFFINITY_6 RANGES_6 FRAGMENTS_6 WORK_6);
+family_maps!(Ip4: FRONTENDS_4 LOCAL_ADDRS_4 BACKENDS_4 FLOWS_4 PENDING_4 AFFINITY_4 RANGES_4 FRAGMENTS_4 SHARES_4 WORK_4);
+family_maps!(Ip6: FRONTENDS_6 LOCAL_ADDRS_6 BACKENDS_6 FLOWS_6 PENDING_6 AFFINITY_6 RANGES_6 FRAGMENTS_6 SHARES_6 WORK_6);
 
 /// This CPU's work area of a family.
 macro_rules! work {

@@ -15,11 +15,11 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-        FrontendKey, FrontendRef, Macs, NextHop, RangeKey, Service, TCP, Tuple, UDP, gate,
+        FrontendKey, FrontendRef, Macs, NextHop, RangeKey, Service, Share, TCP, Tuple, UDP, gate,
     },
     addr::{Addr, Family, Ip4, Ip6, V4, V6},
     reason::Reason,
-    tables::{Fib, FlowCell, Shared, Table, Tables},
+    tables::{Fib, FlowCell, ShareCell, Shared, Table, Tables},
 };
 
 /// The maps, seen from one run of a program.
@@ -286,7 +286,7 @@ impl Shared for Kernel {
 
 /// The family's own maps.
 macro_rules! family_tables {
-    ($family:ty: $frontends:ident $local:ident $backends:ident $flows:ident $pending:ident $affinity:ident $ranges:ident $fragments:ident) => {
+    ($family:ty: $frontends:ident $local:ident $backends:ident $flows:ident $pending:ident $affinity:ident $ranges:ident $fragments:ident $shares:ident) => {
         impl Tables<$family> for Kernel {
             #[inline(always)]
             fn frontend(
@@ -345,6 +345,19 @@ macro_rules! family_tables {
                     Table::Confirmed => maps::$flows.remove(key),
                     Table::Pending => maps::$pending.remove(key),
                 };
+            }
+
+            #[inline(always)]
+            fn share(&self, network: &<$family as Family>::Addr) -> Option<&ShareCell> {
+                let share = maps::$shares.get_ptr(network)?;
+                // SAFETY: `ShareCell` is a transparent cell over `Share`; the element outlives the program's run.
+                Some(unsafe { &*share.cast() })
+            }
+
+            #[inline(always)]
+            fn put_share(&self, network: &<$family as Family>::Addr, share: &Share) {
+                // Without room a source is not counted.
+                let _ = maps::$shares.insert(network, share, BPF_ANY as u64);
             }
 
             #[inline(always)]
@@ -416,5 +429,5 @@ macro_rules! family_tables {
         }
     };
 }
-family_tables!(V4: FRONTENDS_4 LOCAL_ADDRS_4 BACKENDS_4 FLOWS_4 PENDING_4 AFFINITY_4 RANGES_4 FRAGMENTS_4);
-family_tables!(V6: FRONTENDS_6 LOCAL_ADDRS_6 BACKENDS_6 FLOWS_6 PENDING_6 AFFINITY_6 RANGES_6 FRAGMENTS_6);
+family_tables!(V4: FRONTENDS_4 LOCAL_ADDRS_4 BACKENDS_4 FLOWS_4 PENDING_4 AFFINITY_4 RANGES_4 FRAGMENTS_4 SHARES_4);
+family_tables!(V6: FRONTENDS_6 LOCAL_ADDRS_6 BACKENDS_6 FLOWS_6 PENDING_6 AFFINITY_6 RANGES_6 FRAGMENTS_6 SHARES_6);

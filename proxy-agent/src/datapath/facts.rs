@@ -58,6 +58,7 @@ impl Datapath {
             config.flags |= config_flags::FIB_SOURCE;
         }
         config.epoch = !seed;
+        config.share = self.sizes().share();
         if found.epoch != 0 {
             config.seed = found.seed;
             config.epoch = found.epoch;

@@ -101,6 +101,11 @@ impl Sizes {
         if quarter < 1024 { 1024 } else { quarter }
     }
 
+    /// New flows that one source may have waiting for an answer: a quarter of those that the table of unconfirmed flows has room for.
+    pub const fn share(&self) -> u32 {
+        self.pending() / 2 / 4
+    }
+
     /// Clients with session affinity, per family.
     pub const fn affinity(&self) -> u32 {
         let half = self.connections / 2;

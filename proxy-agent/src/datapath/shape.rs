@@ -11,7 +11,7 @@ use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
         FragmentPorts, FrontendKey, FrontendRef, LocalAddr, NextHop, RangeKey, SLOW_PROGRAMS,
-        Service, ServiceCounter, gate, names,
+        Service, ServiceCounter, Share, gate, names,
     },
     addr::{Ip4, Ip6},
     hook::Hook,
@@ -22,6 +22,7 @@ use super::Sizes;
 
 const FRAGMENTS: u32 = 8192;
 const NEXT_HOPS: u32 = 1024;
+const SHARES: u32 = 16_384;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
@@ -178,6 +179,10 @@ fn family<A>(add: &mut impl FnMut(Role, Shape), family: usize, sizes: &Sizes) {
         ),
     );
     add(
+        Role::Scratch,
+        since(5, of::<A, Share>(names::SHARES[family], LruHash, SHARES)),
+    );
+    add(
         Role::Affinity,
         of::<AffinityKey<A>, Affinity>(affinity, LruHash, sizes.affinity()),
     );
@@ -239,7 +244,7 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all.len());
-        assert_eq!(all.len(), 12 + 2 * 8);
+        assert_eq!(all.len(), 12 + 2 * 9);
         for shape in all {
             let versions = 1..=proxy_common::abi::VERSION;
             assert!(versions.contains(&shape.since), "{}", shape.name);

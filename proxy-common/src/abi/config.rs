@@ -21,6 +21,8 @@ pub struct Config {
     pub udp_idle: u32,
     /// A flow that waits for its first answer gives up its reply tuple after this time.
     pub unanswered: u32,
+    /// Flows that one source may have waiting for their first answer; 0 for any number.
+    pub share: u32,
     /// Bits of [`config_flags`].
     pub flags: u32,
     /// First port that a full proxy takes when the client's own is not free, host byte order.
@@ -45,6 +47,7 @@ impl Config {
             tcp_idle: 86_400 * hz,
             udp_idle: 120 * hz,
             unanswered: 10 * hz,
+            share: 0,
             flags: 0,
             port_first: 1024,
             port_last: 65_535,
@@ -60,4 +63,4 @@ pub mod config_flags {
     pub const RESET_STRANGERS: u32 = 1 << 1;
 }
 
-const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Config>() == 44);

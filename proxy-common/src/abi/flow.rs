@@ -325,6 +325,16 @@ impl<A: Addr> Flow<A> {
     }
 }
 
+/// Value of the table of shares, under a source's network: what it has begun and not ended in a window of time.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct Share {
+    /// When the window began, low 32 bits of jiffies.
+    pub since: u32,
+    /// Flows that have not been answered.
+    pub open: u32,
+}
+
 /// Key of the fragment table: the datagram that a fragment belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]

@@ -53,6 +53,7 @@ pub mod names {
     pub const PENDING: [&str; 2] = ["PENDING_4", "PENDING_6"];
     pub const AFFINITY: [&str; 2] = ["AFFINITY_4", "AFFINITY_6"];
     pub const SOURCE_RANGES: [&str; 2] = ["RANGES_4", "RANGES_6"];
+    pub const SHARES: [&str; 2] = ["SHARES_4", "SHARES_6"];
     pub const FRAGMENTS: [&str; 2] = ["FRAGMENTS_4", "FRAGMENTS_6"];
 }
 
@@ -101,5 +102,6 @@ mod pod {
         FragmentKey<Ip6>,
         FragmentPorts,
         NextHop,
+        Share,
     );
 }

@@ -166,7 +166,60 @@ fn what_is_left_of_an_expired_connection_goes_without_its_clients_next_one<F: Ne
     assert_eq!(world.sends(Hook::TC_UPLINK_IN, UPLINK, &next), behind);
 }
 
+/// Whoever asks for too much waits; nobody else does. Pods of a node have one /64; outside it is one subscriber's.
+fn a_source_has_its_share_of_flows_that_wait<F: Net>(proto: u8) {
+    const SHARE: u16 = 8;
+    for (at, back) in [
+        ((Hook::TC_WORKLOAD_IN, VETH_A), Hook::TC_WORKLOAD_OUT),
+        ((Hook::TC_UPLINK_IN, UPLINK), Hook::TC_UPLINK_OUT),
+    ] {
+        let mut world = World::with_backend(POD_B);
+        world.config_mut().share = SHARE.into();
+        let ask = |client: u16, port| {
+            let to = (F::addr(CLUSTER_IP), SERVICE_PORT);
+            Frame::<F>::new(proto, (F::addr(client), port), to)
+        };
+        let is_refused = |world: &World, frame: &Frame<F>| {
+            let verdict = world.run(at.0, at.1, &mut frame.build());
+            verdict == Verdict::drop(Reason::SourceShare)
+        };
+        for port in 0..SHARE {
+            world.sends(at.0, at.1, &ask(CLIENT, 5000 + port));
+        }
+        let more = ask(CLIENT, 6000);
+        assert!(is_refused(&world, &more));
+        let is_one = F::IS_V6 && !at.0.is_workload();
+        assert_eq!(is_refused(&world, &ask(REMOTE, 6000)), is_one);
+        // What it has goes on, and one that is answered leaves its place.
+        let first = ask(CLIENT, 5000);
+        let behind = world.sends(at.0, at.1, &first);
+        world.sends(back, at.1, &Frame::<F>::answer(proto, &behind));
+        world.sends(at.0, at.1, &first.flags(tcp::ACK));
+        world.sends(at.0, at.1, &more);
+        assert!(is_refused(&world, &ask(CLIENT, 6001)));
+        world.pass_time(world.config.unwrap().unanswered);
+        world.sends(at.0, at.1, &ask(CLIENT, 6001));
+    }
+}
+
+/// A client's own port is kept where it can be. Many of one client side by side leave others theirs.
+fn ports_side_by_side_leave_room_for_others<F: Net>(proto: u8) {
+    let world = World::with_backend(REMOTE);
+    let ask = |client: u16, port| {
+        let to = (F::addr(NODE), NODE_PORT);
+        Frame::<F>::new(proto, (F::addr(client), port), to)
+    };
+    for port in 1024..9_000 {
+        world.sends(Hook::TC_UPLINK_IN, UPLINK, &ask(CLIENT, port));
+    }
+    for port in 2000..2100 {
+        world.sends(Hook::TC_UPLINK_IN, UPLINK, &ask(REMOTE_TUNNEL, port));
+    }
+}
+
 cases! {
+    a_source_has_its_share_of_flows_that_wait
+    ports_side_by_side_leave_room_for_others
     a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple
     what_is_left_of_an_expired_connection_goes_without_its_clients_next_one
     a_taken_port_is_followed_by_the_next_of_the_round

@@ -7,8 +7,8 @@ use aya::programs::{TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr, Options, Run, Sizes};
 use proxy_common::abi::{
-    Backend, Config, Dir, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef, Macs,
-    Route, Service, TCP, Tuple, UDP, backend_flags, flow_state, gate,
+    Backend, Config, Device, Dir, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef,
+    Macs, Route, Service, TCP, Tuple, UDP, backend_flags, device_flags, flow_state, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -28,6 +28,8 @@ const XDP_TX: u32 = 3;
 
 /// The device of a test run without a context (loopback).
 const DEVICE: u32 = 1;
+/// The address that frames have as their destination.
+const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SERVICE: u32 = 1;
 const BACKEND: u32 = 1;
 
@@ -134,9 +136,17 @@ impl Bench {
         let config = Config {
             refresh: never,
             udp_idle: never,
+            // Sources are counted, and none has too many.
+            share: never,
             ..Config::for_hz(datapath.hz(), 7)
         };
         datapath.set_config(&config)?;
+        let device = Device {
+            mac: NODE_MAC,
+            flags: device_flags::UPLINK | device_flags::ETHERNET,
+            ..Device::default()
+        };
+        datapath.maps_mut().devices.insert(DEVICE, device, 0)?;
         let mut driver = driver::load(&["bench_driver", "bench_empty"])?;
         let (script, target) = (
             Array::try_from(driver::take_map(&mut driver, "SCRIPT")?)?,
@@ -296,7 +306,7 @@ impl Bench {
                     ifindex: DEVICE,
                     peer_ifindex: DEVICE,
                     epoch: 1,
-                    macs: Macs::new([2, 0, 0, 0, 0, 3], [2, 0, 0, 0, 0, 2]),
+                    macs: Macs::new([2, 0, 0, 0, 0, 3], NODE_MAC),
                     mtu: 1500,
                     route: Route::Forward as u8,
                     peer_route: Route::Forward as u8,

@@ -4,7 +4,8 @@ use super::{net::Net, packet::Buffer};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, Tuple, gate,
+        FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, Share, Tuple,
+        gate,
     },
     addr::{Addr, Family, V4, V6},
     fast,
@@ -12,7 +13,7 @@ use proxy_common::{
     parse::ethertype,
     reason::Reason,
     slow,
-    tables::{Fib, FlowCell, Shared, Table, Tables},
+    tables::{Fib, FlowCell, ShareCell, Shared, Table, Tables},
     verdict::{Action, Verdict},
     work::Work,
 };
@@ -89,6 +90,7 @@ pub struct Maps<F: Family> {
     /// Service, address, and prefix length in bits.
     pub ranges: Vec<(u32, F::Addr, u32)>,
     fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
+    shares: RefCell<HashMap<F::Addr, &'static ShareCell>>,
     /// The source addresses that the kernel would choose, by destination.
     pub sources: HashMap<F::Addr, F::Addr>,
     /// Routes by destination; nothing else is reachable.
@@ -109,6 +111,7 @@ impl<F: Family> Default for Maps<F> {
             sockets: HashSet::new(),
             ranges: Vec::new(),
             fragments: RefCell::default(),
+            shares: RefCell::default(),
             sources: HashMap::new(),
             routes: HashMap::new(),
             // SAFETY: all of it is integers, and enums that have a variant 0; map memory begins as zeros too.
@@ -342,6 +345,15 @@ impl<F: Net> Tables<F> for World {
 
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
         F::maps(self).flows(table).remove(key);
+    }
+
+    fn share(&self, network: &F::Addr) -> Option<&ShareCell> {
+        F::maps(self).shares.borrow().get(network).copied()
+    }
+
+    fn put_share(&self, network: &F::Addr, share: &Share) {
+        let cell = Box::leak(Box::new(ShareCell::new(*share)));
+        F::maps(self).shares.borrow_mut().insert(*network, cell);
     }
 
     fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity> {
