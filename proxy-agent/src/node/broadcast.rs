@@ -25,10 +25,14 @@ pub fn broadcasts() -> BTreeSet<IpAddr> {
         if let (Some(addr), Some(mask)) = (v4(one.address), v4(one.netmask)) {
             found.extend(last_of_subnet(addr, mask).map(IpAddr::V4));
         }
-        let given = v4(one.broadcast).filter(|addr| !addr.is_unspecified());
-        found.extend(given.map(IpAddr::V4));
+        found.extend(given(v4(one.address), v4(one.broadcast)).map(IpAddr::V4));
     }
     found
+}
+
+/// The one that an address was configured with. Of an address without one, libc says the address itself.
+fn given(addr: Option<Ipv4Addr>, broadcast: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    broadcast.filter(|given| !given.is_unspecified() && Some(*given) != addr)
 }
 
 fn last_of_subnet(addr: Ipv4Addr, mask: Ipv4Addr) -> Option<Ipv4Addr> {
@@ -43,6 +47,15 @@ fn v4(addr: Option<SockaddrStorage>) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_was_given_no_broadcast_address_is_none() {
+        let ip = |n| Some(Ipv4Addr::new(192, 0, 2, n));
+        assert_eq!(given(ip(5), ip(5)), None);
+        assert_eq!(given(ip(5), Some(Ipv4Addr::UNSPECIFIED)), None);
+        assert_eq!(given(ip(5), None), None);
+        assert_eq!(given(ip(5), ip(200)), ip(200));
+    }
 
     #[test]
     fn a_subnet_of_more_than_two_addresses_has_one() {
