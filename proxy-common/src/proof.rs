@@ -12,7 +12,7 @@
 
 use crate::parse::{View, tcp};
 
-/// No number yet. One in 65,536 is none as well: then nothing fits, which is the safe side.
+/// No number yet, which nothing fits. [`kept`] gives 1 in its place.
 pub const NONE: u16 = 0;
 
 /// How far behind the last acknowledgement a FIN may lie, in units of 64 KiB: as much as fills a path's window. It only notes that one end
@@ -23,7 +23,8 @@ const FIN_SPAN: u16 = 64;
 #[inline(always)]
 const fn kept(is_tcp: bool, number: u32) -> u16 {
     let upper = (number >> 16) as u16;
-    if is_tcp { upper } else { upper ^ number as u16 }
+    let kept = if is_tcp { upper } else { upper ^ number as u16 };
+    kept + (kept == NONE) as u16
 }
 
 /// What the packet shows.
