@@ -107,7 +107,7 @@ impl Kernel {
             family: found.family as u32,
         };
         let now = self.now();
-        match maps::NEXT_HOPS.get_ptr_mut(&key) {
+        match maps::NEXT_HOPS.get_ptr_mut(key) {
             // SAFETY: an aligned word of a map value.
             Some(seen) => unsafe {
                 if core::ptr::read_volatile(seen) != now {
@@ -116,7 +116,7 @@ impl Kernel {
             },
             None => {
                 // Without room the neighbour is kept alive by the kernel's own means.
-                let _ = maps::NEXT_HOPS.insert(&key, &now, BPF_ANY as u64);
+                let _ = maps::NEXT_HOPS.insert(key, now, BPF_ANY as u64);
             }
         }
     }
