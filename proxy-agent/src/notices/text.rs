@@ -8,16 +8,20 @@ use crate::model::{DesiredService, Service, ServiceType, Warning};
 /// Warnings that a message has in full; of the rest, the number.
 const SHOWN: usize = 5;
 
-/// What the warnings of one Service amount to.
+/// What the warnings of one Service amount to. An object of a few KiB may be wrong in thousands of places: only those that
+/// are shown are written out.
 pub fn of_warnings(warnings: &[Warning]) -> Vec<Notice> {
-    let mut by_reason: BTreeMap<Reason, Vec<String>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<Reason, (Vec<String>, usize)> = BTreeMap::new();
     for warning in warnings {
-        let (reason, text) = reading(warning);
-        by_reason.entry(reason).or_default().push(text);
+        let (texts, more) = by_reason.entry(reason(warning)).or_default();
+        if texts.len() < SHOWN {
+            texts.push(text(warning));
+        } else {
+            *more += 1;
+        }
     }
-    let notices = by_reason.into_iter().map(|(reason, texts)| {
-        let more = texts.len().saturating_sub(SHOWN);
-        let mut message = texts[..texts.len() - more].join("; ");
+    let notices = by_reason.into_iter().map(|(reason, (texts, more))| {
+        let mut message = texts.join("; ");
         if more > 0 {
             message += &format!("; and {more} more");
         }
@@ -48,28 +52,27 @@ pub fn shape(service: Option<&Service>, desired: &[DesiredService]) -> Option<Sh
     })
 }
 
-fn reading(warning: &Warning) -> (Reason, String) {
+const fn reason(warning: &Warning) -> Reason {
+    match warning {
+        Warning::EndpointRefused { .. } => Reason::EndpointRefused,
+        Warning::AddressRefused { .. } => Reason::AddressRefused,
+        Warning::FrontendConflict { .. } => Reason::AddressTaken,
+    }
+}
+
+fn text(warning: &Warning) -> String {
     match warning {
         Warning::EndpointRefused {
             slice,
             addr,
             reason,
-        } => (
-            Reason::EndpointRefused,
-            format!(
-                "endpoint {addr} of EndpointSlice {} is not used: {reason}",
-                slice.name
-            ),
+        } => format!(
+            "endpoint {addr} of EndpointSlice {} is not used: {reason}",
+            slice.name
         ),
-        Warning::AddressRefused { addr, reason, .. } => (
-            Reason::AddressRefused,
-            format!("not served at {addr}: {reason}"),
-        ),
-        Warning::FrontendConflict { place, winner, .. } => (
-            Reason::AddressTaken,
-            format!(
-                "not served at {place}: Service {winner} claims it and comes first (by age, then by name)"
-            ),
+        Warning::AddressRefused { addr, reason, .. } => format!("not served at {addr}: {reason}"),
+        Warning::FrontendConflict { place, winner, .. } => format!(
+            "not served at {place}: Service {winner} claims it and comes first (by age, then by name)"
         ),
     }
 }
