@@ -9,6 +9,7 @@
 //! | `get` | services, backends, node ports |
 //! | `flows` | connections |
 //! | `drops` | why packets were dropped or left alone |
+//! | `status` | is there an agent, and is its datapath whole |
 //! | `maps` | how full the maps are |
 //! | `doctor` | what runs here, how and why |
 //! | `cleanup` | taking things down: our datapath, or what kube-proxy left |
@@ -22,6 +23,7 @@ mod get;
 mod maps;
 mod output;
 mod place;
+mod status;
 mod table;
 
 use std::process::ExitCode;
@@ -53,6 +55,8 @@ enum Command {
     Drops(drops::Args),
     /// Show how full the maps are
     Maps(maps::Args),
+    /// Show whether an agent runs, whether its datapath is whole, and what had to be put back
+    Status(status::Args),
     /// Say what runs on this node, how and why; exits with 1 where the agent cannot run
     Doctor(doctor::Args),
     /// Detach the programs of this network namespace and forget everything, or remove what kube-proxy left in it
@@ -75,6 +79,7 @@ impl Cli {
             Command::Drops(args) => drops::drops(&args),
             Command::Doctor(args) => return doctor::doctor(&args, object),
             Command::Maps(args) => maps::maps(&args),
+            Command::Status(args) => status::status(&args),
             Command::Cleanup(args) => cleanup::cleanup(&args),
         }
         .map(|()| ExitCode::SUCCESS)

@@ -37,6 +37,11 @@ impl Place {
         self.state_dir.join(name).join(file)
     }
 
+    /// The file that says what came of looking after the datapath.
+    pub fn looks(&self) -> PathBuf {
+        self.file("looks.json")
+    }
+
     /// The file that says what there is no room for.
     pub fn left_out(&self) -> PathBuf {
         self.names().with_file_name("left-out.json")

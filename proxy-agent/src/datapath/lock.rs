@@ -57,6 +57,20 @@ impl Lock {
         }
     }
 
+    /// Who has it, if anybody: the process, as far as this one can see it.
+    pub fn holder(bpffs: &Path) -> Result<Option<Option<u32>>> {
+        let what = || format!("looking for the lock of {}", bpffs.display());
+        let directory = match File::open(bpffs) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.with_context(what)?,
+        };
+        match directory.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some(holder(&directory))),
+            Err(TryLockError::Error(error)) => Err(error).with_context(what),
+        }
+    }
+
     /// Takes it again where another bpffs is mounted at the directory by now. `false` where another agent has that one's.
     pub fn renew(&mut self) -> Result<bool> {
         if FileId::of(&self.bpffs)? == Some(self.file) || on_bpffs(&self.bpffs).is_err() {
@@ -106,6 +120,7 @@ mod tests {
             panic!("it is taken twice");
         };
         assert_eq!(by, Some(std::process::id()));
+        assert_eq!(Lock::holder(&bpffs).unwrap(), Some(by));
         drop(first);
         assert!(matches!(Lock::attempt(&bpffs).unwrap(), Attempt::Taken(_)));
     }

@@ -19,9 +19,11 @@ use super::{
     args::Args,
     complaints,
     hooks::Hooks,
+    looks::Looks,
     names::Names,
     room::Waiting,
     rounds::{self, Rounds},
+    state,
 };
 use crate::{
     datapath::{Datapath, Findings, Growth, Lock},
@@ -89,6 +91,8 @@ pub struct Agent {
     look_at: Option<Instant>,
     /// What the last look found.
     found: Findings,
+    looks: Looks,
+    looks_file: PathBuf,
     lock: Lock,
 }
 
@@ -153,6 +157,8 @@ impl Agent {
             node_unknown: None,
             look_at: None,
             found: Findings::default(),
+            looks: Looks::default(),
+            looks_file: args.place.looks(),
             lock,
             advised: BTreeSet::new(),
         };
@@ -257,6 +263,10 @@ impl Agent {
             self.datapath.remember_pins()?;
             self.attached = true;
             self.look_at = Some(Instant::now() + LOOK);
+            // What an agent before this one put back.
+            if let Err(error) = state::remove(&self.looks_file) {
+                warn!("{error:#}");
+            }
             let names = self.publish_names();
             write_names(&names, &self.names);
             memory::give_back();
@@ -354,6 +364,11 @@ impl Agent {
         }
         self.status
             .looked_after(&findings, self.node_unknown.as_deref());
+        if self.looks.add(&findings)
+            && let Err(error) = state::write(&self.looks_file, &self.looks)
+        {
+            warn!("{error:#}: `proxy-agent status` does not show it");
+        }
         self.found = findings;
     }
 

@@ -11,6 +11,7 @@
 //! | `feed` | the source, on a thread of its own |
 //! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
+//! | `looks` | what came of looking after the datapath, for the commands |
 //! | `lock` | one agent at a time |
 //! | `hooks` | the programs at each device follow its role |
 //! | `losses` | what native XDP lost, for the next agent and for `doctor` |
@@ -28,6 +29,7 @@ mod feed;
 mod files;
 mod hooks;
 mod lock;
+mod looks;
 mod losses;
 mod names;
 mod own_service;
@@ -53,6 +55,7 @@ use crate::{datapath, node::Netlink, notices, serve::Status};
 use self::agent::Agent;
 pub use self::{
     args::Args,
+    looks::Looks,
     losses::{Loss, Losses},
     names::{Name, Names},
 };
@@ -133,6 +136,7 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
 pub fn cleanup(place: &crate::cli::Place, drain: Option<Duration>) -> Result<Vec<String>> {
     let removed = datapath::cleanup(&place.bpffs, drain)?;
     Losses::remove(&place.losses())?;
+    state::remove(&place.looks())?;
     state::remove(&place.left_out())?;
     notices::remove(&place.names())?;
     state::remove(&place.names())?;

@@ -213,6 +213,12 @@ fn run(site: &Site, one: &Row) -> Result<()> {
         Ok(())
     })?;
     after.nothing_is_lost().context("when everything is back")?;
+    let sort = one.counts.split('"').nth(1).context("a label")?;
+    let status = tests::cli::ask(site.node(), &["status"])?;
+    let pid = site.cluster.agents()[0].pid().to_string();
+    for word in [sort, "runs", &pid] {
+        ensure!(status.contains(word), "no {word} in {status}");
+    }
     let said = match one.counts {
         HOOKS => "was lost",
         _ => "was removed",
