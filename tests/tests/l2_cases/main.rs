@@ -4,6 +4,8 @@
 mod commands;
 mod doctor;
 mod flood;
+mod frames;
+mod inject;
 mod lifecycle;
 mod moved;
 mod mtu;
@@ -42,7 +44,9 @@ fn main() -> ExitCode {
         rows.extend(lifecycle::rows(&world));
         rows.extend(commands::rows(&world));
         rows.extend(mtu::rows(&world));
+        rows.extend(frames::rows(&world));
         drop(world);
+        rows.extend(frames::rows_of_vlans(uplink));
         rows.extend(moved::rows_of_takeovers(uplink));
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
@@ -50,5 +54,7 @@ fn main() -> ExitCode {
         rows.extend(flood::rows(uplink));
         rows.extend(upgrade::rows(uplink));
     }
+    let rules = World::of_rules();
+    rows.extend(frames::rows(&rules));
     runner::main(rows)
 }

@@ -9,6 +9,7 @@ use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
+use tests::masquerade;
 use tests::runner::{Shared, ignorable_cluster_row};
 use tests::topology::{Host, Plan, Pod};
 
@@ -17,7 +18,10 @@ pub use tests::ask::{await_answer, await_everywhere, dial, open, who};
 pub const CLIENTS: u8 = 10;
 
 pub struct World {
-    uplink: Uplink,
+    /// Begins the names of its rows.
+    served: &'static str,
+    /// Why its rows cannot run here, if so.
+    missing: Option<&'static str>,
     cluster: Arc<Shared<Cluster>>,
 }
 
@@ -35,7 +39,8 @@ impl World {
     /// One that is not shared with other cases.
     pub fn of(uplink: Uplink, plan: Plan) -> Self {
         Self {
-            uplink,
+            served: served_by(uplink),
+            missing: None,
             cluster: Shared::new(move || Cluster::start(&plan, uplink)),
         }
     }
@@ -43,7 +48,8 @@ impl World {
     /// The same with an agent on the first node alone.
     pub fn with_first_agent(uplink: Uplink, plan: Plan) -> Self {
         Self {
-            uplink,
+            served: served_by(uplink),
+            missing: None,
             cluster: Shared::new(move || {
                 let cluster = Cluster::build(&plan, uplink)?;
                 cluster.start_first_agent()?;
@@ -55,8 +61,24 @@ impl World {
     /// One whose row starts its agents.
     pub fn without_agents(uplink: Uplink, plan: Plan) -> Self {
         Self {
-            uplink,
+            served: served_by(uplink),
+            missing: None,
             cluster: Shared::new(move || Cluster::build(&plan, uplink)),
+        }
+    }
+
+    /// One without agents, whose services the kernel's NAT serves by rules like kube-proxy's: what is demanded of
+    /// Portside is demanded of them, too.
+    pub fn of_rules() -> Self {
+        Self {
+            served: "rules",
+            missing: (!masquerade::available()).then_some(masquerade::MISSING),
+            cluster: Shared::new(|| {
+                Cluster::build_with_rules(&Plan {
+                    clients: CLIENTS,
+                    ..Plan::default()
+                })
+            }),
         }
     }
 
@@ -75,14 +97,16 @@ impl World {
         name: impl fmt::Display,
         test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
     ) -> Trial {
-        ignorable_cluster_row(row_name(self.uplink, name), missing, &self.cluster, test)
+        let name = format!("{}: {name}", self.served);
+        ignorable_cluster_row(name, self.missing.or(missing), &self.cluster, test)
     }
 }
 
-pub fn row_name(uplink: Uplink, name: impl fmt::Display) -> String {
+/// Also in `xtask/src/vm/payload.rs`.
+fn served_by(uplink: Uplink) -> &'static str {
     match uplink {
-        Uplink::Xdp => format!("xdp: {name}"),
-        Uplink::Tc => format!("tc: {name}"),
+        Uplink::Xdp => "xdp",
+        Uplink::Tc => "tc",
     }
 }
 

@@ -26,8 +26,8 @@ const WANTED: [&str; 9] = [
     "nft_masq",
 ];
 
-/// What some kernels lack, or have built in without saying so: the NIC, and SCTP.
-const OPTIONAL: [&str; 3] = ["virtio_pci", "virtio_net", "sctp"];
+/// What some kernels lack, or have built in without saying so: the NIC, SCTP, and VLAN devices.
+const OPTIONAL: [&str; 4] = ["virtio_pci", "virtio_net", "sctp", "8021q"];
 
 /// What the rules of kube-proxy's modes are made of: iptables (through nftables, and legacy), nftables, ipvs.
 pub const KUBE_PROXY: [&str; 27] = [
