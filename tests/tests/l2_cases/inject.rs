@@ -98,13 +98,30 @@ impl<'a> Wire<'a> {
 
     /// The same where they were sent by this pod.
     pub fn ensure_no_trace_beyond(&self, sender: &str, sent: &[(u16, String)]) -> Result<()> {
+        self.ensure_none_at(sent, |place, seen| {
+            !(seen.outgoing && (place == AT_UPLINK || place == sender))
+        })
+    }
+
+    /// Demands that nothing of these client ports is to be seen that is `unwanted`.
+    pub fn ensure_none(
+        &self,
+        sent: &[(u16, String)],
+        unwanted: impl Fn(&Seen) -> bool,
+    ) -> Result<()> {
+        self.ensure_none_at(sent, |_, seen| unwanted(seen))
+    }
+
+    fn ensure_none_at(
+        &self,
+        sent: &[(u16, String)],
+        unwanted: impl Fn(&str, &Seen) -> bool,
+    ) -> Result<()> {
         let mut traces = Vec::new();
         for (place, capture) in &self.captures {
             let packets = capture.packets();
             for (port, what) in sent {
-                let was_sent =
-                    |seen: &Seen| seen.outgoing && (*place == AT_UPLINK || *place == sender);
-                let is_trace = |seen: &&Seen| seen.has_port(*port) && !was_sent(seen);
+                let is_trace = |seen: &&Seen| seen.has_port(*port) && unwanted(place, seen);
                 if let Some(seen) = packets.iter().find(is_trace) {
                     traces.push(format!("{what}: at {place}: {seen:?}"));
                 }

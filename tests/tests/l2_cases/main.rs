@@ -16,6 +16,7 @@ mod ports;
 mod sctp;
 mod serving;
 mod source_ports;
+mod sources;
 mod spread;
 mod untouched;
 mod upgrade;
@@ -45,8 +46,11 @@ fn main() -> ExitCode {
         rows.extend(commands::rows(&world));
         rows.extend(mtu::rows(&world));
         rows.extend(frames::rows(&world));
+        rows.extend(sources::rows(&world));
+        rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
+        rows.extend(sources::rows_of_loopback(uplink));
         rows.extend(moved::rows_of_takeovers(uplink));
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
@@ -56,5 +60,6 @@ fn main() -> ExitCode {
     }
     let rules = World::of_rules();
     rows.extend(frames::rows(&rules));
+    rows.extend(sources::rows(&rules));
     runner::main(rows)
 }
