@@ -4,6 +4,7 @@
 mod commands;
 mod doctor;
 mod flood;
+mod forged;
 mod frames;
 mod inject;
 mod lifecycle;
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         rows.extend(mtu::rows(&world));
         rows.extend(frames::rows(&world));
         rows.extend(sources::rows(&world));
+        rows.extend(forged::rows(&world));
+        rows.extend(forged::rows_of_agents(&world));
         rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
@@ -61,5 +64,6 @@ fn main() -> ExitCode {
     let rules = World::of_rules();
     rows.extend(frames::rows(&rules));
     rows.extend(sources::rows(&rules));
+    rows.extend(forged::rows(&rules));
     runner::main(rows)
 }
