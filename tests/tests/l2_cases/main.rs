@@ -16,6 +16,7 @@ mod policies;
 mod ports;
 mod sctp;
 mod serving;
+mod sockets;
 mod source_ports;
 mod sources;
 mod spread;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         rows.extend(sources::rows(&world));
         rows.extend(forged::rows(&world));
         rows.extend(forged::rows_of_agents(&world));
+        rows.extend(sockets::rows(&world));
         rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
@@ -65,5 +67,6 @@ fn main() -> ExitCode {
     rows.extend(frames::rows(&rules));
     rows.extend(sources::rows(&rules));
     rows.extend(forged::rows(&rules));
+    rows.extend(sockets::rows(&rules));
     runner::main(rows)
 }
