@@ -1,6 +1,7 @@
 //! What a service proxy must also do, one behaviour to a test: on a routed cluster of two nodes with ten outside
 //! clients, once with native XDP on the uplinks and once with TC.
 
+mod broken;
 mod commands;
 mod doctor;
 mod flood;
@@ -52,6 +53,8 @@ fn main() -> ExitCode {
         rows.extend(forged::rows(&world));
         rows.extend(forged::rows_of_agents(&world));
         rows.extend(sockets::rows(&world));
+        rows.extend(broken::rows(&world));
+        rows.extend(broken::rows_of_agents(&world));
         rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
@@ -68,5 +71,6 @@ fn main() -> ExitCode {
     rows.extend(sources::rows(&rules));
     rows.extend(forged::rows(&rules));
     rows.extend(sockets::rows(&rules));
+    rows.extend(broken::rows(&rules));
     runner::main(rows)
 }

@@ -16,6 +16,7 @@ use tests::sockets::echo::EchoServer;
 use tests::topology::{Joined, Plan, Pod, Segments};
 use tests::wire::Capture;
 
+use crate::broken;
 use crate::world::{World, dial, open, serve};
 
 const NARROW: u16 = 1400;
@@ -51,6 +52,10 @@ pub fn rows_of_other_plans(uplink: Uplink) -> Vec<Trial> {
         overlay.row(
             "an upload through a node port fits through a narrow overlay",
             upload_to_the_other_node,
+        ),
+        overlay.row(
+            "a datagram that is too big for an overlay makes no flow",
+            broken::too_big,
         ),
         beyond.row(
             "an upload through a node port fits through a narrow link beyond the node",
