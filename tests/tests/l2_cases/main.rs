@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         rows.extend(sockets::rows(&world));
         rows.extend(broken::rows(&world));
         rows.extend(broken::rows_of_agents(&world));
+        rows.extend(moved::rows(&world));
         rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
@@ -72,5 +73,6 @@ fn main() -> ExitCode {
     rows.extend(forged::rows(&rules));
     rows.extend(sockets::rows(&rules));
     rows.extend(broken::rows(&rules));
+    rows.extend(moved::rows(&rules));
     runner::main(rows)
 }

@@ -1,21 +1,46 @@
-//! A service's addresses move from kube-proxy's rules to Portside.
+//! A service's address moves from one node to another, under connections that only the first node knows; and from
+//! kube-proxy's rules to Portside on one node.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tests::address::{Family, Pair};
 use tests::agent::{self, Uplink};
-use tests::cluster::Cluster;
+use tests::cluster::{Cluster, Vip};
 use tests::kube_proxy;
 use tests::masquerade;
+use tests::patience::{eventually, patient};
 use tests::sockets::Protocol;
 use tests::topology::{Host, Plan};
+use tests::wire::build::{self, Link, Segment};
+use tests::wire::{Capture, PacketSocket, Seen};
 
-use crate::world::{World, dial, open, who};
+use crate::inject::fresh_port;
+use crate::world::{World, await_answer, dial, open, who};
 
 /// Nobody's on any segment: the router knows the way.
 const ROUTED: Pair = Pair::new([203, 0, 113, 10], [0x2001, 0xdb8, 0x50, 0, 0, 0, 0, 10]);
+/// On the nodes' segment.
+const ON_LINK: Pair = Pair::new([198, 18, 0, 51], [0x2001, 0xdb8, 2, 0, 0, 0, 0, 51]);
+
+/// Well before a segment would be sent again more than once.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Of one request and its reset, with all that may be sent again meanwhile. What is routed back out passes some sixty times.
+const FRAMES: usize = 16;
+
+pub fn rows(world: &World) -> Vec<Trial> {
+    vec![world.row(
+        "a connection to an address that moved to another node is reset at once",
+        |cluster| {
+            ["p1", "p2"]
+                .iter()
+                .try_for_each(|backend| moved(cluster, backend))
+        },
+    )]
+}
+
 pub fn rows_of_takeovers(uplink: Uplink) -> Vec<Trial> {
     let world = World::without_agents(uplink, Plan::default());
     let missing = (!masquerade::available()).then_some(masquerade::MISSING);
@@ -26,6 +51,117 @@ pub fn rows_of_takeovers(uplink: Uplink) -> Vec<Trial> {
     )]
 }
 
+/// How the router brings an address to a node.
+#[derive(Clone, Copy)]
+enum By {
+    Route,
+    Neighbour,
+}
+
+fn moved(cluster: &Cluster, backend: &str) -> Result<()> {
+    for (address, by) in [
+        (Some(ROUTED), By::Route),
+        (Some(ON_LINK), By::Neighbour),
+        (None, By::Route),
+    ] {
+        let vip = cluster.vip("moved");
+        let address = address.unwrap_or(vip.ip);
+        let vip = cluster.publish_at(vip.behind(address), &[cluster.pod(backend)])?;
+        for family in Family::BOTH {
+            away(cluster, &vip, family, by).with_context(|| format!("{}", address.of(family)))?;
+        }
+        // The next service has the same address.
+        cluster.withdraw(&vip)?;
+    }
+    Ok(())
+}
+
+fn bring(
+    cluster: &Cluster,
+    address: SocketAddr,
+    family: Family,
+    by: By,
+    node: usize,
+) -> Result<()> {
+    let to = &cluster.node(node).host;
+    let ip = address.ip();
+    cluster.topology.router.netns.ip(&match by {
+        By::Route => format!("route replace {ip} via {}\n", to.ip.of(family)),
+        By::Neighbour => format!(
+            "neigh replace {ip} lladdr {} dev seg0 nud permanent\n",
+            to.mac
+        ),
+    })
+}
+
+fn away(cluster: &Cluster, vip: &Vip, family: Family, by: By) -> Result<()> {
+    let (client, target) = (cluster.topology.client(), vip.on_external(family));
+    bring(cluster, target, family, by, 2)?;
+    await_answer(client, Protocol::Tcp, target, |answer| {
+        answer.who().is_some()
+    })?;
+    bring(cluster, target, family, by, 1)?;
+    await_answer(client, Protocol::Tcp, target, |answer| {
+        answer.who().is_some()
+    })?;
+    await_resets(cluster, family, target)?;
+    let mut stream = open(dial(client, Protocol::Tcp, target))?;
+    let mut datagrams = open(dial(client, Protocol::Udp, target))?;
+    who(stream.ask())?;
+    who(datagrams.ask())?;
+    let router = &cluster.topology.router.netns;
+    let port = stream.port()?;
+    bring(cluster, target, family, by, 2)?;
+    let on_wire = Capture::start(router, "seg0")?;
+    let begin = Instant::now();
+    let answer = stream.ask();
+    let took = begin.elapsed();
+    let is_reset = answer.to_string().contains("reset by peer");
+    ensure!(is_reset, "after {took:?}: {answer}");
+    ensure!(took < patient(AT_ONCE), "only after {took:?}");
+    // Datagrams begin anew, wherever they come.
+    who(datagrams.ask())?;
+    who(dial(client, Protocol::Tcp, target).ask())?;
+    let frames = on_wire
+        .packets()
+        .into_iter()
+        .filter(|seen| seen.has_port(port))
+        .count();
+    ensure!(frames <= FRAMES, "{frames} frames for one request");
+    bring(cluster, target, family, by, 1)
+}
+
+/// Waits until the second node resets what it does not know: an agent first looks whether the kernel knows connections that were made under
+/// kube-proxy.
+fn await_resets(cluster: &Cluster, family: Family, target: SocketAddr) -> Result<()> {
+    let (router, node) = (&cluster.topology.router, cluster.node(2));
+    let wire = PacketSocket::open(&router.netns, node.name())?;
+    let capture = Capture::start(&router.netns, node.name())?;
+    let link = Link {
+        source: router.mac,
+        destination: node.host.mac,
+        vlan: None,
+    };
+    let mut ports = Vec::new();
+    eventually("a reset for a segment of no connection", || {
+        let port = fresh_port();
+        let from = SocketAddr::new(cluster.topology.client().ip.of(family), port);
+        let segment = Segment {
+            sequence: 1000,
+            acknowledges: Some(2000),
+            ..Segment::default()
+        };
+        wire.send(&build::tcp(link, from, target, segment)?)?;
+        ports.push(port);
+        let is_reset = |seen: &Seen| {
+            let of_probe = ports.iter().any(|port| seen.has_port(*port));
+            of_probe && !seen.outgoing && seen.tcp.is_some_and(|tcp| tcp.rst)
+        };
+        ensure!(capture.packets().iter().any(is_reset));
+        Ok(())
+    })
+}
+
 /// From outside, a pod and the node itself, to the cluster address, a load balancer's, and a node port.
 fn taken_over(cluster: &Cluster) -> Result<()> {
     let (node, pods) = (cluster.node(1), [cluster.pod("p1"), cluster.pod("p2")]);
@@ -33,9 +169,7 @@ fn taken_over(cluster: &Cluster) -> Result<()> {
     kube_proxy::install_as(node, kube_proxy::TABLE, &vip, &pods)?;
     let mut connections = Vec::new();
     for family in Family::BOTH {
-        let (external, via) = (vip.on_external(family).ip(), node.host.ip.of(family));
-        let route = format!("route replace {external} via {via}\n");
-        cluster.topology.router.netns.ip(&route)?;
+        bring(cluster, vip.on_external(family), family, By::Route, 1)?;
         let targets = [
             vip.on_node(node, family),
             vip.on_cluster_ip(family),
