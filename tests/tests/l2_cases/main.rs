@@ -3,6 +3,7 @@
 
 mod broken;
 mod commands;
+mod crowd;
 mod doctor;
 mod flood;
 mod forged;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows_of_cleanup(uplink));
         rows.extend(flood::rows(uplink));
+        rows.extend(crowd::rows(uplink));
         rows.extend(upgrade::rows(uplink));
     }
     let rules = World::of_rules();
