@@ -428,20 +428,22 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
         if packet.load::<u16>(ip.l4 + csum_offset(ip.proto)).is_none() {
             return Parsed::Other(Reason::BadHeader);
         }
-        let Some(numbers) = packet.load::<[u32; 2]>(ip.l4 + 4) else {
+        // All of a UDP header; a datagram may end behind it.
+        let Some(first) = packet.load::<u32>(ip.l4 + 4) else {
             return Parsed::Other(Reason::BadHeader);
         };
+        let second = packet.load::<u32>(ip.l4 + 8);
         let word = packet.load::<u16>(ip.l4 + 12).map(u16::to_ne_bytes);
         let length = match (ip.proto, word) {
             (UDP, _) => {
-                let [a, b, ..] = numbers[0].to_ne_bytes();
+                let [a, b, ..] = first.to_ne_bytes();
                 u16::from_be_bytes([a, b]) as u32
             }
             // Header length and flags.
             (TCP, Some([words, bits])) => {
                 flags = bits;
-                claims = u32::from_be(numbers[0]);
-                shows = u32::from_be(numbers[1]);
+                claims = u32::from_be(first);
+                shows = u32::from_be(second.unwrap_or_default());
                 if bits & tcp::SYN != 0 {
                     claims = claims.wrapping_add(1);
                 }
@@ -450,7 +452,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
             // Behind the common header: the first chunk's type and flags, and the tag behind its length.
             (SCTP, Some([kind, _])) => {
                 flags = chunk_flags(kind);
-                shows = u32::from_be(numbers[0]);
+                shows = u32::from_be(first);
                 if flags & tcp::SYN != 0 {
                     claims = match packet.load::<u32>(ip.l4 + 16) {
                         Some(tag) => u32::from_be(tag),
@@ -460,7 +462,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
                 SCTP_HEADER
             }
             // Several packets in one buffer show no chunk (kernel `GSO_BY_FRAGS`). They are of data.
-            (SCTP, None) if packet.load::<u32>(ip.l4 + 8).is_some() => {
+            (SCTP, None) if second.is_some() => {
                 flags = tcp::ACK;
                 SCTP_HEADER
             }
