@@ -125,7 +125,10 @@ fn go_on<F: Family, T: Tables<F>>(
         // Last: the flow may leave its cell here.
         track::advance::<F, T>(hook, tables, config, cell, work);
     } else if proof::is_shown(&work.view) {
-        cell.show(proof::shown(&work.view));
+        let shown = proof::shown(&work.view);
+        if proof::may_follow(work.flow.proof, shown) {
+            cell.show(shown);
+        }
     }
     Decision::Translate
 }

@@ -116,8 +116,13 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     if may_leave(view.ip.ttl, largest, &hop).is_err() {
         return Verdict::SLOW;
     }
-    if view.is_tcp() && flow.proof != proof::shown(&view) && view.acknowledges() {
-        cell.show(proof::shown(&view));
+    let shown = proof::shown(&view);
+    if view.is_tcp()
+        && flow.proof != shown
+        && view.acknowledges()
+        && proof::may_follow(flow.proof, shown)
+    {
+        cell.show(shown);
     }
     finish::<F, P, T>(
         Protocols::TcpAndUdp,

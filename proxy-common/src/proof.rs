@@ -19,6 +19,9 @@ pub const NONE: u16 = 0;
 /// has sent its last.
 const FIN_SPAN: u16 = 64;
 
+/// How far an acknowledgement may go beyond the one before it, in units of 64 KiB: more than one acknowledges at once.
+const ACK_SPAN: u16 = 16;
+
 /// What a flow keeps of a number.
 #[inline(always)]
 const fn kept(is_tcp: bool, number: u32) -> u16 {
@@ -78,6 +81,13 @@ pub fn ends<A>(view: &View<A>, own: u16, other: u16, answered: bool) -> bool {
         return refuses || (other != NONE && meets(view, claimed(view), other));
     }
     other != NONE && claimed(view).wrapping_sub(other).wrapping_add(1) < FIN_SPAN
+}
+
+/// May a direction whose number is `known` have gone on to `shown`? Who knows neither number must not set one of them: the other end's
+/// packets would then be held against his (RFC 5961 section 5).
+#[inline(always)]
+pub fn may_follow(known: u16, shown: u16) -> bool {
+    known == NONE || shown.wrapping_sub(known) < ACK_SPAN
 }
 
 /// Does this packet tell what its sender knows by now?
