@@ -164,6 +164,9 @@ fn begin<F: Family, T: Tables<F>>(
         if own::is_awaited::<F, T>(client, tables, view) {
             return Decision::Pass(Reason::NotService);
         }
+    } else if view.tuple.src.is_no_source() && !view.tuple.src.is_loopback() {
+        // Passed on at ingress, it is routed: where both devices are one, `ip6_forward` does not look at the source.
+        return Decision::Pass(Reason::Martian);
     }
     if view.is_connected() && !view.opens() {
         return stranger::<F, T>(tables, config, view);
