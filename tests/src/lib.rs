@@ -29,6 +29,7 @@ pub mod outside;
 pub mod pass;
 pub mod patience;
 pub mod pinned;
+pub mod random;
 pub mod run;
 pub mod runner;
 pub mod sockets;

@@ -4,6 +4,7 @@
 
 mod cases;
 mod frame;
+mod fuzz;
 mod node;
 mod sctp;
 mod world;
@@ -44,5 +45,6 @@ fn main() -> ExitCode {
             }
         }
     }
+    rows.extend(fuzz::rows(no_object()));
     runner::main(rows)
 }

@@ -109,7 +109,8 @@ pub fn places() -> Places {
 
 pub struct Node {
     pub datapath: Datapath,
-    netns: Netns,
+    pub netns: Netns,
+    facts: Facts,
     indices: HashMap<&'static str, u32>,
     /// Whether the kernel runs XDP programs on a packet of a given device (since 5.15).
     pub xdp_runs: bool,
@@ -118,18 +119,23 @@ pub struct Node {
 
 impl Node {
     pub fn create() -> Result<Self> {
+        Self::with(Sizes {
+            connections: 1024,
+            backends: 64,
+            services: 64,
+            ..Sizes::default()
+        })
+    }
+
+    /// One with tables of these sizes.
+    pub fn with(sizes: Sizes) -> Result<Self> {
         let run = Run::start()?;
         let netns = Netns::create(run.netns_name("l1"))?;
         lay_out(&netns)?;
         let path = std::env::var_os(OBJECT_VARIABLE).context(OBJECT_VARIABLE)?;
         let object = std::fs::read(&path).with_context(|| format!("reading {path:?}"))?;
         let options = Options {
-            sizes: Sizes {
-                connections: 1024,
-                backends: 64,
-                services: 64,
-                ..Sizes::default()
-            },
+            sizes,
             ..Options::default()
         };
         let mut datapath = Datapath::load(&object, &options)?;
@@ -166,6 +172,7 @@ impl Node {
         Ok(Self {
             datapath,
             netns,
+            facts,
             indices,
             xdp_runs,
             _run: run,
@@ -207,6 +214,26 @@ impl Node {
             maps.v6.source_ranges
         );
         Ok(())
+    }
+
+    /// Lets every device take a source only by the way back to it, as `rp_filter` 1 does, or any source.
+    pub fn ask_for_sources(&mut self, strict: bool) -> Result<()> {
+        for device in self.facts.devices.values_mut() {
+            device.flags &= !device_flags::SOURCE_STRICT;
+            if strict {
+                device.flags |= device_flags::SOURCE_STRICT;
+            }
+        }
+        self.datapath.set_facts(&self.facts)
+    }
+
+    /// Runs a packet; for who is in the node's namespace already.
+    pub fn run_only(&self, hook: &Hook, device: Device, packet: &[u8]) -> Result<Ran> {
+        if hook.xdp && !self.xdp_runs {
+            return Err(CannotRun(NO_XDP).into());
+        }
+        let one = OnePacket::new(packet).on(self.indices[device.name()]);
+        self.datapath.run(hook.name, one)
     }
 
     /// Runs a packet, and says which reasons were counted at the hook meanwhile.

@@ -42,7 +42,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The kernel's number (include/uapi/linux/bpf.h, include/uapi/linux/pkt_cls.h).
-    const fn action(self, hook: &Hook) -> u32 {
+    pub const fn action(self, hook: &Hook) -> u32 {
         match (self, hook.xdp) {
             (Self::Pass, true) => 2,
             (Self::Drop, true) => 1,

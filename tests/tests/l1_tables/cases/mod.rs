@@ -2,7 +2,7 @@
 
 mod answers;
 mod flows;
-mod forward;
+pub mod forward;
 mod shapes;
 
 use anyhow::Result;

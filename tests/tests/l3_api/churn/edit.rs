@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tests::api::resource::Resource;
 
-use super::random::Random;
 use super::shape::{Conditions, Endpoint, Families, Port, Shape};
+use tests::random::Random;
 
 const ENDPOINTS: u64 = 10;
 

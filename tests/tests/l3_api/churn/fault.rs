@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::random::Random;
 use super::start_first;
 use crate::world::World;
+use tests::random::Random;
 
 /// Those that leave the watches to tell of everything.
 const OF_WATCHES: [&str; 5] = [

@@ -4,7 +4,6 @@
 mod check;
 mod edit;
 mod fault;
-mod random;
 mod shape;
 mod state;
 
@@ -20,10 +19,10 @@ use tests::api::client::Client;
 use tests::patience::eventually_within;
 
 use self::edit::Cluster;
-use self::random::Random;
 use self::state::State;
 use crate::traffic::{self, Served};
 use crate::world::{World, lone_row};
+use tests::random::Random;
 
 const SERVICES: &str = "PORTSIDE_CHURN_SERVICES";
 const EDITS: &str = "PORTSIDE_CHURN_EDITS";

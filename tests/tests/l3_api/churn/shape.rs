@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tests::api::resource::Resource;
 
-use super::random::Random;
+use tests::random::Random;
 
 pub const NAMESPACE: &str = "default";
 
