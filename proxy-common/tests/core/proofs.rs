@@ -74,8 +74,18 @@ fn what_was_acknowledged_last_is_what_counts<F: Net>() {
     let world = World::with_backend(POD_A);
     let (ask, answer) = established::<F>(&world, TCP);
     let mut later = answer.flags(tcp::ACK);
-    later.ack = later.ack.wrapping_add(0x2000_0000);
-    world.sends(OUT, UPLINK, &later);
+    for _ in 0..64 {
+        later.ack = later.ack.wrapping_add(0xf_0000);
+        world.sends(OUT, UPLINK, &later);
+    }
+    // Nobody acknowledges so much at once: who sets the number knows none.
+    let mut blind = later.clone();
+    blind.ack = blind.ack.wrapping_add(0x2000_0000);
+    world.sends(OUT, UPLINK, &blind);
+    let mut fits_blind = ask.clone().flags(tcp::RST);
+    fits_blind.seq = blind.ack;
+    world.sends(AT.0, AT.1, &fits_blind);
+    assert!(outlives_a_direct_syn::<F>(&world), "a number of nobody's");
     let old = ask.clone().flags(tcp::RST);
     world.sends(AT.0, AT.1, &old);
     assert!(outlives_a_direct_syn::<F>(&world), "an old number");
