@@ -7,7 +7,7 @@ use crate::{
     answer::{self, AnswerIp},
     classify,
     decide::{Decision, decide},
-    fragment,
+    fragment::{self, Known},
     hook::Hook,
     icmp, own,
     packet::Packet,
@@ -77,8 +77,11 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         if hook.xdp {
             return Verdict::pass(Reason::LeftToTc);
         }
-        if let Err(reason) = fragment::complete::<F, T>(hook, &mut work.view, tables) {
-            return Verdict::pass(reason);
+        match fragment::complete::<F, T>(hook, &mut work.view, tables) {
+            Ok(Known::Ports) => {}
+            Ok(_) if is_for_us(hook, packet, tables, work.frame) => return Verdict::FRAGMENT,
+            Ok(_) => return Verdict::pass(Reason::OtherHost),
+            Err(reason) => return Verdict::pass(reason),
         }
     }
     // The gate again: neither SCTP nor a packet with options or extensions has passed it.

@@ -169,6 +169,8 @@ pub trait Tables<F: Family>: Shared {
     fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool;
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts>;
     fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts);
+    /// Is there a fragment of the same datagram that waits for its first one?
+    fn is_held(&self, key: &FragmentKey<F::Addr>) -> bool;
     /// Has a process of this node a connection of its own to whose socket a packet with this tuple would go?
     fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool;
     /// The route from this node to `dst` for a packet from `src`. `taken`: packets will go there by what is found, so that the next hop's

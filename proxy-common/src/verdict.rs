@@ -19,6 +19,8 @@ pub enum Action {
     Redirect,
     /// Out by a device; the kernel finds the next hop and writes the Ethernet header.
     Neighbour,
+    /// A fragment that has to wait for the first of its datagram, or the first one that others wait for.
+    Fragment,
     /// Received again by a device; the Ethernet header is ready.
     Receive,
 }
@@ -39,6 +41,7 @@ pub struct Verdict {
 impl Verdict {
     pub const TRANSLATED: Self = Self::of(Action::Translated, 0);
     pub const SLOW: Self = Self::of(Action::Slow, 0);
+    pub const FRAGMENT: Self = Self::of(Action::Fragment, 0);
     pub const TRANSMIT: Self = Self::of(Action::Transmit, 0);
 
     #[inline(always)]

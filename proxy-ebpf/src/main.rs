@@ -9,6 +9,7 @@
 #[macro_use]
 mod maps;
 mod frame;
+mod held;
 mod tables;
 mod tc;
 mod xdp;

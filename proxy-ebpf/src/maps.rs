@@ -8,8 +8,8 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{
         self, Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter, Share,
-        gate,
+        FragmentPorts, FrontendKey, HeldKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter,
+        Share, gate,
     },
     addr::{Ip4, Ip6},
     hook::Hook,
@@ -43,6 +43,12 @@ pub static PORT_CURSOR: Array<u32, 1> = Array::new();
 /// Next hops that flows' hints lead to, and when they were last looked up (low 32 bits of jiffies).
 #[btf_map]
 pub static NEXT_HOPS: LruHashMap<NextHop, u32, 1024> = LruHashMap::new();
+/// Fragments that came before the first of their datagram. It is of no use to the next agent's programs.
+#[btf_map]
+pub static HELD: LruHashMap<HeldKey, Held, 512> = LruHashMap::new();
+/// Where one of them is built (0), and where the first one stands meanwhile (1).
+#[btf_map]
+pub static HOLDING: PerCpuArray<Holding, 2> = PerCpuArray::new();
 /// Where the parameters of a route look-up are built.
 #[btf_map]
 pub static FIB: PerCpuArray<FibParams, 1> = PerCpuArray::new();
@@ -52,6 +58,26 @@ pub static REASONS: PerCpuArray<u64, REASON_SLOTS> = PerCpuArray::new();
 pub static SERVICE_COUNTS: PerCpuArray<ServiceCounter, 65536> = PerCpuArray::new();
 #[btf_map]
 pub static BACKEND_COUNTS: PerCpuArray<Counter, 131072> = PerCpuArray::new();
+
+/// Bytes of a frame that is held at most: an Ethernet frame of the usual MTU, with room for a tag or a tunnel's.
+pub const HELD_FRAME: usize = 1600;
+
+/// A frame that is held.
+#[repr(C)]
+pub struct Held {
+    /// When it came, low 32 bits of jiffies.
+    pub since: u32,
+    /// Bytes of the frame.
+    pub len: u32,
+    pub frame: [u8; HELD_FRAME],
+}
+
+/// One that is built, under its key.
+#[repr(C)]
+pub struct Holding {
+    pub key: HeldKey,
+    pub value: Held,
+}
 
 /// `struct bpf_fib_lookup` (kernel include/uapi/linux/bpf.h) without its unions; addresses and ports in network
 /// byte order.

@@ -18,6 +18,7 @@ use proxy_common::{
         FrontendKey, FrontendRef, Macs, NextHop, RangeKey, Service, Share, TCP, Tuple, UDP, gate,
     },
     addr::{Addr, Family, Ip4, Ip6, V4, V6},
+    fragment,
     reason::Reason,
     tables::{Fib, FlowCell, ShareCell, Shared, Table, Tables},
 };
@@ -395,6 +396,17 @@ macro_rules! family_tables {
             ) {
                 // Without room the later fragments go on untouched.
                 let _ = maps::$fragments.insert(key, ports, BPF_ANY as u64);
+            }
+
+            #[inline(always)]
+            fn is_held(&self, key: &FragmentKey<<$family as Family>::Addr>) -> bool {
+                let Some(holding) = maps::HOLDING.get_ptr_mut(0) else {
+                    return false;
+                };
+                // SAFETY: this CPU's element; programs at these hooks do not interrupt one another.
+                let holding = unsafe { &mut *holding };
+                fragment::describe_key(key, &mut holding.key);
+                maps::HELD.get_ptr(&holding.key).is_some()
             }
 
             #[inline(always)]

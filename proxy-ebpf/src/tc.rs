@@ -15,7 +15,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_common::{
-    abi::{Dir, slow_index},
+    abi::{Dir, FRAGMENT_INDEX, slow_index},
     addr::{Family, V4, V6},
     answer::AnswerIp,
     csum::Diff,
@@ -34,7 +34,7 @@ use proxy_common::{
 /// socket sends, which shares them with its copy for retransmission.
 const FAST_HEADERS: u32 = 14 + 20 + 20;
 /// What the slow path may read: Ethernet, IPv6 with an extension, ICMP and a quoted packet.
-const SLOW_HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
+pub const SLOW_HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
 
 /// Segments in a list, behind a head that holds the headers alone: SCTP's (kernel include/linux/skbuff.h). To pull in a
 /// byte of one would move where it begins, upon which `skb_segment` of 5.10 is a BUG.
@@ -59,7 +59,7 @@ impl Context for __sk_buff {
 
 /// The packet, with so many bytes of it in the linear part.
 #[inline(always)]
-fn frame(skb: *mut __sk_buff, headers: u32) -> Frame<__sk_buff> {
+pub fn frame(skb: *mut __sk_buff, headers: u32) -> Frame<__sk_buff> {
     // SAFETY: the context is valid while the program runs.
     unsafe {
         let len = (*skb).len;
@@ -238,6 +238,11 @@ fn act(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
         Action::Transmit => redirect(unsafe { (*skb).ifindex }, 0),
         Action::Redirect => redirect(verdict.ifindex, 0),
         Action::Receive => redirect(verdict.ifindex, BPF_F_INGRESS as u64),
+        // SAFETY: as for the slow programs. A call that fails comes back, and the fragment goes on.
+        Action::Fragment => unsafe {
+            maps::SLOW_TC.tail_call(&TcContext::new(skb), FRAGMENT_INDEX);
+            TC_ACT_UNSPEC
+        },
         // SAFETY: the helper checks the device; no next hop is given.
         Action::Neighbour => unsafe {
             bpf_redirect_neigh(verdict.ifindex, core::ptr::null_mut(), 0, 0) as i32
@@ -246,13 +251,13 @@ fn act(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
 }
 
 #[inline(always)]
-fn redirect(ifindex: u32, flags: u64) -> i32 {
+pub fn redirect(ifindex: u32, flags: u64) -> i32 {
     // SAFETY: the helper checks the device and the flags.
     unsafe { bpf_redirect(ifindex, flags) as i32 }
 }
 
 /// "Go on": the next program of the chain, or the stack.
-const TC_ACT_UNSPEC: i32 = -1;
+pub const TC_ACT_UNSPEC: i32 = -1;
 
 /// The programs that are attached.
 macro_rules! hooks {

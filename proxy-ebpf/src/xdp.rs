@@ -99,8 +99,10 @@ fn act(verdict: Verdict) -> u32 {
         Action::Pass | Action::Translated | Action::Slow => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
         Action::Transmit => xdp_action::XDP_TX,
-        // `Hop::usable_by` keeps these from XDP; a packet that has been edited must not go on as another's.
-        Action::Redirect | Action::Neighbour | Action::Receive => xdp_action::XDP_DROP,
+        // `Hop::usable_by` and `Reason::LeftToTc` keep these from XDP; a packet that has been edited must not go on as another's.
+        Action::Redirect | Action::Neighbour | Action::Receive | Action::Fragment => {
+            xdp_action::XDP_DROP
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use proxy_common::{
-    abi::{Dir, slow_index},
+    abi::{Dir, FRAGMENT_INDEX, slow_index},
     hook::Hook,
 };
 
@@ -26,6 +26,9 @@ const SLOW: [(&str, Dir, bool); 6] = [
     ("tc_out_slow4", Dir::Out, false),
     ("tc_out_slow6", Dir::Out, true),
 ];
+
+/// Holds fragments that come before the first of their datagram.
+const FRAGMENT: &str = "tc_fragment";
 
 /// One packet for one program.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +121,7 @@ fn words(words: &[u32]) -> Vec<u8> {
 pub fn load(ebpf: &mut Ebpf, with_xdp: bool) -> Result<()> {
     let hooks = Hook::ALL.iter().map(|hook| hook.name);
     let slow = SLOW.iter().map(|(name, ..)| *name);
-    for name in hooks.chain(slow).chain([CLOCK]) {
+    for name in hooks.chain(slow).chain([FRAGMENT, CLOCK]) {
         match ebpf.program_mut(name) {
             Some(Program::Xdp(_)) if !with_xdp => Ok(()),
             Some(Program::Xdp(program)) => program.load(),
@@ -143,7 +146,17 @@ pub fn link_slow(ebpf: &Ebpf, with_xdp: bool, maps: &mut Maps) -> Result<()> {
             .set(slow_index(dir, is_v6), fd, 0)
             .with_context(|| format!("linking program {name}"))?;
     }
-    Ok(())
+    let fragment = classifier_of(ebpf, FRAGMENT)?.fd()?;
+    maps.slow_tc
+        .set(FRAGMENT_INDEX, fragment, 0)
+        .with_context(|| format!("linking program {FRAGMENT}"))
+}
+
+fn classifier_of<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a SchedClassifier> {
+    ebpf.program(name)
+        .with_context(|| format!("the object has no program {name}"))?
+        .try_into()
+        .with_context(|| format!("program {name} is not of the TC type"))
 }
 
 pub fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {

@@ -131,14 +131,14 @@ pub fn shapes(sizes: &Sizes) -> Vec<Shape> {
         add(
             Role::Programs,
             since(
-                4,
+                5,
                 of::<u32, u32>(names::SLOW_XDP, ProgramArray, SLOW_PROGRAMS),
             ),
         );
         add(
             Role::Programs,
             since(
-                4,
+                5,
                 of::<u32, u32>(names::SLOW_TC, ProgramArray, SLOW_PROGRAMS),
             ),
         );

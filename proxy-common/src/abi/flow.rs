@@ -355,6 +355,21 @@ pub struct FragmentPorts {
     pub dport: Be16,
 }
 
+/// Key of the table of held fragments: one that came before the first of its datagram. All words as they stand in the header.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct HeldKey {
+    /// Of IPv4 the first word alone.
+    pub src: [u32; 4],
+    pub dst: [u32; 4],
+    pub id: u32,
+    /// As in [`FragmentKey::kind`].
+    pub kind: u32,
+    /// Counts those of one datagram from 0.
+    pub number: u32,
+}
+
+const _: () = assert!(size_of::<HeldKey>() == 44);
 const _: () = assert!(size_of::<FlowKey<crate::addr::Ip4>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::addr::Ip6>>() == 40);
 // One cache line: in an LRU map's element the value of a 16-byte key begins at a multiple of 64.

@@ -62,8 +62,11 @@ pub const fn slow_index(dir: Dir, is_v6: bool) -> u32 {
     dir as u32 * 2 + is_v6 as u32
 }
 
-/// Size of a program array of the slow path: one for each direction and family.
-pub const SLOW_PROGRAMS: u32 = 4;
+/// Index of the program that holds fragments, and lets them go, in TC's program array.
+pub const FRAGMENT_INDEX: u32 = 4;
+
+/// Size of a program array of the slow path: one for each direction and family, and the one for fragments.
+pub const SLOW_PROGRAMS: u32 = 5;
 
 /// Marks ABI types as plain old data for aya's user half.
 #[cfg(feature = "user")]

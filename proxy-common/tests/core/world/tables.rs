@@ -90,6 +90,8 @@ pub struct Maps<F: Family> {
     /// Service, address, and prefix length in bits.
     pub ranges: Vec<(u32, F::Addr, u32)>,
     fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
+    /// Datagrams with fragments that wait for their first one.
+    pub held: RefCell<HashSet<FragmentKey<F::Addr>>>,
     shares: RefCell<HashMap<F::Addr, &'static ShareCell>>,
     /// The source addresses that the kernel would choose, by destination.
     pub sources: HashMap<F::Addr, F::Addr>,
@@ -111,6 +113,7 @@ impl<F: Family> Default for Maps<F> {
             sockets: HashSet::new(),
             ranges: Vec::new(),
             fragments: RefCell::default(),
+            held: RefCell::default(),
             shares: RefCell::default(),
             sources: HashMap::new(),
             routes: HashMap::new(),
@@ -380,6 +383,10 @@ impl<F: Net> Tables<F> for World {
 
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts> {
         F::maps(self).fragments.borrow().get(key).copied()
+    }
+
+    fn is_held(&self, key: &FragmentKey<F::Addr>) -> bool {
+        F::maps(self).held.borrow().contains(key)
     }
 
     fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts) {
