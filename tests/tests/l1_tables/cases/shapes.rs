@@ -82,34 +82,24 @@ fn fragments(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+/// Its ports are not to be seen: it is held until the first one comes, which has it come in anew.
 fn late_fragment(w: &mut World) -> Result<()> {
     w.serve(&[w.at.pod_a])?;
-    let [_, later] = opening(w).fragments();
-    // Its ports are not to be seen, so that only the address can tell that it may be ours.
-    let to_cluster_ip = w.opening(w.inbound(), w.client(), w.cluster_ip());
-    w.untouched(TC, Device::Uplink, &later, &[Reason::FragmentUnknown])?;
-    let [first, later] = to_cluster_ip.fragments();
-    if w.protocol == Protocol::Sctp {
-        return w.untouched(TC, Device::Uplink, &later, &[Reason::FragmentUnknown]);
+    let ask = w.opening(w.inbound(), w.client(), w.cluster_ip());
+    for ask in [&opening(w), &ask] {
+        let [first, later] = ask.fragments();
+        w.expect(TC, Device::Uplink, &later, Verdict::Drop, None, &[])?;
+        w.expect(TC, Device::Uplink, &first, Verdict::Send, Some(&first), &[])?;
     }
-    let [first_sent, later_sent] = to_cluster_ip.to(w.backend(w.at.pod_a)).fragments();
-    w.untouched(TC, Device::Uplink, &later, &[Reason::FragmentUnknown])?;
-    w.expect(
-        TC,
-        Device::Uplink,
-        &first,
-        Verdict::Pass,
-        Some(&first_sent),
-        &[],
-    )?;
-    w.expect(
-        TC,
-        Device::Uplink,
-        &later,
-        Verdict::Pass,
-        Some(&later_sent),
-        &[],
-    )
+    if w.protocol == Protocol::Sctp {
+        return Ok(());
+    }
+    let came = ask.fragments();
+    let sent = ask.to(w.backend(w.at.pod_a)).fragments();
+    for (came, sent) in came.iter().zip(&sent) {
+        w.expect(TC, Device::Uplink, came, Verdict::Pass, Some(sent), &[])?;
+    }
+    Ok(())
 }
 
 /// Only UDP has such a packet: elsewhere the row is a second look at an ordinary one.
