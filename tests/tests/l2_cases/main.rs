@@ -7,6 +7,7 @@ mod crowd;
 mod doctor;
 mod flood;
 mod forged;
+mod fragments;
 mod frames;
 mod inject;
 mod lifecycle;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         rows.extend(broken::rows(&world));
         rows.extend(broken::rows_of_agents(&world));
         rows.extend(moved::rows(&world));
+        rows.extend(fragments::rows(&world));
         rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
@@ -76,5 +78,6 @@ fn main() -> ExitCode {
     rows.extend(sockets::rows(&rules));
     rows.extend(broken::rows(&rules));
     rows.extend(moved::rows(&rules));
+    rows.extend(fragments::rows(&rules));
     runner::main(rows)
 }
