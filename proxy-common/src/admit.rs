@@ -40,27 +40,11 @@ pub fn admits<F: Family, T: Tables<F>>(
     if device.flags & (device_flags::SOURCE_STRICT | device_flags::SOURCE_LOOSE) == 0 {
         return true;
     }
-    let ifindex = match tables.fib(&tuple.dst, &tuple.src, false) {
+    let ifindex = match tables.fib(&tuple.dst, &tuple.src) {
         Fib::Hop { ifindex, .. } | Fib::Unresolved { ifindex, .. } => ifindex,
         Fib::None => return false,
     };
     device.flags & device_flags::SOURCE_STRICT == 0
         || ifindex == tables.ifindex()
         || ifindex == device.above
-}
-
-/// Does a packet of a known flow come in by a device that its direction is expected from, or that takes it all the same? `expected`: the
-/// device that the flow remembers; 0 where there is none.
-#[inline(always)]
-pub fn admits_to_flow<F: Family, T: Tables<F>>(
-    tables: &T,
-    expected: u32,
-    tuple: &Tuple<F::Addr>,
-) -> bool {
-    match tables.device(tables.ifindex()) {
-        Some(device) => {
-            (device.above != 0 && device.above == expected) || admits::<F, T>(tables, device, tuple)
-        }
-        None => false,
-    }
 }

@@ -98,7 +98,8 @@ fn go_on<F: Family, T: Tables<F>>(
 ) -> Decision {
     let expected = work.flow.peer_ifindex;
     if hook.dir == Dir::In && expected != tables.ifindex() {
-        if !admit::admits_to_flow::<F, T>(tables, expected, &work.view.tuple) {
+        let is_above = work.above != 0 && work.above == expected;
+        if !is_above && !work.is_admitted {
             return Decision::Drop(Reason::SourceCheck);
         }
         work.flow.peer_ifindex = tables.ifindex();
@@ -109,6 +110,8 @@ fn go_on<F: Family, T: Tables<F>>(
         Ok(hop) => hop,
         Err(reason) => return Decision::Pass(reason),
     };
+    work.is_looked_up =
+        work.hop.route == Route::Forward && (renew || work.flow.epoch != config.epoch);
     if let Err(stop) = send::may_leave(work.view.ip.ttl, work.largest, &work.hop) {
         return stop.into();
     }
@@ -129,6 +132,10 @@ fn go_on<F: Family, T: Tables<F>>(
         if proof::may_follow(work.flow.proof, shown) {
             cell.show(shown);
         }
+    }
+    if path::is_astray(hook, tables.ifindex(), &work.flow) {
+        work.hop = path::aside::<F, T>(tables, config, cell, &work.flow);
+        work.is_looked_up = work.hop.aside;
     }
     Decision::Translate
 }
@@ -171,7 +178,7 @@ fn begin<F: Family, T: Tables<F>>(
     if view.is_connected() && !view.opens() {
         return stranger::<F, T>(tables, config, view);
     }
-    if client == Client::Pod && !is_admitted::<F, T>(tables, view) {
+    if client == Client::Pod && !work.is_admitted {
         return Decision::Drop(Reason::SourceCheck);
     }
     if frontend.kind() == FrontendKind::Refuse {
@@ -197,14 +204,12 @@ fn begin<F: Family, T: Tables<F>>(
         Ok(way) => way,
         Err(reason) => return Decision::Pass(reason),
     };
-    if client == Client::Outside
-        && way.src != work.view.tuple.src
-        && !is_admitted::<F, T>(tables, &work.view)
-    {
+    if client == Client::Outside && way.src != work.view.tuple.src && !work.is_admitted {
         // Past the stack, which looks at the source of what it forwards.
         return Decision::Drop(Reason::SourceCheck);
     }
     work.hop = way.hop;
+    work.is_looked_up = way.hop.route == Route::Forward;
     if let Err(stop) = send::may_leave(work.view.ip.ttl, work.largest, &work.hop) {
         return stop.into();
     }
@@ -273,15 +278,6 @@ fn stranger<F: Family, T: Tables<F>>(
         return Decision::Drop(Reason::Stranger);
     }
     Decision::Reset
-}
-
-/// Does the device at the hook take the first packet of a flow?
-#[inline(always)]
-fn is_admitted<F: Family, T: Tables<F>>(tables: &T, view: &View<F::Addr>) -> bool {
-    match tables.device(tables.ifindex()) {
-        Some(device) => admit::admits::<F, T>(tables, device, &view.tuple),
-        None => false,
-    }
 }
 
 /// The frontend that a packet is for at its client's edge, if it is for one.

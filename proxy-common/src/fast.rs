@@ -109,7 +109,12 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     {
         return Verdict::SLOW;
     }
-    let Some(hop) = path::by_hints(hook, tables.ifindex(), config, &flow) else {
+    let hop = if path::is_astray(hook, tables.ifindex(), &flow) {
+        path::aside_by_hints(config, &flow)
+    } else {
+        path::by_hints(hook, tables.ifindex(), config, &flow)
+    };
+    let Some(hop) = hop else {
         return Verdict::SLOW;
     };
     let largest = largest(Protocols::TcpAndUdp, packet, &view);

@@ -5,9 +5,9 @@
 //! both ways.
 
 use crate::{
-    abi::{Dir, FlowKey, Route, Tuple},
+    abi::{FlowKey, Route, Tuple},
     addr::{Family, V4},
-    admit, classify,
+    classify,
     csum::Diff,
     hook::Hook,
     packet::{Be16Pair, L4Change, Packet},
@@ -61,17 +61,6 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     if flow.is_own() {
         return Err(Reason::NotService);
     }
-    let way = Tuple {
-        src: outer.src,
-        dst: outer.dst,
-        ..answer
-    };
-    if hook.dir == Dir::In
-        && flow.peer_ifindex != tables.ifindex()
-        && !admit::admits_to_flow::<F, T>(tables, flow.peer_ifindex, &way)
-    {
-        return Err(Reason::SourceCheck);
-    }
     let hop = path::of_flow::<F, T>(hook, tables, config, cell, &flow, false)?;
     // A router's error keeps its source where the flow keeps its client's; else it must not be seen beyond
     // the rewrite, as the rest of the flow is not.
@@ -99,7 +88,6 @@ pub fn translate<F: ParseIp, P: Packet, T: Tables<F>>(
 ) -> Result<Hop, Verdict> {
     let t = match find::<F, P, T>(hook, packet, outer, tables) {
         Ok(t) => t,
-        Err(Reason::SourceCheck) => return Err(Verdict::drop(Reason::SourceCheck)),
         Err(reason) => return Err(Verdict::pass(reason)),
     };
     let forwarded = t.hop.route == Route::Forward && !t.hop.aside;

@@ -45,9 +45,6 @@ pub fn note<F: Family, T: Tables<F>>(hook: Hook, tables: &T, now: u32, work: &mu
         return;
     }
     work.peer_key = FlowKey::new(work.view.tuple.inverse(), UDP, Dir::In);
-    if classify::frontend::<F, T>(tables, &work.peer_key.tuple, UDP).is_none() {
-        return;
-    }
     match track::find::<F, T>(tables, &work.peer_key) {
         // A service's flow keeps its tuple.
         Some((_, cell)) => {

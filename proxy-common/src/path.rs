@@ -53,7 +53,7 @@ pub fn forward<F: Family, T: Tables<F>>(
     src: &F::Addr,
     dst: &F::Addr,
 ) -> Result<Hop, Reason> {
-    let (mut hop, found) = match tables.fib(src, dst, true) {
+    let (mut hop, found) = match tables.fib(src, dst) {
         Fib::Hop { ifindex, macs, mtu } => (
             Hop {
                 ifindex,
@@ -111,17 +111,6 @@ pub fn receive<F: Family, T: Tables<F>>(tables: &T, ifindex: u32) -> Result<Hop,
     }
 }
 
-/// Is this a reply that the stack routes out by another device than the one by which its connection came? It chose by the backend's
-/// address; the route of the service's may be another (several NICs, each with a table of its own).
-#[inline(always)]
-fn is_astray<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
-    hook.dir == Dir::Out
-        && flow.is_reply()
-        && flow.route == Route::Stack as u8
-        && flow.ifindex != here
-        && flow.ifindex != 0
-}
-
 /// Does a packet of a known flow only go on to the next layer from here?
 ///
 /// A reply for a process on this node does so if it came in by the very device on which the stack expects it.
@@ -135,8 +124,7 @@ fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool
 #[inline(always)]
 pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
     let route = Route::from_bits(flow.route);
-    let aside = is_astray(hook, here, flow);
-    if !aside && goes_on(hook, here, route, flow) {
+    if goes_on(hook, here, route, flow) {
         return Some(Hop::STACK);
     }
     if flow.epoch != config.epoch {
@@ -146,8 +134,8 @@ pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>)
         ifindex: flow.ifindex,
         macs: flow.macs,
         mtu: flow.mtu,
-        route: if aside { Route::Forward } else { route },
-        aside,
+        route,
+        aside: false,
         resolved: true,
     };
     hop.usable_by(hook, here).ok()
@@ -165,25 +153,16 @@ pub fn of_flow<F: Family, T: Tables<F>>(
 ) -> Result<Hop, Reason> {
     let here = tables.ifindex();
     let route = Route::from_bits(flow.route);
-    let aside = is_astray(hook, here, flow);
-    if (!renew || (!aside && goes_on(hook, here, route, flow)))
+    if (!renew || goes_on(hook, here, route, flow))
         && let Some(hop) = by_hints(hook, here, config, flow)
     {
         return Ok(hop);
     }
-    let mut hop = if route == Route::Receive {
+    let hop = if route == Route::Receive {
         receive::<F, T>(tables, flow.ifindex)?
     } else {
         forward::<F, T>(tables, &flow.to.src, &flow.to.dst)?
     };
-    if aside {
-        if hop.ifindex != flow.ifindex {
-            // The service's address is routed by this device, too: so be it from here on.
-            cell.leave_by(here);
-            return Ok(Hop::STACK);
-        }
-        hop.aside = true;
-    }
     if hop.resolved {
         cell.set_hints(&hop, config.epoch);
     }
@@ -209,4 +188,51 @@ pub fn source_by<F: Family, T: Tables<F>>(
     } else {
         Some(addr)
     }
+}
+
+/// Is this a reply that the stack routes out by another device than the one by which its connection came? It chose by the backend's
+/// address; the route of the service's may be another (several NICs, each with a table of its own).
+#[inline(always)]
+pub fn is_astray<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
+    hook.dir == Dir::Out
+        && flow.is_reply()
+        && flow.route == Route::Stack as u8
+        && flow.ifindex != here
+        && flow.ifindex != 0
+}
+
+/// The way of such a reply by its hints, if they hold.
+#[inline(always)]
+pub fn aside_by_hints<A: Addr>(config: &Config, flow: &Flow<A>) -> Option<Hop> {
+    (flow.epoch == config.epoch).then_some(Hop {
+        ifindex: flow.ifindex,
+        macs: flow.macs,
+        mtu: 0,
+        route: Route::Forward,
+        aside: true,
+        resolved: true,
+    })
+}
+
+/// The same by a look-up, which renews the hints: out by its connection's device, if the route of the service's address is by that one.
+#[inline(always)]
+pub fn aside<F: Family, T: Tables<F>>(
+    tables: &T,
+    config: &Config,
+    cell: &FlowCell<F::Addr>,
+    flow: &Flow<F::Addr>,
+) -> Hop {
+    let Ok(mut hop) = forward::<F, T>(tables, &flow.to.src, &flow.to.dst) else {
+        return Hop::STACK;
+    };
+    if hop.ifindex != flow.ifindex {
+        // It is by this device, too: so be it from here on.
+        cell.leave_by(tables.ifindex());
+        return Hop::STACK;
+    }
+    if hop.resolved {
+        cell.set_hints(&hop, config.epoch);
+    }
+    hop.aside = true;
+    hop
 }

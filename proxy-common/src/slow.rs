@@ -102,7 +102,15 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
             Reason::NotService
         });
     }
-    if classify::may_open_to_backend::<F, T>(tables, view) {
+    if hook.dir == Dir::In {
+        let Some(device) = tables.device(tables.ifindex()) else {
+            return Verdict::pass(Reason::NoDevice);
+        };
+        // Asked once, for whichever way the packet takes from here: it is the verifier that would pay for several places.
+        work.above = device.above;
+        work.is_admitted = admit::admits::<F, T>(tables, device, &work.view.tuple);
+    }
+    if classify::may_open_to_backend::<F, T>(tables, &work.view) {
         track::make_way::<F, T>(hook, tables, work);
     }
     let decision = decide::<F, T>(hook, tables, work);
@@ -114,6 +122,9 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         Decision::Pass(reason) => return Verdict::pass(reason),
         Decision::Drop(reason) => return Verdict::drop(reason),
         Decision::Translate => {
+            if work.is_looked_up {
+                tables.note_next_hop();
+            }
             return send::finish::<F, P, T>(Protocols::All, hook, packet, view, flow, hop, tables);
         }
         Decision::Refuse => (Reason::Refused, F::PORT_UNREACHABLE),

@@ -173,9 +173,10 @@ pub trait Tables<F: Family>: Shared {
     fn is_held(&self, key: &FragmentKey<F::Addr>) -> bool;
     /// Has a process of this node a connection of its own to whose socket a packet with this tuple would go?
     fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool;
-    /// The route from this node to `dst` for a packet from `src`. `taken`: packets will go there by what is found, so that the next hop's
-    /// neighbour entry is to be kept alive.
-    fn fib(&self, src: &F::Addr, dst: &F::Addr, taken: bool) -> Fib;
+    /// The route from this node to `dst` for a packet from `src`.
+    fn fib(&self, src: &F::Addr, dst: &F::Addr) -> Fib;
+    /// Packets go where the last look-up led: the next hop's neighbour entry is to be kept alive.
+    fn note_next_hop(&self);
     /// The source address that the kernel would choose towards `dst`, where it tells ([`crate::abi::config_flags::FIB_SOURCE`]).
     fn source(&self, dst: &F::Addr) -> Option<F::Addr>;
 }

@@ -17,6 +17,11 @@ pub struct Work<A> {
     pub view: View<A>,
     /// The Ethernet addresses that it came with.
     pub frame: Macs,
+    /// Does the device at the hook take its source ([`crate::admit::admits`])? The device whose packets it takes as well; 0 for none.
+    pub is_admitted: bool,
+    /// Was its way looked up, so that the next hop is to be noted?
+    pub is_looked_up: bool,
+    pub above: u32,
     /// Its length in layer 3, in bytes; of several segments in one, that of the largest.
     pub largest: u32,
     /// The key of the packet's flow at this hook.

@@ -65,13 +65,13 @@ impl Kernel {
     }
 
     #[inline(always)]
-    fn route<F: Family>(&self, src: &F::Addr, dst: &F::Addr, taken: bool) -> Fib {
+    fn route<F: Family>(&self, src: &F::Addr, dst: &F::Addr) -> Fib {
         let (Some(p), ret) = self.look_up::<F>(src, dst, 0) else {
             return Fib::None;
         };
         // 1 is what was put in: the kernel did not fill it.
         let mtu = if p.mtu == 1 { 0 } else { p.mtu };
-        let found = match ret as u32 {
+        match ret as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => {
                 let [s0, s1, d0, d1, d2, s2] = [
                     p.macs[0], p.macs[1], p.macs[3], p.macs[4], p.macs[5], p.macs[2],
@@ -88,17 +88,18 @@ impl Kernel {
                 ifindex: p.ifindex,
                 mtu,
             },
-            _ => return Fib::None,
-        };
-        if taken {
-            self.note_next_hop(p);
+            _ => Fib::None,
         }
-        found
     }
 
     /// Notes that flows go by the next hop of a look-up (in `dst`, where the kernel puts it), at most once for each step of time.
     #[inline(always)]
-    fn note_next_hop(&self, found: &maps::FibParams) {
+    fn note_hop(&self) {
+        let Some(found) = maps::FIB.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: this CPU's element; programs at these hooks do not interrupt one another.
+        let found = unsafe { &*found };
         // The address family of the answer: an IPv4 route may have an IPv6 next hop (RFC 5549).
         let is_v6 = found.family == V6::AF;
         let word = |i: usize| if is_v6 { found.dst[i] } else { 0 };
@@ -415,13 +416,13 @@ macro_rules! family_tables {
             }
 
             #[inline(always)]
-            fn fib(
-                &self,
-                src: &<$family as Family>::Addr,
-                dst: &<$family as Family>::Addr,
-                taken: bool,
-            ) -> Fib {
-                self.route::<$family>(src, dst, taken)
+            fn fib(&self, src: &<$family as Family>::Addr, dst: &<$family as Family>::Addr) -> Fib {
+                self.route::<$family>(src, dst)
+            }
+
+            #[inline(always)]
+            fn note_next_hop(&self) {
+                self.note_hop();
             }
 
             #[inline(always)]

@@ -393,7 +393,9 @@ impl<F: Net> Tables<F> for World {
         F::maps(self).fragments.borrow_mut().insert(*key, *ports);
     }
 
-    fn fib(&self, _: &F::Addr, dst: &F::Addr, _: bool) -> Fib {
+    fn note_next_hop(&self) {}
+
+    fn fib(&self, _: &F::Addr, dst: &F::Addr) -> Fib {
         F::maps(self).routes.get(dst).copied().unwrap_or(Fib::None)
     }
 
