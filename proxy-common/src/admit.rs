@@ -4,7 +4,7 @@
 //! nobody's are left to the stack, untouched; what fails a device's `rp_filter` is dropped, as the stack would. Nothing is answered.
 
 use crate::{
-    abi::{Device, Macs, Tuple, device_flags},
+    abi::{Device, Macs, device_flags},
     addr::{Addr, Family},
     packet::Packet,
     tables::{Fib, Tables},
@@ -29,18 +29,19 @@ pub fn is_martian<F: Family, T: Tables<F>>(tables: &T, frame: Macs, source: &F::
     source.is_no_source() || frame.is_from_group() || tables.local_addr(source).is_some()
 }
 
-/// Does the device take a packet with this tuple, as its `rp_filter` asks (kernel net/ipv4/fib_frontend.c, `fib_validate_source`)? IPv6
+/// Does the device take a packet from `src` to `dst`, as its `rp_filter` asks (kernel net/ipv4/fib_frontend.c, `fib_validate_source`)? IPv6
 /// has none; the device's mode holds for both families.
 #[inline(always)]
 pub fn admits<F: Family, T: Tables<F>>(
     tables: &T,
     device: &Device,
-    tuple: &Tuple<F::Addr>,
+    src: &F::Addr,
+    dst: &F::Addr,
 ) -> bool {
     if device.flags & (device_flags::SOURCE_STRICT | device_flags::SOURCE_LOOSE) == 0 {
         return true;
     }
-    let ifindex = match tables.fib(&tuple.dst, &tuple.src) {
+    let ifindex = match tables.fib(dst, src) {
         Fib::Hop { ifindex, .. } | Fib::Unresolved { ifindex, .. } => ifindex,
         Fib::None => return false,
     };

@@ -5,7 +5,7 @@
 //! both ways.
 
 use crate::{
-    abi::{FlowKey, Route, Tuple},
+    abi::{Dir, FlowKey, Route, Tuple},
     addr::{Family, V4},
     classify,
     csum::Diff,
@@ -17,6 +17,7 @@ use crate::{
     rewrite::{IP4_CSUM, count_down},
     tables::{Table, Tables},
     verdict::Verdict,
+    work::Work,
 };
 
 /// What to do with an ICMP error.
@@ -30,14 +31,25 @@ struct Translation<A> {
     hop: Hop,
 }
 
+/// The error's own header. Where its message begins is read from memory, and bounded, as in [`crate::rewrite::Protocols`].
+#[inline(always)]
+fn outer_of<A: Copy>(work: &Work<A>) -> Ip<A> {
+    Ip {
+        // SAFETY: a reference is valid for reads.
+        l4: unsafe { core::ptr::read_volatile(&raw const work.view.ip.l4) } & 0x7ff,
+        ..work.view.ip
+    }
+}
+
 /// Finds the flow that an ICMP error is about.
 #[inline(always)]
 fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     hook: Hook,
     packet: &P,
-    outer: &Ip<F::Addr>,
     tables: &T,
+    work: &Work<F::Addr>,
 ) -> Result<Translation<F::Addr>, Reason> {
+    let outer = &outer_of(work);
     let Some(q) = quoted::<F, P>(packet, outer) else {
         return Err(Reason::NotService);
     };
@@ -61,6 +73,11 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     if flow.is_own() {
         return Err(Reason::NotService);
     }
+    let is_expected = flow.peer_ifindex == tables.ifindex()
+        || (work.above != 0 && flow.peer_ifindex == work.above);
+    if hook.dir == Dir::In && !is_expected && !work.is_admitted {
+        return Err(Reason::SourceCheck);
+    }
     let hop = path::of_flow::<F, T>(hook, tables, config, cell, &flow, false)?;
     // A router's error keeps its source where the flow keeps its client's; else it must not be seen beyond
     // the rewrite, as the rest of the flow is not.
@@ -83,11 +100,13 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
 pub fn translate<F: ParseIp, P: Packet, T: Tables<F>>(
     hook: Hook,
     packet: &mut P,
-    outer: &Ip<F::Addr>,
     tables: &T,
+    work: &Work<F::Addr>,
 ) -> Result<Hop, Verdict> {
-    let t = match find::<F, P, T>(hook, packet, outer, tables) {
+    let outer = &outer_of(work);
+    let t = match find::<F, P, T>(hook, packet, tables, work) {
         Ok(t) => t,
+        Err(Reason::SourceCheck) => return Err(Verdict::drop(Reason::SourceCheck)),
         Err(reason) => return Err(Verdict::pass(reason)),
     };
     let forwarded = t.hop.route == Route::Forward && !t.hop.aside;

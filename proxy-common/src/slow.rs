@@ -2,7 +2,7 @@
 //! sent in its place.
 
 use crate::{
-    abi::{Dir, Macs},
+    abi::Dir,
     admit,
     answer::{self, AnswerIp},
     classify,
@@ -32,21 +32,37 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     if let Some(frame) = packet.load(0) {
         work.frame = frame;
     }
-    let verdict = match parse::<F, P>(packet) {
+    work.is_error = false;
+    match parse::<F, P>(packet) {
         Parsed::Transport(view) => {
             work.view = view;
             work.largest = send::largest(Protocols::All, packet, &work.view);
-            transport::<F, P, T>(hook, packet, tables, work)
         }
-        Parsed::IcmpError(_) if hook.xdp => Verdict::pass(Reason::LeftToTc),
-        Parsed::IcmpError(_) if !is_for_us(hook, packet, tables, work.frame) => {
-            Verdict::pass(Reason::NotService)
+        Parsed::IcmpError(_) if hook.xdp => return counted(hook, tables, Reason::LeftToTc),
+        Parsed::IcmpError(ip) => {
+            work.view.ip = ip;
+            work.is_error = true;
         }
-        Parsed::IcmpError(ip) => match icmp::translate::<F, P, T>(hook, packet, &ip, tables) {
-            Ok(hop) => send::send(hook, packet, &hop, tables.ifindex()),
-            Err(verdict) => verdict,
-        },
-        Parsed::Other(reason) => Verdict::pass(reason),
+        Parsed::Other(reason) => return counted(hook, tables, reason),
+    }
+    if hook.dir == Dir::In {
+        let Some(device) = tables.device(tables.ifindex()) else {
+            return counted(hook, tables, Reason::NoDevice);
+        };
+        // Asked once, for whichever way the packet takes from here: it is the verifier that would pay for several places.
+        work.is_for_us = admit::is_addressed(packet, work.frame, device);
+        work.above = device.above;
+        work.is_admitted =
+            admit::admits::<F, T>(tables, device, &work.view.ip.src, &work.view.ip.dst);
+    } else {
+        work.is_for_us = true;
+    }
+    // SAFETY: a reference is valid for reads. Volatile, so that the verifier does not go through all of the above for each.
+    let is_error = unsafe { core::ptr::read_volatile(&raw const work.is_error) };
+    let verdict = if !hook.xdp && is_error {
+        error::<F, P, T>(hook, packet, tables, work)
+    } else {
+        transport::<F, P, T>(hook, packet, tables, work)
     };
     if verdict.reason != Reason::NotService {
         tables.count_reason(hook.index, verdict.reason);
@@ -54,15 +70,29 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     verdict
 }
 
-/// Is a frame that comes in addressed to the device at the hook?
+/// The end of a packet's way before anything was asked of it.
 #[inline(always)]
-fn is_for_us<P: Packet, T: Shared>(hook: Hook, packet: &P, tables: &T, frame: Macs) -> bool {
-    if hook.dir == Dir::Out {
-        return true;
+fn counted<T: Shared>(hook: Hook, tables: &T, reason: Reason) -> Verdict {
+    if reason != Reason::NotService {
+        tables.count_reason(hook.index, reason);
     }
-    match tables.device(tables.ifindex()) {
-        Some(device) => admit::is_addressed(packet, frame, device),
-        None => false,
+    Verdict::pass(reason)
+}
+
+/// An ICMP error, about whatever packet.
+#[inline(always)]
+fn error<F: ParseIp, P: Packet, T: Tables<F>>(
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+    work: &Work<F::Addr>,
+) -> Verdict {
+    if !work.is_for_us {
+        return Verdict::pass(Reason::NotService);
+    }
+    match icmp::translate::<F, P, T>(hook, packet, tables, work) {
+        Ok(hop) => send::send(hook, packet, &hop, tables.ifindex()),
+        Err(verdict) => verdict,
     }
 }
 
@@ -79,7 +109,7 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         }
         match fragment::complete::<F, T>(hook, &mut work.view, tables) {
             Ok(Known::Ports) => {}
-            Ok(_) if is_for_us(hook, packet, tables, work.frame) => return Verdict::FRAGMENT,
+            Ok(_) if work.is_for_us => return Verdict::FRAGMENT,
             Ok(_) => return Verdict::pass(Reason::OtherHost),
             Err(reason) => return Verdict::pass(reason),
         }
@@ -94,21 +124,13 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     {
         return Verdict::pass(Reason::NotService);
     }
-    if !is_for_us(hook, packet, tables, work.frame) {
+    if !work.is_for_us {
         // A pod's answer to another at the same bridge comes by as well, and is no news.
         return Verdict::pass(if to_service {
             Reason::OtherHost
         } else {
             Reason::NotService
         });
-    }
-    if hook.dir == Dir::In {
-        let Some(device) = tables.device(tables.ifindex()) else {
-            return Verdict::pass(Reason::NoDevice);
-        };
-        // Asked once, for whichever way the packet takes from here: it is the verifier that would pay for several places.
-        work.above = device.above;
-        work.is_admitted = admit::admits::<F, T>(tables, device, &work.view.tuple);
     }
     if classify::may_open_to_backend::<F, T>(tables, &work.view) {
         track::make_way::<F, T>(hook, tables, work);

@@ -17,6 +17,10 @@ pub struct Work<A> {
     pub view: View<A>,
     /// The Ethernet addresses that it came with.
     pub frame: Macs,
+    /// Is it an ICMP error? Then the view has no more than its IP header.
+    pub is_error: bool,
+    /// Is the frame addressed to the device at the hook?
+    pub is_for_us: bool,
     /// Does the device at the hook take its source ([`crate::admit::admits`])? The device whose packets it takes as well; 0 for none.
     pub is_admitted: bool,
     /// Was its way looked up, so that the next hop is to be noted?

@@ -280,6 +280,7 @@ hooks! {
 macro_rules! slow_paths {
     ($($dir:ident $family:ident: $slow:ident $work:ident,)+) => {$(
         #[classifier]
+        #[inline(always)]
         pub fn $slow(ctx: TcContext) -> i32 {
             enter_slow::<$family>(Dir::$dir, &ctx, work!($work))
         }
