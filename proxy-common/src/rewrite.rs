@@ -34,7 +34,7 @@ impl Protocols {
     ///
     /// [`Bytes::at`]: crate::packet::Bytes::at
     #[inline(always)]
-    fn transport<A>(self, view: &View<A>) -> usize {
+    pub fn transport<A>(self, view: &View<A>) -> usize {
         if self == Self::All {
             // SAFETY: a reference is valid for reads.
             unsafe { core::ptr::read_volatile(&raw const view.ip.l4) & 0x7ff }

@@ -75,7 +75,10 @@ pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -
         0
     } else {
         let header = if view.is_tcp() {
-            match packet.load::<u16>(view.ip.l4 + 12).map(u16::to_ne_bytes) {
+            match packet
+                .load::<u16>(protocols.transport(view) + 12)
+                .map(u16::to_ne_bytes)
+            {
                 Some([b, _]) => (b >> 4) as u32 * 4,
                 None => 20,
             }
