@@ -109,10 +109,8 @@ fn hold(skb: *mut __sk_buff, one: &mut Holding, now: u32) -> i32 {
     let mut number = 0;
     while number < OF_ONE {
         one.key.number = number;
-        if maps::HELD
-            .insert(&one.key, &one.value, BPF_NOEXIST as u64)
-            .is_ok()
-        {
+        let Holding { key, value } = &*one;
+        if maps::HELD.insert(key, value, BPF_NOEXIST as u64).is_ok() {
             return TC_ACT_SHOT;
         }
         number += 1;
@@ -135,7 +133,8 @@ fn let_go(
     let mut number = 0;
     while number < OF_ONE {
         one.key.number = number;
-        let Some(held) = maps::HELD.get_ptr(&one.key) else {
+        let key = &one.key;
+        let Some(held) = maps::HELD.get_ptr(key) else {
             break;
         };
         // SAFETY: the element outlives the program's run.
@@ -148,7 +147,7 @@ fn let_go(
             // SAFETY: the helper checks the device.
             unsafe { bpf_clone_redirect(skb, ifindex, BPF_F_INGRESS as u64) };
         }
-        let _ = maps::HELD.remove(&one.key);
+        let _ = maps::HELD.remove(key);
         number += 1;
     }
     if !become_frame(skb, first.value.len, first.value.frame.as_ptr()) {

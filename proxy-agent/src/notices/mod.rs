@@ -1,7 +1,7 @@
 //! What people should know of a Service: why it is not served as its object says.
 //!
 //! In: what each part of the agent has to say of a Service *now*, in place of what it said before. Out: the same for those
-//! who look: `proxy-agent get` (a file beside the names), Events on the Service (an API server), a metric.
+//! who look: `proxy-agent get` (a file beside the names), Events on the Service (`source/kube/events`), a metric.
 //!
 //! The one rule: a notice holds for as long as its cause does, and the room that notices take is bounded, whatever objects
 //! say.
@@ -10,9 +10,7 @@
 //! |---|---|
 //! | `text` | warnings of the model, as notices |
 //! | `file` | where the commands find them |
-//! | `events` | telling an API server |
 
-mod events;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -30,7 +28,6 @@ use tokio::sync::watch;
 use crate::model::ObjectName;
 
 pub use self::{
-    events::publish,
     file::{Entry as ToldOf, Told, keep, read, remove},
     text::{of_warnings, shape},
 };
@@ -76,12 +73,12 @@ impl Reason {
     }
 
     /// Is it so on this node only?
-    const fn is_of_node(self) -> bool {
+    pub const fn is_of_node(self) -> bool {
         matches!(self, Self::NoRoom | Self::HealthCheckPortTaken)
     }
 
     /// Should somebody do something?
-    const fn is_warning(self) -> bool {
+    pub const fn is_warning(self) -> bool {
         !matches!(self, Self::NoAddress)
     }
 }

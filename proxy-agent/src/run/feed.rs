@@ -9,8 +9,8 @@ use tokio::{
 };
 
 use super::{Args, own_service};
-use crate::notices::{self, Notices};
-use crate::source::{Arrival, Files, Kube, Source};
+use crate::notices::Notices;
+use crate::source::{self, Arrival, Files, Kube, Source};
 
 /// Starts the source that `args` choose. What comes out is how it ends, which it does by itself only if it fails.
 pub async fn start(
@@ -62,7 +62,7 @@ async fn feed(
             let kube = kube.telling(notices.clone());
             if args.events {
                 let node = args.node_name.clone();
-                tokio::spawn(notices::publish(kube.client(), notices, node));
+                tokio::spawn(source::publish_events(kube.client(), notices, node));
             }
             let _ = begin.send(());
             kube.run(arrivals).await

@@ -23,7 +23,10 @@ use tokio::sync::mpsc;
 
 use crate::model::Event;
 
-pub use self::{files::Files, kube::Kube};
+pub use self::{
+    files::Files,
+    kube::{Kube, publish_events},
+};
 
 /// What changed from one consistent view to the next. Apply all of it before acting on any of it.
 pub type Batch = Vec<Event>;

@@ -18,6 +18,7 @@
 //! | `keep` | the service of the API servers themselves never loses its last endpoint |
 
 mod connect;
+mod events;
 mod follow;
 mod item;
 mod keep;
@@ -35,6 +36,7 @@ use tokio::{
 
 pub use self::{
     connect::Options,
+    events::publish as publish_events,
     keep::{Before, OWN},
 };
 use self::{

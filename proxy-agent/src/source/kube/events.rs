@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use super::{Notice, Notices, Reason};
 use crate::model::ObjectName;
+use crate::notices::{Notice, Notices, Reason};
 
 /// From an Event to its next change.
 const PAUSE: Duration = Duration::from_secs(10);
