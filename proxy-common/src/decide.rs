@@ -126,7 +126,7 @@ fn go_on<F: Family, T: Tables<F>>(
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.
-        track::advance::<F, T>(hook, tables, config, cell, work);
+        track::advance::<F, T>(hook, tables, config, renew, cell, work);
     } else if proof::is_shown(&work.view) {
         let shown = proof::shown(&work.view);
         if proof::may_follow(work.flow.proof, shown) {

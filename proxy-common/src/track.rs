@@ -394,12 +394,13 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
 
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
 /// client goes on after that and shows that it got it ([`crate::proof`]). Who forges a source never gets so far, and neither does a
-/// datagram that nobody answers.
+/// datagram that nobody answers. `renew`: a coarse step of time is over since the flow was last seen.
 #[inline(always)]
 pub fn advance<F: Family, T: Tables<F>>(
     hook: Hook,
     tables: &T,
     config: &Config,
+    renew: bool,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
 ) {
@@ -418,8 +419,10 @@ pub fn advance<F: Family, T: Tables<F>>(
         return;
     }
     if !answered {
-        // The client may have begun anew with other numbers, where nobody knows of the first ones.
-        if work.view.opens()
+        // The client may have begun anew with other numbers, where nobody has answered the first ones. Not at once: anybody could send a SYN
+        // between the client's and its answer.
+        if renew
+            && work.view.opens()
             && let Some(peer) = tables.flow(Table::Pending, &work.peer_key)
         {
             peer.show(proof::claimed(&work.view));

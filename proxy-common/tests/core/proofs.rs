@@ -145,8 +145,11 @@ fn a_client_that_begins_anew_with_other_numbers_is_confirmed<F: Net>() {
     let mut first = open::<F>(TCP);
     first.seq = 5;
     world.sends(AT.0, AT.1, &first);
+    world.pass_time(world.config.unwrap().refresh);
     let ask = open::<F>(TCP);
     let behind = world.sends(AT.0, AT.1, &ask);
+    // Whoever sends another at once is not it.
+    world.sends(AT.0, AT.1, &ask.clone().blind());
     world.sends(AT.0, AT.1, &Frame::<F>::answer(TCP, &behind));
     world.sends(AT.0, AT.1, &ask.flags(tcp::ACK));
     assert_eq!(F::maps(&world).confirmed.len(), 2);

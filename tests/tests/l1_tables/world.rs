@@ -216,8 +216,17 @@ impl<'a> World<'a> {
 
     /// From here on the coarse step at which a flow is repaired is over at each packet.
     pub fn let_flows_age(&mut self) -> Result<()> {
+        self.repair_flows_after(0)
+    }
+
+    /// From here on it is never over, however slow the machine is.
+    pub fn keep_flows_young(&mut self) -> Result<()> {
+        self.repair_flows_after(u32::MAX / 2)
+    }
+
+    fn repair_flows_after(&mut self, refresh: u32) -> Result<()> {
         let config = Config {
-            refresh: 0,
+            refresh,
             ..self.node.datapath.config()?
         };
         self.node.datapath.set_config(&config)
