@@ -139,7 +139,7 @@ fn native(world: &World) -> Result<()> {
     let nic = checks.iter().find(|check| check["name"] == NIC);
     let nic = nic.with_context(|| format!("no check {NIC} in {report:#}"))?;
     ensure!(
-        nic["follows"] == "native XDP and TC: they are attached",
+        nic["follows"] == "native XDP and TC: they are attached; named by --uplinks",
         "{nic:#}"
     );
     Ok(())
