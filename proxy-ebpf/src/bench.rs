@@ -85,7 +85,19 @@ fn restore(ctx: &XdpContext) -> Option<u32> {
     let port_part = (number & 0x3fff) as u16;
     // SAFETY: the template has 40 half words.
     unsafe {
-        core::ptr::write_volatile(template.add(addr), ((number >> 14) as u16).to_be());
+        let (old, new) = (
+            core::ptr::read_volatile(template.add(addr)),
+            ((number >> 14) as u16).to_be(),
+        );
+        // The sum of an IPv4 header goes with its addresses (RFC 1624 equation 3).
+        if core::ptr::read_volatile(template.add(6)) == 0x0800_u16.to_be() {
+            let field = core::ptr::read_volatile(template.add(12));
+            let sum = (!field) as u32 + (!old) as u32 + new as u32;
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            core::ptr::write_volatile(template.add(12), !(sum as u16));
+        }
+        core::ptr::write_volatile(template.add(addr), new);
         core::ptr::write_volatile(template.add(port), (port_part + 1024).to_be());
         // The transport checksum of the first flow's packet is every flow's then, unless the address varies too.
         core::ptr::write_volatile(template.add(WORDS * 2 - 1), !port_part.to_be());
