@@ -20,6 +20,7 @@ const TOKEN: &str = "portside.vm_test";
 const CLOSING: &str = "vm-test closing:";
 /// Also in the host's half, `xtask/src/vm/outcome.rs`.
 const RELEASE: &str = "vm-test kernel:";
+const SUITE: &str = "vm-test suite:";
 
 const MOUNTS: [(&str, &str); 6] = [
     ("devtmpfs", "/dev"),
@@ -86,6 +87,8 @@ fn run() -> Result<bool> {
     for suite in lines("/vm/suites")? {
         let mut words = suite.split('\t');
         let program = words.next().context("/vm/suites has an empty line")?;
+        let name = Path::new(program).file_name().unwrap_or_default();
+        println!("{SUITE} {}", name.display());
         let status = Command::new(program)
             .args(words)
             .env("PATH", "/bin")

@@ -70,12 +70,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         .level
         .map_or_else(|| Level::value_variants().to_vec(), |level| vec![level]);
     let mut total = Summary::default();
-    let mut complete = true;
 
     if levels.contains(&Level::L0) {
         let summary = run_l0(options.filter.as_deref())?;
-        complete &= ran_something(Level::L0, &summary, options);
-        total.add(summary);
+        total.add(summary_of(Level::L0, summary, options));
     }
     let in_kernel: Vec<_> = levels
         .into_iter()
@@ -101,8 +99,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
                     options.filter.as_deref(),
                 )?);
             }
-            complete &= ran_something(level, &summary, options);
-            total.add(summary);
+            total.add(summary_of(level, summary, options));
         }
     }
 
@@ -113,11 +110,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         )?);
     }
 
-    for reason in total.skip_reasons() {
-        println!("skipped: {reason}");
-    }
-    println!("{total}");
-    let ok = complete && total.failed() == 0 && total.ran() > 0;
+    println!("{}", total.report());
+    let ok = total.failed() == 0 && total.ran() > 0;
     Ok(if ok {
         ExitCode::SUCCESS
     } else {
@@ -126,12 +120,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 /// A level without a single test is a broken set-up, unless a filter left nothing of it.
-fn ran_something(level: Level, summary: &Summary, options: &Options) -> bool {
-    let ok = summary.ran() > 0 || options.filter.is_some();
-    if !ok {
-        say("Failed", format!("{level:?} ran no test"));
+fn summary_of(level: Level, mut summary: Summary, options: &Options) -> Summary {
+    if summary.ran() == 0 && options.filter.is_none() {
+        summary.fail(&format!("{level:?}"), "no test was run");
     }
-    ok
+    summary
 }
 
 fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
@@ -147,7 +140,7 @@ fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
             .args(["--no-fail-fast"])
             .args(selection)
             .args(filter);
-        summary.add(stream(&mut command)?);
+        summary.add(stream("L0", &mut command)?);
     }
     Ok(summary)
 }
@@ -162,14 +155,12 @@ fn run_suite(
         "Testing",
         format!("{:?}, {}", Level::of(&suite.name), suite.name),
     );
-    stream(
-        root.command(&suite.path, &artifacts.variables())
-            .args(filter),
-    )
+    let mut command = root.command(&suite.path, &artifacts.variables());
+    stream(&suite.name, command.args(filter))
 }
 
-/// Runs one test program, its output passed on line by line as it comes.
-fn stream(command: &mut Command) -> anyhow::Result<Summary> {
+/// Runs the test programs of a suite, their output passed on line by line as it comes.
+fn stream(suite: &str, command: &mut Command) -> anyhow::Result<Summary> {
     let name = command.get_program().display().to_string();
     let mut child = command
         .stdout(Stdio::piped())
@@ -177,6 +168,7 @@ fn stream(command: &mut Command) -> anyhow::Result<Summary> {
         .with_context(|| format!("cannot run {name}"))?;
     let output = child.stdout.take().context("stdout is piped")?;
     let mut summary = Summary::default();
+    summary.begin(suite);
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
@@ -186,7 +178,7 @@ fn stream(command: &mut Command) -> anyhow::Result<Summary> {
     if !status.success() && summary.failed() == 0 {
         // It died before it could count: a crash or a build error.
         say("Failed", format!("{name}: {status}"));
-        summary.fail();
+        summary.fail(&name, &status.to_string());
     }
     Ok(summary)
 }

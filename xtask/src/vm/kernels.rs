@@ -62,7 +62,8 @@ pub fn get(series: &str) -> anyhow::Result<Kernel> {
     open(directory)
 }
 
-fn is_path(series: &str) -> bool {
+/// Whether a kernel was asked for by its file, not by its series.
+pub fn is_path(series: &str) -> bool {
     series.contains('/')
 }
 

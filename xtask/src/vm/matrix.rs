@@ -87,7 +87,7 @@ impl Matrix {
             && levels.contains(&Level::Nic)
         {
             levels.retain(|level| *level != Level::Nic);
-            total.skip(format!("virtio: {reason}"));
+            total.skip("virtio", reason);
         }
         let mut kernels = Vec::new();
         for series in chosen {
@@ -95,7 +95,7 @@ impl Matrix {
                 Ok(kernel) => kernels.push((series.as_str(), kernel)),
                 Err(error) => {
                     say("Failed", format!("{error:#}"));
-                    total.fail();
+                    total.fail(series, &format!("{error:#}"));
                 }
             }
         }
@@ -135,7 +135,7 @@ impl Matrix {
                 }
                 Err(error) => {
                     say("Failed", format!("{error:#}"));
-                    total.fail();
+                    total.fail(&jobs[number].name, &format!("{error:#}"));
                 }
             },
         )?;
@@ -189,19 +189,17 @@ pub fn judged(job: &Job, ran: Ran, judge: impl FnOnce(&mut Said) -> Vec<String>)
         ending,
         seconds,
     } = ran;
-    let complaints = match said.complaint(&ending, &job.kernel.version) {
-        Some(complaint) => {
-            if said.summary.failed() == 0 {
-                said.summary.fail();
-            }
-            vec![complaint]
-        }
-        None => {
-            let complaints = judge(&mut said);
-            complaints.iter().for_each(|_| said.summary.fail());
-            complaints
-        }
+    // Failed tests are in the sum already.
+    let untold = match said.complaint(&ending, &job.kernel.version) {
+        Some(complaint) => vec![complaint],
+        None if said.summary.failed() > 0 => Vec::new(),
+        None => judge(&mut said),
     };
+    let failed = said.failed_tests();
+    for complaint in &untold {
+        said.summary.fail("the machine", complaint);
+    }
+    let complaints: Vec<_> = untold.into_iter().chain(failed).collect();
     for complaint in &complaints {
         say("Failed", format!("{}: {complaint}", job.name));
     }

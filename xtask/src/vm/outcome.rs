@@ -5,6 +5,7 @@ use crate::test::summary::Summary;
 
 /// Also in the guest's half, `tests/src/bin/vm_init.rs`.
 pub const RELEASE: &str = "vm-test kernel: ";
+const SUITE: &str = "vm-test suite: ";
 
 /// All that is read from a console.
 #[derive(Default)]
@@ -17,43 +18,10 @@ pub struct Said {
     pub release: Option<String>,
     /// What `proxy-agent doctor` found.
     pub doctor: features::Reader,
-    failures: Failures,
 }
 
-/// The first words of each failure: of a test what follows its headline, of the programs beside the suites their line.
-#[derive(Default)]
-struct Failures {
-    all: Vec<String>,
-    /// The test whose headline was the last line.
-    headline: Option<String>,
-}
-
-/// How the programs beside the suites begin what is wrong.
-const COMPLAINTS: [&str; 1] = ["vm_verifier: "];
-
-impl Failures {
-    fn read(&mut self, line: &str) {
-        if let Some(test) = self.headline.take() {
-            self.all.push(format!("{test}: {line}"));
-        } else if let Some(test) = line
-            .strip_prefix("---- ")
-            .and_then(|rest| rest.strip_suffix(" ----"))
-        {
-            self.headline = Some(test.to_owned());
-        } else if COMPLAINTS.iter().any(|prefix| line.starts_with(prefix)) {
-            self.all.push(line.to_owned());
-        }
-    }
-
-    /// The first, and how many more there are.
-    fn text(&self) -> String {
-        match self.all.as_slice() {
-            [] => String::new(),
-            [one] => format!(": {one}"),
-            [first, others @ ..] => format!(": {first} (and {} more)", others.len()),
-        }
-    }
-}
+/// How the program that measures begins what is wrong.
+const COMPLAINT: &str = "vm_verifier: ";
 
 impl Said {
     /// Of a machine whose suites measure the kernel, or do not.
@@ -66,16 +34,31 @@ impl Said {
 
     /// Takes in one line; those that are none of ours are passed by.
     pub fn read(&mut self, line: &str) {
+        if let Some(release) = line.strip_prefix(RELEASE) {
+            self.release = Some(release.to_owned());
+        } else if let Some(suite) = line.strip_prefix(SUITE) {
+            self.summary.begin(suite);
+        } else if let Some(complaint) = line.strip_prefix(COMPLAINT) {
+            self.summary.fail("the object", complaint);
+        }
         self.summary.read(line);
         self.report.read(line);
         self.doctor.read(line);
-        self.failures.read(line);
-        if let Some(release) = line.strip_prefix(RELEASE) {
-            self.release = Some(release.to_owned());
+    }
+
+    /// The first failed test, if there is one, and how many more there are.
+    pub fn failed_tests(&self) -> Option<String> {
+        match self.summary.failures() {
+            [] if self.summary.failed() == 0 => None,
+            [] => Some("tests failed".into()),
+            [one] => Some(format!("tests failed: {one}")),
+            [first, others @ ..] => {
+                Some(format!("tests failed: {first} (and {} more)", others.len()))
+            }
         }
     }
 
-    /// What is wrong with a run of the suites on the kernel `wanted`, if anything.
+    /// What is wrong with a run of the suites on the kernel `wanted` beside its tests, if anything.
     pub fn complaint(&self, ending: &Ending, wanted: &str) -> Option<String> {
         match ending {
             Ending::Closed { .. } => {}
@@ -88,8 +71,12 @@ impl Said {
             }
             Some(_) => {}
         }
-        if *ending != (Ending::Closed { ok: true }) || self.summary.failed() > 0 {
-            return Some(format!("tests failed{}", self.failures.text()));
+        if self.summary.failed() > 0 {
+            // What a failed program did not come to is not missing.
+            return None;
+        }
+        if *ending != (Ending::Closed { ok: true }) {
+            return Some("a program failed that named no test".into());
         }
         if self.measures && self.report.0.is_empty() {
             return Some("the verifier's figures are missing".into());
@@ -137,26 +124,38 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_quoted() {
+    fn the_first_failure_is_quoted_with_its_suite() {
         let lines = [
             LINES[0],
+            "vm-test suite: vm_verifier",
             "vm_verifier: program a: the kernel refuses it: Permission denied",
+            "vm-test suite: l1_tables",
             "---- row/ipv4/tcp ----",
             "tc_uplink_in: a wrong checksum",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ];
+        let failed = |lines: &[&str]| {
+            let mut said = Said::of(true);
+            lines.iter().for_each(|line| said.read(line));
+            assert_eq!(
+                said.complaint(&Ending::Closed { ok: false }, "6.1.0-56"),
+                None
+            );
+            said.failed_tests()
+        };
         assert_eq!(
-            complaint(&lines, Ending::Closed { ok: false }).as_deref(),
+            failed(&lines).as_deref(),
             Some(
-                "tests failed: vm_verifier: program a: the kernel refuses it: Permission denied (and 1 more)"
+                "tests failed: vm_verifier: the object: program a: the kernel refuses it: Permission denied (and 1 more)"
             )
         );
         assert_eq!(
-            complaint(
-                &[lines[0], lines[2], lines[3]],
-                Ending::Closed { ok: false }
-            )
-            .as_deref(),
-            Some("tests failed: row/ipv4/tcp: tc_uplink_in: a wrong checksum")
+            failed(&[&lines[..1], &lines[3..]].concat()).as_deref(),
+            Some("tests failed: l1_tables: row/ipv4/tcp: tc_uplink_in: a wrong checksum")
+        );
+        assert_eq!(
+            complaint(&LINES, Ending::Closed { ok: false }).as_deref(),
+            Some("a program failed that named no test")
         );
     }
 

@@ -100,7 +100,7 @@ pub fn run(matrix: &Matrix, series: &str) -> anyhow::Result<Summary> {
                 None => println!("test self-test: {} ... ok", case.name),
                 Some(wrong) => println!("test self-test: {} ... FAILED: {wrong}", case.name),
             }
-            summary.count(wrong.is_none());
+            summary.count(&format!("self-test: {}", case.name), wrong.as_deref());
         },
     )?;
     Ok(summary)
@@ -113,9 +113,7 @@ fn unrecognised(case: &Case, job: &Job, series: &str, ran: Ran) -> anyhow::Resul
         budget.halve();
     }
     let run = matrix::judged(job, ran, |said| {
-        budget
-            .check(series, &job.kernel.version, &said.report)
-            .unwrap_or_default()
+        budget.check(series, &job.kernel.version, &said.report)
     });
     Ok(match case.expected {
         [] if succeeded(&run.summary) && run.complaints.is_empty() => None,
