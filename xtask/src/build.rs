@@ -17,6 +17,7 @@ use crate::{
     object_check, setup,
     setup::toolchain::Toolchain,
     shell::{self, say},
+    workspace,
 };
 
 /// BPF programs have the byte order of the kernel that loads them.
@@ -175,7 +176,7 @@ fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
             "build-std=core",
             "--target-dir",
         ])
-        .arg(shell::target_dir().join("ebpf"))
+        .arg(workspace::target_dir().join("ebpf"))
         // Allows `-Z` and the unstable parts of `core` on a stable compiler; a nightly does not mind.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", &toolchain.compiler.rustc)

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::shell;
+use crate::workspace;
 
 /// A program that cargo built.
 #[derive(Debug, PartialEq)]
@@ -35,7 +35,8 @@ pub fn command_of(cargo: impl AsRef<OsStr>, subcommand: &str) -> Command {
     let mut command = Command::new(cargo);
     command
         .arg(subcommand)
-        .current_dir(shell::root())
+        .current_dir(workspace::root())
+        .env("CARGO_TARGET_DIR", workspace::target_dir())
         .env_remove("PORTSIDE_EBPF_OBJECT");
     command
 }

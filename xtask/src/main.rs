@@ -16,6 +16,7 @@ mod setup;
 mod shell;
 mod test;
 mod vm;
+mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -70,7 +71,8 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let task = Cli::parse().command;
+    match workspace::open().and_then(|()| run(task)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -42,25 +42,14 @@ pub fn capture(command: &mut Command) -> Option<String> {
 /// The first program of this name on `PATH` and in the system's administrator directories, which an ordinary user's
 /// `PATH` often lacks.
 pub fn find(name: &str) -> Option<PathBuf> {
-    search_path()
+    let directories = search_path()
         .into_iter()
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    which::which_in_global(name, Some(env::join_paths(directories).ok()?))
+        .ok()?
+        .next()
 }
 
 pub fn search_path() -> Vec<PathBuf> {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect()
-}
-
-/// The root of the checkout.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a folder of the workspace")
-}
-
-/// Where this checkout's build output goes.
-pub fn target_dir() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }

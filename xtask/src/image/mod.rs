@@ -14,7 +14,8 @@ use anyhow::{Context as _, ensure};
 use self::layout::Image;
 use crate::{
     build::{self, Profile},
-    shell::{self, say},
+    shell::say,
+    workspace,
 };
 
 /// The most that a node may have to fetch for the agent, in bytes.
@@ -35,7 +36,7 @@ pub fn run() -> anyhow::Result<()> {
     };
     let archive = image.archive()?;
     check_size(archive.len())?;
-    let dir = shell::target_dir().join("image");
+    let dir = workspace::target_dir().join("image");
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let path = dir.join(format!("portside-{}.tar", image.version));
     fs::write(&path, &archive).with_context(|| format!("writing {}", path.display()))?;

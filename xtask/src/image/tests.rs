@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::workspace;
 
 const PROGRAM: &[u8] = b"a program, as far as an image cares";
 
@@ -163,7 +164,7 @@ fn two_builds_have_the_same_bytes() {
 
 #[test]
 fn the_daemon_set_asks_for_the_name_that_an_import_gives() {
-    let path = shell::root().join("deploy/base/daemonset.yaml");
+    let path = workspace::root().join("deploy/base/daemonset.yaml");
     let object: Value = serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let container = &object["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], image().name());
@@ -180,7 +181,7 @@ fn the_daemon_set_asks_for_the_name_that_an_import_gives() {
 
 #[test]
 fn the_dockerfile_makes_the_same_image() {
-    let dockerfile = fs::read_to_string(shell::root().join("Dockerfile")).unwrap();
+    let dockerfile = fs::read_to_string(workspace::root().join("Dockerfile")).unwrap();
     let image = dockerfile.rsplit_once("FROM scratch\n").unwrap().1;
     let layout = read(&self::image().archive().unwrap());
     let config = &layout.config["config"];

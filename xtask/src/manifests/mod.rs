@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 use self::template::Template;
-use crate::shell::{self, say};
+use crate::{shell::say, workspace};
 
 /// Of the base, what goes into the chart. The rest is kustomize's own.
 const FILES: [&str; 3] = ["serviceaccount.yaml", "rbac.yaml", "daemonset.yaml"];
@@ -31,8 +31,8 @@ const GENERATED: &str =
 
 /// Writes the chart; with `check`, only says whether it is as it would be written.
 pub fn run(check: bool) -> anyhow::Result<()> {
-    let chart = shell::root().join("deploy/helm/portside");
-    for (file, text) in render(shell::root())? {
+    let chart = workspace::root().join("deploy/helm/portside");
+    for (file, text) in render(workspace::root())? {
         let path = chart.join(file);
         if check {
             let found = fs::read_to_string(&path).unwrap_or_default();

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::*;
+use crate::workspace;
 
 #[test]
 fn the_chart_in_the_repository_is_the_one_that_the_base_makes() {
@@ -13,7 +14,7 @@ fn the_chart_in_the_repository_is_the_one_that_the_base_makes() {
 
 #[test]
 fn the_image_has_the_version_of_the_workspace() {
-    let values = &render(shell::root()).unwrap()[Path::new("values.yaml")];
+    let values = &render(workspace::root()).unwrap()[Path::new("values.yaml")];
     let image = format!("image: portside:{}\n", env!("CARGO_PKG_VERSION"));
     assert!(values.contains(&image), "{values}");
 }
@@ -55,10 +56,10 @@ fn documents(text: &str) -> Vec<Value> {
 
 #[test]
 fn with_its_default_values_the_chart_is_the_base() {
-    let files = render(shell::root()).unwrap();
+    let files = render(workspace::root()).unwrap();
     let values: Value = serde_saphyr::from_str(&files[Path::new("values.yaml")]).unwrap();
     for file in FILES {
-        let base = fs::read_to_string(shell::root().join("deploy/base").join(file)).unwrap();
+        let base = fs::read_to_string(workspace::root().join("deploy/base").join(file)).unwrap();
         let template = &files[&Path::new("templates").join(file)];
         assert_eq!(
             documents(&evaluate(template, &values)),

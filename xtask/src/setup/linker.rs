@@ -16,6 +16,7 @@ use super::toolchain::Compiler;
 use crate::{
     cargo, packages,
     shell::{self, say},
+    workspace,
 };
 
 /// The smallest program for a BPF target. It needs no `core`, which is what makes the trial quick.
@@ -73,7 +74,7 @@ fn from_source(wanted: u32) -> anyhow::Result<()> {
                 &format!("llvm-{}", llvm.major),
             ])
             .arg("--target-dir")
-            .arg(shell::target_dir().join("bpf-linker"))
+            .arg(workspace::target_dir().join("bpf-linker"))
             .env("LLVM_PREFIX", &llvm.prefix),
     )
 }
@@ -146,7 +147,7 @@ fn fits(linker: &Path, compiler: &Compiler) -> bool {
 }
 
 fn trial(linker: &Path, compiler: &Compiler) -> anyhow::Result<bool> {
-    let dir = shell::target_dir().join("linker-probe");
+    let dir = workspace::target_dir().join("linker-probe");
     fs::create_dir_all(&dir)?;
     let [source, bitcode, object] = ["probe.rs", "probe.bc", "probe.o"].map(|name| dir.join(name));
     fs::write(&source, PROBE)?;

@@ -4,14 +4,14 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
 
-use crate::shell;
+use crate::workspace;
 
 /// The names of the tables in their markers.
 pub const VERIFIER: &str = "verifier table";
 pub const FEATURES: &str = "feature table";
 
 pub fn file() -> PathBuf {
-    shell::root().join("docs/kernels.md")
+    workspace::root().join("docs/kernels.md")
 }
 
 /// Puts a table into the docs.

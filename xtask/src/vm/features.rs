@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::{docs, kernels};
-use crate::shell;
+use crate::workspace;
 
 /// Parts of a report that tell of the kernel, and not of the machine around it.
 const AREAS: [&str; 2] = ["bpf", "hooks"];
@@ -124,7 +124,7 @@ impl Seen {
 }
 
 fn file() -> PathBuf {
-    shell::root().join("tests/kernel-features.json")
+    workspace::root().join("tests/kernel-features.json")
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::shell::{self, say};
+use crate::{
+    shell::{self, say},
+    workspace,
+};
 
 pub const NEWEST: &str = "newest";
 
@@ -41,7 +44,7 @@ pub fn unobtainable(series: &str) -> Option<String> {
 }
 
 fn directory(series: &str) -> PathBuf {
-    shell::target_dir().join("vm").join(series)
+    workspace::target_dir().join("vm").join(series)
 }
 
 /// The kernel of a series, fetched if it is not here yet; or that of a path.
@@ -116,7 +119,7 @@ fn version_of_image(image: &[u8]) -> Option<String> {
 }
 
 fn scratch(version: &str) -> anyhow::Result<PathBuf> {
-    let directory = shell::target_dir().join("vm/own").join(version);
+    let directory = workspace::target_dir().join("vm/own").join(version);
     fs::create_dir_all(&directory)
         .with_context(|| format!("making the directory {}", directory.display()))?;
     Ok(directory)
@@ -203,7 +206,7 @@ struct Apt {
 impl Apt {
     fn of_other_suites() -> anyhow::Result<Self> {
         let mirror = mirror().context("the machine's package sources name no Debian mirror")?;
-        let root = shell::target_dir().join("vm/apt");
+        let root = workspace::target_dir().join("vm/apt");
         for directory in ["state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(root.join(directory))?;
         }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     build::{self, Artifacts, Suites},
-    shell,
+    shell, workspace,
 };
 
 const PROGRAMS: [&str; 5] = ["vm_init", MEASURING, "vm_plant", "vm_uplink", "vm_outside"];
@@ -220,7 +220,7 @@ impl Build {
 
 /// A copy without debug information, which is most of a program, and which a machine would unpack at every boot.
 fn stripped(name: &str, program: &Path) -> anyhow::Result<PathBuf> {
-    let directory = shell::target_dir().join("vm/programs");
+    let directory = workspace::target_dir().join("vm/programs");
     fs::create_dir_all(&directory)
         .with_context(|| format!("making the directory {}", directory.display()))?;
     let copy = directory.join(name);

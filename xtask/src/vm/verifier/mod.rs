@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::budget::Budget;
 use super::docs;
-use crate::shell;
+use crate::workspace;
 
 /// Also in the guest's half, `tests/src/bin/vm_verifier.rs`.
 const LINE: &str = "verifier: ";
@@ -57,7 +57,7 @@ fn parse(line: &str) -> Option<(String, Figures)> {
 }
 
 fn budget_file() -> PathBuf {
-    shell::root().join("tests/verifier-budget.json")
+    workspace::root().join("tests/verifier-budget.json")
 }
 
 /// Writes the budget, and the table in the docs that shows it.
