@@ -179,7 +179,11 @@ fn write(
             let change = parsed()?;
             let patched = store.update(resource, (namespace, name), |old| {
                 let mut new = old.clone();
-                patch::merge(&mut new, &change, strategic);
+                if strategic {
+                    patch::merge_strategically(&mut new, &change);
+                } else {
+                    patch::merge(&mut new, &change);
+                }
                 Ok(new)
             })?;
             Ok(stored(200, patched))

@@ -1,44 +1,53 @@
-//! Patches: RFC 7396, and as much of the strategic merge as Services need.
+//! Patches: JSON merge (RFC 7396), and as much of the strategic merge as Services need.
 
 use serde_json::{Map, Value};
 
-/// Merges `patch` into `target`; `null` removes. A strategic one merges ports by their number.
-pub fn merge(target: &mut Value, patch: &Value, strategic: bool) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    for (field, value) in patch {
-        if strategic && field.starts_with('$') {
-            continue; // directives of order, which mean nothing to a merge by key
-        }
-        if value.is_null() {
-            target.as_object_mut().map(|fields| fields.remove(field));
-        } else if strategic && field == "ports" && target[field].is_array() {
-            merge_ports(&mut target[field], value);
-        } else {
-            merge(&mut target[field.as_str()], value, strategic);
-        }
-    }
+/// The list whose entries a strategic merge finds by a key, and that key.
+const PORTS: &str = "ports";
+const PORT: &str = "port";
+
+/// Merges `patch` into `target`; `null` removes a field.
+pub fn merge(target: &mut Value, patch: &Value) {
+    json_patch::merge(target, patch);
 }
 
-/// The merge key of `ServiceSpec.ports` is `port`.
-fn merge_ports(target: &mut Value, patch: &Value) {
-    let Some(ports) = target.as_array_mut() else {
-        return;
+/// Merges `patch` into `target` as [`merge`] does, but changes single ports, which it finds by their number.
+pub fn merge_strategically(target: &mut Value, patch: &Value) {
+    json_patch::merge(target, &plain(target, patch));
+}
+
+/// The JSON merge patch that does to `target` what this strategic patch asks for.
+fn plain(target: &Value, patch: &Value) -> Value {
+    let Value::Object(fields) = patch else {
+        return patch.clone();
     };
-    for change in patch.as_array().into_iter().flatten() {
-        let found = ports.iter().position(|one| one["port"] == change["port"]);
+    let fields = fields
+        .iter()
+        .filter(|(name, _)| !name.starts_with('$')) // directives of order mean nothing to a merge by key
+        .map(|(name, change)| {
+            let change = match (&target[name], change) {
+                (Value::Array(ports), Value::Array(changes)) if name == PORTS => {
+                    Value::Array(merged_ports(ports, changes))
+                }
+                (old, change) => plain(old, change),
+            };
+            (name.clone(), change)
+        });
+    Value::Object(fields.collect::<Map<_, _>>())
+}
+
+fn merged_ports(ports: &[Value], changes: &[Value]) -> Vec<Value> {
+    let mut ports = ports.to_vec();
+    for change in changes {
+        let found = ports.iter().position(|one| one[PORT] == change[PORT]);
         match (found, change["$patch"] == "delete") {
             (Some(index), true) => drop(ports.remove(index)),
-            (Some(index), false) => merge(&mut ports[index], change, true),
+            (Some(index), false) => merge_strategically(&mut ports[index], change),
             (None, true) => {}
             (None, false) => ports.push(change.clone()),
         }
     }
+    ports
 }
 
 #[cfg(test)]
@@ -53,7 +62,6 @@ mod tests {
         merge(
             &mut object,
             &json!({"a": {"b": null}, "ports": [{"port": 2}]}),
-            false,
         );
         assert_eq!(object, json!({"a": {"c": 2}, "ports": [{"port": 2}]}));
     }
@@ -63,7 +71,7 @@ mod tests {
         let mut object = json!({"ports": [{"port": 1, "name": "a"}, {"port": 2}]});
         let patch = json!({"$setElementOrder/ports": [], "ports": [
             {"port": 1, "name": "b"}, {"port": 2, "$patch": "delete"}, {"port": 3}]});
-        merge(&mut object, &patch, true);
+        merge_strategically(&mut object, &patch);
         assert_eq!(
             object,
             json!({"ports": [{"port": 1, "name": "b"}, {"port": 3}]})
