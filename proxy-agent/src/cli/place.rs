@@ -1,6 +1,9 @@
 //! Where a datapath and its names are.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{self, PathBuf},
+};
 
 use crate::datapath::PinDir;
 
@@ -30,9 +33,13 @@ impl Place {
         self.file("xdp-losses.json")
     }
 
-    /// The bpf directory is part of its name, so that agents do not share one.
+    /// The path of the bpf directory is part of the file's path, so that agents do not share files. It is the path
+    /// without links and dots: a command finds what the agent wrote, however its user spelled the directory.
     fn file(&self, file: &str) -> PathBuf {
-        let bpffs = self.bpffs.to_string_lossy();
+        let bpffs = fs::canonicalize(&self.bpffs)
+            .or_else(|_| path::absolute(&self.bpffs)) // nothing is there: no agent, and nothing to find
+            .unwrap_or_else(|_| self.bpffs.clone());
+        let bpffs = bpffs.to_string_lossy();
         let name = bpffs.trim_matches('/').replace('/', "-");
         self.state_dir.join(name).join(file)
     }
@@ -45,5 +52,49 @@ impl Place {
     /// The file that says what there is no room for.
     pub fn left_out(&self) -> PathBuf {
         self.names().with_file_name("left-out.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, os::unix::fs::symlink, path::Path};
+
+    use super::*;
+
+    fn names(bpffs: impl AsRef<Path>) -> PathBuf {
+        let place = Place {
+            bpffs: bpffs.as_ref().to_owned(),
+            state_dir: "/run/portside".into(),
+        };
+        place.names()
+    }
+
+    #[test]
+    fn the_default_directory_has_the_name_that_older_agents_gave_it() {
+        let expected = Path::new("/run/portside/sys-fs-bpf/names.json");
+        assert_eq!(names("/sys/fs/bpf"), expected);
+    }
+
+    #[test]
+    fn every_spelling_of_a_directory_leads_to_the_same_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let bpffs = directory.path().join("bpf");
+        fs::create_dir(&bpffs).unwrap();
+        let link = directory.path().join("link");
+        symlink(&bpffs, &link).unwrap();
+        let up = "../".repeat(env::current_dir().unwrap().components().count() - 1);
+        let relative = Path::new(&up).join(bpffs.strip_prefix("/").unwrap());
+        assert!(relative.is_relative() && relative.is_dir());
+
+        for spelling in [&relative, &link, &bpffs.join("."), &bpffs.join("../bpf")] {
+            assert_eq!(names(spelling), names(&bpffs), "{}", spelling.display());
+        }
+        assert_ne!(names(&bpffs), names(directory.path()));
+    }
+
+    #[test]
+    fn a_relative_directory_that_is_not_there_counts_from_the_working_directory() {
+        let absolute = env::current_dir().unwrap().join("no-such-directory");
+        assert_eq!(names("no-such-directory"), names(absolute));
     }
 }
