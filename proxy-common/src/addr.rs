@@ -25,9 +25,7 @@ impl Be16 {
 }
 
 /// An address as it lies in the packet: its 32-bit words, each holding the bytes in network order.
-pub trait Addr:
-    Copy + Eq + Hash + Default + core::fmt::Debug + crate::packet::Wire + 'static
-{
+pub trait Addr: Copy + Eq + Hash + Default + core::fmt::Debug + crate::raw::Wire + 'static {
     /// `0.0.0.0` or `::`.
     const ANY: Self;
     /// How many 32-bit words the address has.
@@ -45,6 +43,12 @@ pub trait Addr:
 
     /// The network that one subscriber has: the address itself, or its /64.
     fn network(&self) -> Self;
+
+    /// An address of its words, bytes in network order; of IPv4 the first alone.
+    fn from_words(words: [u32; 4]) -> Self;
+
+    /// Of an address of each family, the one of this family.
+    fn of_either(v4: Ip4, v6: Ip6) -> Self;
 
     /// All words folded into one, for hashes.
     #[inline(always)]
@@ -130,6 +134,16 @@ impl Addr for Ip4 {
     const WORDS: usize = 1;
 
     #[inline(always)]
+    fn of_either(v4: Ip4, _: Ip6) -> Self {
+        v4
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self(words[0])
+    }
+
+    #[inline(always)]
     fn word(&self, i: usize) -> u32 {
         if i == 0 { self.0 } else { 0 }
     }
@@ -155,6 +169,16 @@ impl Addr for Ip4 {
 impl Addr for Ip6 {
     const ANY: Self = Self([0; 4]);
     const WORDS: usize = 4;
+
+    #[inline(always)]
+    fn of_either(_: Ip4, v6: Ip6) -> Self {
+        v6
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
 
     #[inline(always)]
     fn word(&self, i: usize) -> u32 {
@@ -187,6 +211,73 @@ impl Addr for Ip6 {
     }
 }
 
+/// Destination MAC, then source MAC: the first 12 bytes of an Ethernet header, as three words of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct Macs(pub [u32; 3]);
+
+impl Macs {
+    #[inline(always)]
+    pub const fn new(dst: [u8; 6], src: [u8; 6]) -> Self {
+        Self([
+            u32::from_ne_bytes([dst[0], dst[1], dst[2], dst[3]]),
+            u32::from_ne_bytes([dst[4], dst[5], src[0], src[1]]),
+            u32::from_ne_bytes([src[2], src[3], src[4], src[5]]),
+        ])
+    }
+
+    /// Source and destination change places.
+    #[inline(always)]
+    pub const fn swapped(self) -> Self {
+        let [a, b, c] = self.0;
+        let (a, b, c) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+        Self::new(
+            [b[2], b[3], c[0], c[1], c[2], c[3]],
+            [a[0], a[1], a[2], a[3], b[0], b[1]],
+        )
+    }
+
+    /// Is the destination of the one the source of the other?
+    #[inline(always)]
+    pub const fn is_to_source_of(self, other: Self) -> bool {
+        let ([a, b, _], [_, d, e]) = (self.0, other.0);
+        let (a, b, d, e) = (
+            a.to_ne_bytes(),
+            b.to_ne_bytes(),
+            d.to_ne_bytes(),
+            e.to_ne_bytes(),
+        );
+        let begin = u16::from_ne_bytes([a[0], a[1]]) == u16::from_ne_bytes([d[2], d[3]]);
+        begin && u32::from_ne_bytes([a[2], a[3], b[0], b[1]]) == u32::from_ne_bytes(e)
+    }
+
+    /// Is the destination this address?
+    #[inline(always)]
+    pub const fn is_to(self, mac: [u8; 6]) -> bool {
+        self.is_to_source_of(Self::new([0; 6], mac))
+    }
+
+    /// Is the source a group address, which is nobody's (IEEE 802)?
+    #[inline(always)]
+    pub const fn is_from_group(self) -> bool {
+        self.0[1].to_ne_bytes()[2] & 1 != 0
+    }
+
+    /// The destination's MAC.
+    pub const fn dst(self) -> [u8; 6] {
+        let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
+        [a[0], a[1], a[2], a[3], b[0], b[1]]
+    }
+}
+
+macro_rules! wire {
+    ($($t:ty),+) => {$(
+        // SAFETY: transparent wrappers of integers, or of arrays of them.
+        unsafe impl crate::raw::Wire for $t {}
+    )+};
+}
+wire!(Be16, Ip4, Ip6, Macs);
+
 /// An address family. A marker: all its knowledge is in the associated items.
 pub trait Family: Copy + Default + 'static {
     type Addr: Addr;
@@ -203,9 +294,6 @@ pub trait Family: Copy + Default + 'static {
     const DST_OFFSET: usize;
     /// The ICMP of this family, as an IP protocol number.
     const ICMP_PROTO: u8;
-
-    /// This node's address of the family towards what is behind a device; unspecified for none.
-    fn device_addr(device: &crate::abi::Device) -> Self::Addr;
 }
 
 /// IPv4.
@@ -225,11 +313,6 @@ impl Family for V4 {
     const SRC_OFFSET: usize = 12;
     const DST_OFFSET: usize = 16;
     const ICMP_PROTO: u8 = 1;
-
-    #[inline(always)]
-    fn device_addr(device: &crate::abi::Device) -> Ip4 {
-        device.addr4
-    }
 }
 
 impl Family for V6 {
@@ -241,11 +324,6 @@ impl Family for V6 {
     const SRC_OFFSET: usize = 8;
     const DST_OFFSET: usize = 24;
     const ICMP_PROTO: u8 = 58;
-
-    #[inline(always)]
-    fn device_addr(device: &crate::abi::Device) -> Ip6 {
-        device.addr6
-    }
 }
 
 #[cfg(test)]

@@ -1,38 +1,40 @@
 //! The pure core of the datapath, and the ABI of its maps.
 //!
-//! Everything that decides anything about a packet lives here, `no_std` and free of I/O, behind two small
-//! traits: [`packet::Packet`] (load and store bytes) and [`tables::Tables`] (map look-ups). The same code
-//! runs in XDP, in TC, and in host tests.
+//! Everything that decides anything about a packet lives here, `no_std` and free of I/O, behind two small traits:
+//! [`wire::packet::Packet`] (load and store bytes) and [`tables::Tables`] (map look-ups). The same code runs in XDP, in TC,
+//! and in host tests.
 //!
-//! A packet's way: [`fast`], which carries established flows and lets strangers pass; what it leaves takes the whole way
-//! in [`slow`]: [`parse`] -> [`decide`] (over [`select`] and [`track`]) -> [`send`] by [`rewrite`], or [`answer`]. The
-//! end is one [`verdict::Verdict`], which the hook turns into its action.
+//! The rooms, each of which uses only those above it:
+//!
+//! | room | what | its rule |
+//! |---|---|---|
+//! | [`raw`], [`addr`], [`reason`] | plain data, addresses and byte order; why a packet was not translated | use nothing |
+//! | [`sums`] | the internet checksum and CRC32c | know no packet |
+//! | [`abi`] | keys and values of the maps | a change of layout is a change of version |
+//! | [`wire`] | a packet's bytes: parse and rewrite | judges nothing |
+//! | [`tables`] | the maps as the core sees them | decides nothing |
+//! | [`edge`] | the hook that a packet is at, whose it is, what becomes of it | knows no service |
+//! | [`service`] | is it for a service, and which backend takes it | knows no flow |
+//! | [`way`] | route, device, next hop | chooses no backend |
+//! | [`flow`] | keeping connections | rewrites nothing |
+//! | [`paths`] | the order of all that, from the packet to the verdict | |
+//!
+//! A packet's way: [`paths::fast`], which carries established flows and lets strangers pass; what it leaves takes the whole
+//! way in [`paths::slow`]: [`wire::parse`] -> [`paths::decide`] (over [`service::select`] and [`flow::track`]) ->
+//! [`paths::send`] by [`wire::rewrite`], or [`paths::answer`]. The end is one [`edge::verdict::Verdict`], which the hook
+//! turns into its action.
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod abi;
 pub mod addr;
-pub mod admit;
-pub mod answer;
-pub mod classify;
-pub mod crc;
-pub mod crowd;
-pub mod csum;
-pub mod decide;
-pub mod fast;
-pub mod fragment;
-pub mod hook;
-pub mod icmp;
-pub mod own;
-pub mod packet;
-pub mod parse;
-pub mod path;
-pub mod proof;
+pub mod edge;
+pub mod flow;
+pub mod paths;
+pub mod raw;
 pub mod reason;
-pub mod rewrite;
-pub mod select;
-pub mod send;
-pub mod slow;
+pub mod service;
+pub mod sums;
 pub mod tables;
-pub mod track;
-pub mod verdict;
-pub mod work;
+pub mod way;
+pub mod wire;

@@ -1,6 +1,6 @@
 //! The bytes of a packet, the same for XDP and TC: between two pointers that the context holds.
 
-use proxy_common::packet::Bytes;
+use proxy_common::wire::packet::Bytes;
 
 /// Headers end well before this; a bound that the verifier can see. Not near a power of two: 7.2 clips the sum of an
 /// offset and a size to the mask that it keeps of them.

@@ -19,10 +19,10 @@ use aya_ebpf::{
 };
 use proxy_common::{
     addr::{Family, V4, V6},
-    fragment::describe,
-    hook::Hook,
-    parse::{Part, ethertype},
-    tables::Shared,
+    edge::hook::Hook,
+    paths::fragment::describe,
+    tables::Node,
+    wire::parse::{Part, ethertype},
 };
 
 /// Fragments of one datagram that are held at most: 64 KiB of the usual MTU are 45.

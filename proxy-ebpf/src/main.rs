@@ -6,10 +6,9 @@
     allow(dead_code, reason = "the host builds this crate to lint it")
 )]
 
-#[macro_use]
-mod maps;
 mod frame;
 mod held;
+mod maps;
 mod tables;
 mod tc;
 mod xdp;

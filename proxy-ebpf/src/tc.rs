@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{Context, Frame},
-    maps,
+    maps::{self, FamilyMaps},
     tables::Kernel,
 };
 use aya_ebpf::{
@@ -17,16 +17,17 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{Dir, FRAGMENT_INDEX, slow_index},
     addr::{Family, V4, V6},
-    answer::AnswerIp,
-    csum::Diff,
-    fast::fast,
-    hook::Hook,
-    packet::{Bytes, L4Change, Packet},
-    parse::{ParseIp, ethertype},
-    slow::slow,
-    tables::{Shared, Tables},
-    verdict::{Action, Verdict},
-    work::Work,
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
+    paths::{answer::AnswerIp, fast::fast, slow::slow},
+    sums::internet::Diff,
+    tables::Node,
+    wire::{
+        packet::{Bytes, L4Change, Packet},
+        parse::{ParseIp, ethertype},
+    },
 };
 
 /// What the fast path reads of most packets, without options: Ethernet, IPv4, TCP. A stack keeps headers in the linear
@@ -209,17 +210,13 @@ fn enter(hook: Hook, ctx: &TcContext) -> i32 {
 
 /// Runs the slow path of a family and direction, for whichever hook the packet is at.
 #[inline(always)]
-fn enter_slow<F: ParseIp + AnswerIp>(
-    dir: Dir,
-    ctx: &TcContext,
-    work: Option<&mut Work<F::Addr>>,
-) -> i32
-where
-    Kernel: Tables<F>,
-{
+fn enter_slow<F: ParseIp + AnswerIp + FamilyMaps>(dir: Dir, ctx: &TcContext) -> i32 {
+    let Some(work) = F::work() else {
+        return TC_ACT_UNSPEC;
+    };
     let skb = ctx.skb.skb;
     let tables = tables(skb);
-    let (Some(work), Some(device)) = (work, tables.device(tables.ifindex())) else {
+    let Some(device) = tables.device(tables.ifindex()) else {
         return TC_ACT_UNSPEC;
     };
     let hook = Hook::of_device(device.flags, dir);
@@ -278,19 +275,19 @@ hooks! {
 
 /// Those that they call.
 macro_rules! slow_paths {
-    ($($dir:ident $family:ident: $slow:ident $work:ident,)+) => {$(
+    ($($dir:ident $family:ident: $slow:ident,)+) => {$(
         #[classifier]
         #[inline(always)]
         pub fn $slow(ctx: TcContext) -> i32 {
-            enter_slow::<$family>(Dir::$dir, &ctx, work!($work))
+            enter_slow::<$family>(Dir::$dir, &ctx)
         }
     )+};
 }
 slow_paths! {
-    In V4: tc_in_slow4 WORK_4,
-    In V6: tc_in_slow6 WORK_6,
-    Out V4: tc_out_slow4 WORK_4,
-    Out V6: tc_out_slow6 WORK_6,
+    In V4: tc_in_slow4,
+    In V6: tc_in_slow6,
+    Out V4: tc_out_slow4,
+    Out V6: tc_out_slow6,
 }
 
 /// Never attached. The agent runs it twice to learn the kernel's HZ: it returns the low 32 bits of jiffies.

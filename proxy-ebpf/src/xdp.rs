@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{Context, Frame},
-    maps,
+    maps::{self, FamilyMaps},
     tables::Kernel,
 };
 use aya_ebpf::{
@@ -13,13 +13,16 @@ use aya_ebpf::{
 use proxy_common::{
     abi::slow_index,
     addr::{Family, V4, V6},
-    csum::Diff,
-    fast::fast,
-    hook::Hook,
-    packet::{Bytes, L4Change, Packet},
-    parse::ethertype,
-    slow::slow,
-    verdict::{Action, Verdict},
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
+    paths::{answer::AnswerIp, fast::fast, slow::slow},
+    sums::internet::Diff,
+    wire::{
+        packet::{Bytes, L4Change, Packet},
+        parse::{ParseIp, ethertype},
+    },
 };
 
 impl Context for xdp_md {
@@ -127,28 +130,27 @@ pub fn xdp_uplink(ctx: XdpContext) -> u32 {
     act(verdict)
 }
 
-#[xdp]
-pub fn xdp_slow4(ctx: XdpContext) -> u32 {
-    let Some(work) = work!(WORK_4) else {
+/// Runs the slow path of a family.
+#[inline(always)]
+fn enter_slow<F: ParseIp + AnswerIp + FamilyMaps>(ctx: &XdpContext) -> u32 {
+    let Some(work) = F::work() else {
         return xdp_action::XDP_PASS;
     };
-    act(slow::<V4, _, _>(
+    let mut packet = Frame(ctx.ctx);
+    act(slow::<F, _, _>(
         Hook::XDP_UPLINK,
-        &mut Frame(ctx.ctx),
-        &tables(&ctx),
+        &mut packet,
+        &tables(ctx),
         work,
     ))
 }
 
 #[xdp]
+pub fn xdp_slow4(ctx: XdpContext) -> u32 {
+    enter_slow::<V4>(&ctx)
+}
+
+#[xdp]
 pub fn xdp_slow6(ctx: XdpContext) -> u32 {
-    let Some(work) = work!(WORK_6) else {
-        return xdp_action::XDP_PASS;
-    };
-    act(slow::<V6, _, _>(
-        Hook::XDP_UPLINK,
-        &mut Frame(ctx.ctx),
-        &tables(&ctx),
-        work,
-    ))
+    enter_slow::<V6>(&ctx)
 }

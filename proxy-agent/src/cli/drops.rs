@@ -1,7 +1,7 @@
 //! `proxy-agent drops`: why packets were dropped or left alone.
 
 use anyhow::Result;
-use proxy_common::{hook::Hook, reason::Reason};
+use proxy_common::{edge::hook::Hook, reason::Reason};
 use serde::Serialize;
 
 use super::{

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use proxy_common::{
     abi::{Counter, ServiceCounter, names},
-    hook::Hook,
+    edge::hook::Hook,
     reason::Reason,
 };
 

@@ -9,7 +9,7 @@ use aya::{
     programs::{ProgramType, SchedClassifier},
     sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported},
 };
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 
 use super::{Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, attach, fib_source};
 

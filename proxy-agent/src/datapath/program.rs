@@ -9,7 +9,7 @@ use aya::{
 };
 use proxy_common::{
     abi::{Dir, FRAGMENT_INDEX, slow_index},
-    hook::Hook,
+    edge::hook::Hook,
 };
 
 use super::Maps;

@@ -29,8 +29,8 @@ use nix::libc;
 use proxy_common::{
     abi::{Affinity, AffinityKey, Backend, Config, Flow, FlowKey, names},
     addr::Addr,
+    flow::track::has_expired,
     tables::Table,
-    track::has_expired,
 };
 use tracing::{info, warn};
 

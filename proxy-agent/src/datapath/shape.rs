@@ -14,7 +14,7 @@ use proxy_common::{
         Service, ServiceCounter, Share, gate, names,
     },
     addr::{Ip4, Ip6},
-    hook::Hook,
+    edge::hook::Hook,
     reason::Reason,
 };
 

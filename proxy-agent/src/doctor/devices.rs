@@ -36,7 +36,7 @@ pub async fn checks(args: &Choices, view: &View, tried: Option<&Tried>) -> Resul
                 checks.push(check.verdict(Verdict::Ok, format!("TC; {why}")));
             }
             Role::Uplink => {
-                let hook = &proxy_common::hook::Hook::XDP_UPLINK;
+                let hook = &proxy_common::edge::hook::Hook::XDP_UPLINK;
                 let known = Known {
                     wanted: args.xdp,
                     attached: attached.get(&index).copied(),

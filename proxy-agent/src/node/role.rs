@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 
 use super::{Kind, View, nic};
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use nix::net::if_::if_nametoindex;
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use tracing::{info, warn};
 
 use super::{args::Args, losses::Losses};

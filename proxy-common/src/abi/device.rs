@@ -1,6 +1,6 @@
 //! What the programs know about network devices.
 
-use crate::addr::{Ip4, Ip6};
+use crate::addr::{Addr, Ip4, Ip6};
 
 /// Value of the device table, keyed by interface index.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -21,6 +21,14 @@ pub struct Device {
     pub unused: u16,
     /// The device whose packets they are for the network layer, where it is another: the bridge of a port. Else 0.
     pub above: u32,
+}
+
+impl Device {
+    /// This node's address of a family towards what is behind the device; unspecified for none.
+    #[inline(always)]
+    pub fn addr<A: Addr>(&self) -> A {
+        A::of_either(self.addr4, self.addr6)
+    }
 }
 
 pub mod device_flags {

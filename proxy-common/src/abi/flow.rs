@@ -5,8 +5,8 @@
 //! the inverse of the rewritten tuple of the other, so that either can be rebuilt from its peer.
 
 use crate::{
-    addr::{Addr, Be16},
-    csum::Diff,
+    addr::{Addr, Be16, Macs},
+    sums::internet::Diff,
 };
 
 /// Which way a packet crosses the hook. It is part of the key, so that a reply is restored at its client's
@@ -114,65 +114,6 @@ impl Route {
     }
 }
 
-/// Destination MAC, then source MAC: the first 12 bytes of an Ethernet header, as three words of memory.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[repr(transparent)]
-pub struct Macs(pub [u32; 3]);
-
-impl Macs {
-    #[inline(always)]
-    pub const fn new(dst: [u8; 6], src: [u8; 6]) -> Self {
-        Self([
-            u32::from_ne_bytes([dst[0], dst[1], dst[2], dst[3]]),
-            u32::from_ne_bytes([dst[4], dst[5], src[0], src[1]]),
-            u32::from_ne_bytes([src[2], src[3], src[4], src[5]]),
-        ])
-    }
-
-    /// Source and destination change places.
-    #[inline(always)]
-    pub const fn swapped(self) -> Self {
-        let [a, b, c] = self.0;
-        let (a, b, c) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
-        Self::new(
-            [b[2], b[3], c[0], c[1], c[2], c[3]],
-            [a[0], a[1], a[2], a[3], b[0], b[1]],
-        )
-    }
-
-    /// Is the destination of the one the source of the other?
-    #[inline(always)]
-    pub const fn is_to_source_of(self, other: Self) -> bool {
-        let ([a, b, _], [_, d, e]) = (self.0, other.0);
-        let (a, b, d, e) = (
-            a.to_ne_bytes(),
-            b.to_ne_bytes(),
-            d.to_ne_bytes(),
-            e.to_ne_bytes(),
-        );
-        let begin = u16::from_ne_bytes([a[0], a[1]]) == u16::from_ne_bytes([d[2], d[3]]);
-        begin && u32::from_ne_bytes([a[2], a[3], b[0], b[1]]) == u32::from_ne_bytes(e)
-    }
-
-    /// Is the destination this address?
-    #[inline(always)]
-    pub const fn is_to(self, mac: [u8; 6]) -> bool {
-        self.is_to_source_of(Self::new([0; 6], mac))
-    }
-
-    /// Is the source a group address, which is nobody's (IEEE 802)?
-    #[inline(always)]
-    pub const fn is_from_group(self) -> bool {
-        self.0[1].to_ne_bytes()[2] & 1 != 0
-    }
-
-    /// The destination's MAC.
-    pub const fn dst(self) -> [u8; 6] {
-        let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
-        [a[0], a[1], a[2], a[3], b[0], b[1]]
-    }
-}
-
 /// Value of the flow tables: one direction of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
@@ -209,7 +150,7 @@ pub struct Flow<A> {
     pub addr_change: u16,
     pub port_change: u16,
     /// What this direction's sender has shown to know of the other end, or, while the flow is pending, what a packet of this direction is
-    /// yet to show: a [`crate::proof`].
+    /// yet to show: a [`crate::flow::proof`].
     pub proof: u16,
 }
 

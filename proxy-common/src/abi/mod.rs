@@ -13,6 +13,7 @@ pub mod frontend;
 pub mod gate;
 pub mod service;
 
+pub use crate::addr::Macs;
 pub use backend::*;
 pub use config::*;
 pub use counters::*;

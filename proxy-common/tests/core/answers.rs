@@ -3,10 +3,12 @@
 use crate::world::*;
 use proxy_common::{
     abi::{Extent, TCP, UDP, service_flags},
-    hook::Hook,
-    parse::tcp,
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
     reason::Reason,
-    verdict::{Action, Verdict},
+    wire::parse::tcp,
 };
 
 fn to_node_port<F: Net>(proto: u8) -> Frame<F> {

@@ -4,11 +4,13 @@ use crate::world::*;
 use proxy_common::{
     abi::{TCP, UDP, config_flags, device_flags},
     addr::Addr,
-    hook::Hook,
-    parse::tcp,
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
     reason::Reason,
     tables::Fib,
-    verdict::{Action, Verdict},
+    wire::parse::tcp,
 };
 
 const IN: Hook = Hook::TC_UPLINK_IN;

@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use proxy_common::{
     abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
-    hook::Hook,
-    verdict::Action,
+    edge::{hook::Hook, verdict::Action},
 };
 
 /// Sends the bytes through every hook of a new node.

@@ -3,10 +3,9 @@
 use crate::world::*;
 use proxy_common::{
     abi::{Config, SCTP, TCP, UDP},
-    hook::Hook,
-    parse::tcp,
+    edge::{hook::Hook, verdict::Verdict},
     reason::Reason,
-    verdict::Verdict,
+    wire::parse::tcp,
 };
 
 const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);

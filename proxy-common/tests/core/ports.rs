@@ -5,10 +5,9 @@ use proptest::prelude::*;
 use proxy_common::{
     abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
-    hook::Hook,
-    parse::tcp,
+    edge::{hook::Hook, verdict::Verdict},
     reason::Reason,
-    verdict::Verdict,
+    wire::parse::tcp,
 };
 use std::collections::{BTreeSet, HashMap};
 

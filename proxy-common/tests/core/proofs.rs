@@ -1,7 +1,12 @@
 //! Whose word counts: packets whose numbers show that their sender is an end of the connection, and packets that anybody could send.
 
 use crate::world::*;
-use proxy_common::{abi::TCP, hook::Hook, parse::tcp, reason::Reason, verdict::Verdict};
+use proxy_common::{
+    abi::TCP,
+    edge::{hook::Hook, verdict::Verdict},
+    reason::Reason,
+    wire::parse::tcp,
+};
 
 const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
 const OUT: Hook = Hook::TC_UPLINK_OUT;

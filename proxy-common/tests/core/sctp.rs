@@ -2,7 +2,11 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::SCTP, addr::Be16, hook::Hook, parse::tcp, reason::Reason, verdict::Verdict,
+    abi::SCTP,
+    addr::Be16,
+    edge::{hook::Hook, verdict::Verdict},
+    reason::Reason,
+    wire::parse::tcp,
 };
 
 fn open<F: Net>() -> Frame<F> {

@@ -3,9 +3,11 @@
 use crate::world::*;
 use proxy_common::{
     abi::{TCP, Tuple},
-    hook::Hook,
-    parse::tcp,
-    verdict::{Action, Verdict},
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
+    wire::parse::tcp,
 };
 
 /// One way through the node: the client's packet at its hook, what leaves, and the same for the reply.

@@ -9,7 +9,7 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use proxy_agent::datapath::{Datapath, Facts, Options, Ran, Run as OnePacket, Sizes};
 use proxy_common::abi::{Config, Device as DeviceEntry, NODEPORT_ADDR, device_flags};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use tests::address::{self, Pair};
 use tests::netns::Netns;

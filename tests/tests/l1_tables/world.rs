@@ -12,7 +12,7 @@ use proxy_common::abi::{
     Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Service, backend_flags, gate,
 };
 use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use tests::address::{Family, Pair};
 use tests::sockets::Protocol;

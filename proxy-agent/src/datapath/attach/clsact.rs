@@ -13,7 +13,7 @@ use aya::{
     },
 };
 use nix::libc;
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 
 use super::direction;
 use crate::datapath::program;

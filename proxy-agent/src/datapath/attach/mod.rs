@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::programs::{TcAttachType, links::FdLink, tc::TcHandle};
 use nix::net::if_::if_nametoindex;
-use proxy_common::{abi::Dir, hook::Hook};
+use proxy_common::{abi::Dir, edge::hook::Hook};
 
 use super::{Datapath, PinDir, guard::Pin, sys};
 

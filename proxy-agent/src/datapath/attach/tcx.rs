@@ -11,7 +11,7 @@ use aya::{
     },
 };
 use nix::libc;
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 
 use super::{Target, direction, link};
 use crate::datapath::program;

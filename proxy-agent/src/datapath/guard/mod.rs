@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context, Result};
 use nix::net::if_::if_indextoname;
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 
 use self::filter::Filters;
 pub use self::pins::Pin;

@@ -17,7 +17,7 @@ use prometheus_client::{
 };
 use proxy_common::{
     abi::{Counter, ServiceCounter, backend_flags, names},
-    hook::Hook,
+    edge::hook::Hook,
     reason::Reason,
 };
 use tracing::warn;

@@ -8,7 +8,7 @@ use super::{
 use proxy_common::{
     abi::{SCTP, TCP, Tuple, UDP},
     addr::Be16,
-    parse::tcp,
+    wire::parse::tcp,
 };
 
 /// The number that both ends begin with, and both tags of an association.

@@ -3,8 +3,8 @@
 use super::tables::{Maps, World};
 use proxy_common::{
     addr::{Addr, Ip4, Ip6, V4, V6},
-    answer::AnswerIp,
-    parse::ParseIp,
+    paths::answer::AnswerIp,
+    wire::parse::ParseIp,
 };
 
 pub trait Net: ParseIp + AnswerIp + Sized {

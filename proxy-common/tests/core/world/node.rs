@@ -13,9 +13,11 @@ use proxy_common::{
         NODEPORT_ADDR, SCTP, Service, TCP, Tuple, UDP, backend_flags, device_flags, gate,
     },
     addr::{Addr, Be16, V4, V6},
-    hook::Hook,
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
     tables::Fib,
-    verdict::{Action, Verdict},
 };
 
 pub const LO: u32 = 1;

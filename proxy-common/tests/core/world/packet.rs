@@ -3,8 +3,8 @@
 
 use proxy_common::{
     addr::Family,
-    csum::{Diff, fold},
-    packet::{Bytes, L4Change, Packet},
+    sums::internet::{Diff, fold},
+    wire::packet::{Bytes, L4Change, Packet},
 };
 
 /// Where the device will put the checksum of a `CHECKSUM_PARTIAL` packet.

@@ -8,14 +8,15 @@ use proxy_common::{
         gate,
     },
     addr::{Addr, Family, V4, V6},
-    fast,
-    hook::Hook,
-    parse::ethertype,
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+        work::Work,
+    },
+    paths::{fast, slow},
     reason::Reason,
-    slow,
-    tables::{Fib, FlowCell, ShareCell, Shared, Table, Tables},
-    verdict::{Action, Verdict},
-    work::Work,
+    tables::{self, Fib, FlowCell, Meters, Node, Routes, Services, ShareCell, Table},
+    wire::parse::ethertype,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -242,7 +243,7 @@ impl World {
     }
 }
 
-impl Shared for World {
+impl Node for World {
     fn config(&self) -> Option<&Config> {
         self.config.as_ref()
     }
@@ -253,14 +254,6 @@ impl Shared for World {
 
     fn now(&self) -> u32 {
         self.clock.get()
-    }
-
-    fn service(&self, id: u32) -> Option<&Service> {
-        self.services.get(&id)
-    }
-
-    fn slot(&self, index: u32) -> Option<u32> {
-        self.slots.get(index as usize).copied()
     }
 
     fn device(&self, ifindex: u32) -> Option<&Device> {
@@ -276,7 +269,9 @@ impl Shared for World {
         self.cursor.set(n.wrapping_add(1));
         n
     }
+}
 
+impl Meters for World {
     fn count_reason(&self, hook: u32, reason: Reason) {
         *self.reasons.borrow_mut().entry((hook, reason)).or_default() += 1;
     }
@@ -311,52 +306,21 @@ impl Shared for World {
     }
 }
 
-impl<F: Net> Tables<F> for World {
+impl<F: Net> Services<F> for World {
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef> {
         F::maps(self).frontends.get(key).copied()
     }
 
-    fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
-        F::maps(self).local.get(addr).copied()
+    fn service(&self, id: u32) -> Option<&Service> {
+        self.services.get(&id)
+    }
+
+    fn slot(&self, index: u32) -> Option<u32> {
+        self.slots.get(index as usize).copied()
     }
 
     fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
         F::maps(self).backends.get(&id)
-    }
-
-    fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool {
-        F::maps(self).sockets.contains(&(*tuple, proto))
-    }
-
-    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
-        let maps = F::maps(self);
-        if table == Table::Pending && self.confirms.take() {
-            maps.confirm_all();
-        }
-        maps.flows(table).cells.borrow().get(key).copied()
-    }
-
-    fn put_flow(
-        &self,
-        table: Table,
-        key: &FlowKey<F::Addr>,
-        flow: &Flow<F::Addr>,
-        fresh: bool,
-    ) -> bool {
-        F::maps(self).flows(table).put(key, flow, fresh)
-    }
-
-    fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
-        F::maps(self).flows(table).remove(key);
-    }
-
-    fn share(&self, network: &F::Addr) -> Option<&ShareCell> {
-        F::maps(self).shares.borrow().get(network).copied()
-    }
-
-    fn put_share(&self, network: &F::Addr, share: &Share) {
-        let cell = Box::leak(Box::new(ShareCell::new(*share)));
-        F::maps(self).shares.borrow_mut().insert(*network, cell);
     }
 
     fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity> {
@@ -380,20 +344,63 @@ impl<F: Net> Tables<F> for World {
             *service == key.service && bits(net, *n) == bits(&key.addr, *n)
         })
     }
+}
+
+impl<F: Net> tables::Flows<F> for World {
+    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
+        let maps = F::maps(self);
+        if table == Table::Pending && self.confirms.take() {
+            maps.confirm_all();
+        }
+        maps.flows(table).cells.borrow().get(key).copied()
+    }
+
+    fn put_flow(
+        &self,
+        table: Table,
+        key: &FlowKey<F::Addr>,
+        flow: &Flow<F::Addr>,
+        fresh: bool,
+    ) -> bool {
+        F::maps(self).flows(table).put(key, flow, fresh)
+    }
+
+    fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
+        F::maps(self).flows(table).remove(key);
+    }
+
+    fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool {
+        F::maps(self).sockets.contains(&(*tuple, proto))
+    }
+
+    fn share(&self, network: &F::Addr) -> Option<&ShareCell> {
+        F::maps(self).shares.borrow().get(network).copied()
+    }
+
+    fn put_share(&self, network: &F::Addr, share: &Share) {
+        let cell = Box::leak(Box::new(ShareCell::new(*share)));
+        F::maps(self).shares.borrow_mut().insert(*network, cell);
+    }
 
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts> {
         F::maps(self).fragments.borrow().get(key).copied()
-    }
-
-    fn is_held(&self, key: &FragmentKey<F::Addr>) -> bool {
-        F::maps(self).held.borrow().contains(key)
     }
 
     fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts) {
         F::maps(self).fragments.borrow_mut().insert(*key, *ports);
     }
 
+    fn is_held(&self, key: &FragmentKey<F::Addr>) -> bool {
+        F::maps(self).held.borrow().contains(key)
+    }
+}
+
+impl<F: Net> Routes<F> for World {
     fn note_next_hop(&self) {}
+
+    fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
+        F::maps(self).local.get(addr).copied()
+    }
 
     fn fib(&self, _: &F::Addr, dst: &F::Addr) -> Fib {
         F::maps(self).routes.get(dst).copied().unwrap_or(Fib::None)

@@ -1,7 +1,7 @@
 //! What the node answers itself, and errors about packets of a flow.
 
 use anyhow::Result;
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use tests::sockets::Protocol;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use proxy_common::abi::{Service, service_flags};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use tests::address::Pair;
 use tests::sockets::Protocol;

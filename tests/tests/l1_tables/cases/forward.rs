@@ -1,7 +1,7 @@
 //! Both directions of a flow, for each kind of client and backend: DNAT alone, or a full proxy.
 
 use anyhow::Result;
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 
 use super::Case;

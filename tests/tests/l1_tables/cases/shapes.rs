@@ -1,7 +1,7 @@
 //! Packets of unusual shape: options, tags, fragments, no checksum, cut off, not ours.
 
 use anyhow::{Result, ensure};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use tests::sockets::Protocol;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use tests::random::Random;
 use tests::sockets::Protocol;
 

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use tests::address::Family;
 use tests::sockets::Protocol;
 

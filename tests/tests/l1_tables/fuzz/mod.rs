@@ -16,7 +16,7 @@ use libtest_mimic::Trial;
 use proxy_agent::datapath::{Ran, Sizes};
 use proxy_common::abi::{Flow, FlowKey, flow_state};
 use proxy_common::addr::{Ip4, Ip6};
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use tests::address::{self, Family};
 use tests::patience::is_slow;
 use tests::random::Random;

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use proxy_common::hook::Hook;
+use proxy_common::edge::hook::Hook;
 use tests::sockets::Protocol;
 
 use crate::cases::forward::{to_gateway, to_other_node};

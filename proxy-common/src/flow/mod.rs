@@ -1,0 +1,6 @@
+//! Connections: found, begun, confirmed and ended. No packet is rewritten here.
+
+pub mod crowd;
+pub mod own;
+pub mod proof;
+pub mod track;

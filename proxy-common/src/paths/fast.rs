@@ -1,0 +1,205 @@
+//! The fast path: established flows with hints that hold, and all that is not for us.
+//!
+//! It is small, so that it stays in the instruction cache, and takes only packets whose headers are all at fixed places.
+//! What it cannot finish is [`Verdict::SLOW`], with the packet untouched.
+
+use crate::{
+    abi::{Dir, Flow, FlowKey, Macs, SCTP, TCP, Tuple, UDP},
+    addr::{Family, V4, V6},
+    edge::{admit, hook::Hook, verdict::Verdict},
+    flow::{own, proof},
+    paths::{
+        decide::has_news,
+        send::{finish, largest, may_leave},
+    },
+    reason::Reason,
+    service::classify,
+    tables::{Table, Tables},
+    way,
+    wire::{
+        packet::{Be16Pair, Head, Packet},
+        parse::{L3, ParseIp, View, ethertype},
+        rewrite::Protocols,
+    },
+};
+
+/// Runs the fast path.
+#[inline(always)]
+pub fn fast<P: Packet, T: Tables<V4> + Tables<V6>>(
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+) -> Verdict {
+    match ethertype(packet) {
+        Some(V4::ETHERTYPE) => family::<V4, P, T>(hook, packet, tables),
+        Some(V6::ETHERTYPE) => family::<V6, P, T>(hook, packet, tables),
+        _ => Verdict::pass(Reason::NotService),
+    }
+}
+
+#[inline(always)]
+fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, tables: &T) -> Verdict {
+    let l4 = L3 + F::HEADER_LEN;
+    let Some(head) = packet.head(l4 + UDP_HEADER) else {
+        return Verdict::SLOW;
+    };
+    let Some(ip) = F::plain(&head) else {
+        return Verdict::SLOW;
+    };
+    if ip.proto != TCP && ip.proto != UDP {
+        return other::<F>(&head, ip.proto);
+    }
+    let Some(Be16Pair(sport, dport)) = head.load(l4) else {
+        return Verdict::SLOW;
+    };
+    let len = ip.len;
+    let mut view = View {
+        tuple: Tuple {
+            src: ip.src,
+            dst: ip.dst,
+            sport,
+            dport,
+        },
+        ip,
+        flags: 0,
+        shows: 0,
+        claims: 0,
+    };
+    let to_service = classify::may_be_to_service::<F, T>(tables, &view.tuple, view.ip.proto);
+    if !to_service && !classify::may_be_from_backend::<F, T>(tables, &view.tuple) {
+        // An opening packet past every service address may be in the way of an old flow.
+        if view.is_tcp() && classify::may_be_to_backend::<F, T>(tables, &view.tuple) {
+            let Some((flags, _)) = tcp_numbers(packet, l4) else {
+                return Verdict::SLOW;
+            };
+            view.flags = flags;
+            if view.opens() {
+                return Verdict::SLOW;
+            }
+        }
+        // The answer to a datagram that leaves from a service's port must be told from requests.
+        if own::may_leave_from_service::<F, T>(hook, tables, &view)
+            && own::is_new::<F, T>(tables, &view)
+        {
+            return Verdict::SLOW;
+        }
+        return Verdict::pass(Reason::NotService);
+    }
+    if view.is_tcp() {
+        let Some((flags, shows)) = tcp_numbers(packet, l4) else {
+            return Verdict::SLOW;
+        };
+        view.flags = flags;
+        view.shows = shows;
+    }
+    let key = FlowKey::new(view.tuple, view.ip.proto, hook.dir);
+    let Some(cell) = tables.flow(Table::Confirmed, &key) else {
+        // The second look at the confirmed table is for what another CPU confirms at this moment.
+        let is_known = |table| tables.flow(table, &key).is_some();
+        if to_service || is_known(Table::Pending) || is_known(Table::Confirmed) {
+            return Verdict::SLOW;
+        }
+        return Verdict::pass(Reason::NotService);
+    };
+    let Some(config) = tables.config() else {
+        return Verdict::SLOW;
+    };
+    let flow = cell.get();
+    if has_news::<F, T>(tables, config, &view, &flow)
+        || !is_taken::<F, P, T>(hook, packet, tables, &flow)
+        || len < (l4 - L3 + UDP_HEADER) as u32
+        || !packet.holds(L3 as u32 + len)
+    {
+        return Verdict::SLOW;
+    }
+    let hop = if way::is_astray(hook, tables.ifindex(), &flow) {
+        way::aside_by_hints(config, &flow)
+    } else {
+        way::by_hints(hook, tables.ifindex(), config, &flow)
+    };
+    let Some(hop) = hop else {
+        return Verdict::SLOW;
+    };
+    let largest = largest(Protocols::TcpAndUdp, packet, &view);
+    if may_leave(view.ip.ttl, largest, &hop).is_err() {
+        return Verdict::SLOW;
+    }
+    let shown = proof::shown(&view);
+    if view.is_tcp()
+        && flow.proof != shown
+        && view.acknowledges()
+        && proof::may_follow(flow.proof, shown)
+    {
+        cell.show(shown);
+    }
+    finish::<F, P, T>(
+        Protocols::TcpAndUdp,
+        hook,
+        packet,
+        &view,
+        &flow,
+        &hop,
+        tables,
+    )
+}
+
+/// Is a packet that comes in one that the stack would take ([`crate::edge::admit`])? It comes in by the device that its flow expects, addressed to
+/// it, with a header that is as its sender made it.
+#[inline(always)]
+fn is_taken<F: ParseIp, P: Packet, T: Tables<F>>(
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+    flow: &Flow<F::Addr>,
+) -> bool {
+    if hook.dir == Dir::Out {
+        return true;
+    }
+    if flow.peer_ifindex != tables.ifindex() {
+        return false;
+    }
+    let Some(head) = packet.head(L3 + F::HEADER_LEN) else {
+        return false;
+    };
+    let Some(frame) = head.load::<Macs>(0) else {
+        return false;
+    };
+    if !F::is_sound_plain(&head) {
+        return false;
+    }
+    if packet.is_to_host() || frame.is_to_source_of(flow.macs) {
+        return true;
+    }
+    match tables.device(tables.ifindex()) {
+        Some(device) => admit::is_addressed(packet, frame, device),
+        None => false,
+    }
+}
+
+/// A segment's flags, and the number that it acknowledges, in host byte order.
+#[inline(always)]
+fn tcp_numbers<P: Packet>(packet: &mut P, l4: usize) -> Option<(u8, u32)> {
+    let head = packet.head(l4 + TCP_HEADER)?;
+    let flags = head.load::<u16>(l4 + 12)?;
+    let shows = head.load::<u32>(l4 + 8)?;
+    Some((flags.to_ne_bytes()[1], u32::from_be(shows)))
+}
+
+const UDP_HEADER: usize = 8;
+/// Without options.
+const TCP_HEADER: usize = 20;
+
+/// Neither TCP nor UDP: SCTP has the slow path alone, ICMP errors may be about a flow, and behind IPv6's extensions
+/// there may be one.
+#[inline(always)]
+fn other<F: ParseIp>(head: &Head<'_>, proto: u8) -> Verdict {
+    let is_error = proto == F::ICMP_PROTO
+        && match head.load::<u16>(L3 + F::HEADER_LEN) {
+            Some(kind) => F::is_icmp_error(kind.to_ne_bytes()[0]),
+            None => true,
+        };
+    if is_error || proto == SCTP || F::is_extension(proto) {
+        return Verdict::SLOW;
+    }
+    Verdict::pass(Reason::NotService)
+}

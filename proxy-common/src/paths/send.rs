@@ -1,0 +1,112 @@
+//! The last step: a packet of a known flow is edited, sent and counted.
+
+use crate::{
+    abi::{Dir, Flow, Route},
+    addr::Family,
+    edge::{hook::Hook, verdict::Verdict},
+    reason::Reason,
+    tables::{Hop, Tables},
+    wire::{
+        packet::Packet,
+        parse::{L3, View},
+        rewrite::{self, Protocols},
+    },
+};
+
+/// Edits and sends a packet of a known flow, which [`may_leave`] by the hop.
+#[inline(always)]
+pub fn finish<F: Family, P: Packet, T: Tables<F>>(
+    protocols: Protocols,
+    hook: Hook,
+    packet: &mut P,
+    view: &View<F::Addr>,
+    flow: &Flow<F::Addr>,
+    hop: &Hop,
+    tables: &T,
+) -> Verdict {
+    let forwarded = hop.route == Route::Forward && !hop.aside;
+    // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
+    let bytes = if hook.xdp {
+        view.ip.len
+    } else {
+        packet.frame_len() - L3 as u32
+    };
+    let (backend, reply) = (flow.backend, flow.is_reply());
+    let verdict = match rewrite::rewrite::<F, P>(protocols, packet, view, flow, forwarded) {
+        Some(()) => send(hook, packet, hop, tables.ifindex()),
+        None => return Verdict::drop(Reason::EditFailed),
+    };
+    tables.count_packet(backend, bytes, reply);
+    verdict
+}
+
+/// Why a packet may not go on by a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// Its hop limit ends here.
+    HopLimit,
+    /// It is larger than the path takes.
+    TooBig,
+}
+
+/// May a packet whose [`largest`] segment is given leave by a hop?
+#[inline(always)]
+pub fn may_leave(ttl: u8, largest: u32, hop: &Hop) -> Result<(), Stop> {
+    if hop.route != Route::Forward || hop.aside {
+        return Ok(());
+    }
+    if ttl <= 1 {
+        return Err(Stop::HopLimit);
+    }
+    if hop.mtu != 0 && largest > hop.mtu as u32 {
+        return Err(Stop::TooBig);
+    }
+    Ok(())
+}
+
+/// The length in layer 3 of the packet, or of the largest segment of it, in bytes; 0 if it is made to fit any path.
+#[inline(always)]
+pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -> u32 {
+    let gso = packet.gso_size();
+    if gso == 0 {
+        view.ip.len
+    } else if protocols.is_sctp(view) {
+        // Segments of any size, each made for the path by its sender.
+        0
+    } else {
+        let header = if view.is_tcp() {
+            match packet
+                .load::<u16>(protocols.transport(view) + 12)
+                .map(u16::to_ne_bytes)
+            {
+                Some([b, _]) => (b >> 4) as u32 * 4,
+                None => 20,
+            }
+        } else {
+            8
+        };
+        (view.ip.l4 - L3) as u32 + header + gso
+    }
+}
+
+/// Sends an edited packet by a hop.
+#[inline(always)]
+pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Verdict {
+    if hop.route == Route::Stack {
+        return Verdict::TRANSLATED;
+    }
+    if !hop.resolved {
+        return Verdict::neighbour(hop.ifindex);
+    }
+    if packet.store(0, hop.macs).is_none() {
+        return Verdict::drop(Reason::EditFailed);
+    }
+    if hop.route == Route::Receive {
+        return Verdict::receive(hop.ifindex);
+    }
+    match (hop.ifindex == here, hook.dir) {
+        (true, Dir::In) => Verdict::TRANSMIT,
+        (true, Dir::Out) => Verdict::TRANSLATED,
+        (false, _) => Verdict::redirect(hop.ifindex),
+    }
+}

@@ -1,0 +1,167 @@
+//! Choosing a backend: `slots[base + reduce(hash, len)]`, after session affinity.
+//!
+//! Random, weighted and consistent hashing are contents of the slot array; the path is one. The hash is over
+//! the packet's tuple, so that two CPUs that see the first packets of one flow choose alike.
+
+use crate::{
+    abi::{
+        Affinity, AffinityKey, Backend, Config, Extent, FrontendKind, FrontendRef, RangeKey,
+        Service, Tuple, backend_flags, service_flags,
+    },
+    addr::{Addr, Family},
+    edge::hook::Client,
+    reason::Reason,
+    tables::{Node, Services},
+};
+
+/// What the service says of a new flow.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<'a, A> {
+    Backend {
+        id: u32,
+        backend: &'a Backend<A>,
+    },
+    /// No endpoint anywhere: answer at once.
+    Refuse,
+    Drop(Reason),
+}
+
+/// A well-mixed 32-bit hash of a tuple (the finaliser is MurmurHash3's).
+#[inline(always)]
+pub fn hash<A: Addr>(tuple: &Tuple<A>, seed: u32) -> u32 {
+    let ports = (tuple.sport.0 as u32) << 16 | tuple.dport.0 as u32;
+    let mut h = seed ^ tuple.src.fold();
+    h = h.wrapping_mul(0xcc9e_2d51).rotate_left(15) ^ tuple.dst.fold();
+    h = h.wrapping_mul(0x1b87_3593).rotate_left(13) ^ ports;
+    h ^= h >> 16;
+    h = h.wrapping_mul(0x85eb_ca6b);
+    h ^= h >> 13;
+    h = h.wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
+}
+
+/// Maps a hash to `0..len` without a division.
+#[inline(always)]
+pub fn reduce(hash: u32, len: u32) -> u32 {
+    ((hash as u64 * len as u64) >> 32) as u32
+}
+
+/// The extent that applies, what an empty one means, and the mark of its members.
+#[inline(always)]
+fn scope(service: &Service, kind: FrontendKind, client: Client) -> (Extent, bool, u16) {
+    match (kind, client) {
+        (FrontendKind::ClusterIp, _) => (
+            service.internal,
+            service.flags & service_flags::INTERNAL_DROP != 0,
+            backend_flags::IN_INTERNAL,
+        ),
+        (_, Client::Outside) => (
+            service.external,
+            service.flags & service_flags::EXTERNAL_DROP != 0,
+            backend_flags::IN_EXTERNAL,
+        ),
+        // Under externalTrafficPolicy Local, pods of this node and the node itself may use every endpoint.
+        (_, Client::Pod | Client::Node) => (
+            service.short_circuit,
+            false,
+            backend_flags::IN_SHORT_CIRCUIT,
+        ),
+    }
+}
+
+/// Chooses the backend of a new flow from `tuple.src` to `frontend`.
+#[inline(always)]
+pub fn choose<'a, F: Family, T: Services<F> + Node>(
+    tables: &'a T,
+    config: &Config,
+    now: u32,
+    frontend: FrontendRef,
+    client: Client,
+    tuple: &Tuple<F::Addr>,
+) -> Choice<'a, F::Addr> {
+    let id = frontend.service();
+    let Some(service) = tables.service(id) else {
+        return Choice::Refuse;
+    };
+    if frontend.kind() == FrontendKind::LoadBalancer
+        && service.flags & service_flags::SOURCE_RANGES != 0
+        && !tables.in_ranges(RangeKey {
+            service: id,
+            addr: tuple.src,
+        })
+    {
+        return Choice::Drop(Reason::SourceRange);
+    }
+    let (extent, drop_if_empty, member) = scope(service, frontend.kind(), client);
+    if extent.len == 0 {
+        return if drop_if_empty {
+            Choice::Drop(Reason::NoLocalEndpoint)
+        } else {
+            Choice::Refuse
+        };
+    }
+    let sticky = AffinityKey {
+        client: tuple.src,
+        service: id,
+    };
+    if service.affinity != 0
+        && let Some((id, backend)) =
+            remembered::<F, T>(tables, &sticky, service.affinity, member, now)
+    {
+        return Choice::Backend { id, backend };
+    }
+    let index = extent.base + reduce(hash(tuple, config.seed), extent.len);
+    let Some(backend_id) = tables.slot(index) else {
+        return Choice::Refuse;
+    };
+    let Some(backend) = tables.backend(backend_id) else {
+        return Choice::Refuse;
+    };
+    if backend.flags & backend_flags::SERVING == 0 {
+        return Choice::Refuse;
+    }
+    if service.affinity != 0 {
+        let generation = backend.generation;
+        tables.set_affinity(
+            &sticky,
+            &Affinity {
+                backend: backend_id,
+                generation,
+                last_used: now,
+            },
+        );
+    }
+    Choice::Backend {
+        id: backend_id,
+        backend,
+    }
+}
+
+/// The backend that session affinity holds a client to, if it still applies; notes its use.
+///
+/// Only members of the extent that applies count, so that an endpoint that left it is forgotten.
+#[inline(always)]
+fn remembered<'a, F: Family, T: Services<F> + Node>(
+    tables: &'a T,
+    key: &AffinityKey<F::Addr>,
+    timeout: u32,
+    member: u16,
+    now: u32,
+) -> Option<(u32, &'a Backend<F::Addr>)> {
+    let a = tables.affinity(key)?;
+    let backend = tables.backend(a.backend)?;
+    if backend.generation != a.generation
+        || backend.flags & member == 0
+        || now.wrapping_sub(a.last_used) > timeout
+    {
+        return None;
+    }
+    tables.set_affinity(
+        key,
+        &Affinity {
+            last_used: now,
+            ..a
+        },
+    );
+    Some((a.backend, backend))
+}

@@ -1,0 +1,17 @@
+//! The door to services and their backends.
+
+use crate::{
+    abi::{Affinity, AffinityKey, Backend, FrontendKey, FrontendRef, RangeKey, Service},
+    addr::Family,
+};
+
+/// Services and backends as one family sees them.
+pub trait Services<F: Family> {
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef>;
+    fn service(&self, id: u32) -> Option<&Service>;
+    fn slot(&self, index: u32) -> Option<u32>;
+    fn backend(&self, id: u32) -> Option<&Backend<F::Addr>>;
+    fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity>;
+    fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity);
+    fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool;
+}

@@ -1,0 +1,106 @@
+//! The maps. Sizes here are defaults; the agent sets them when it loads the object.
+
+mod family;
+
+pub use family::FamilyMaps;
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    macros::btf_map,
+};
+use proxy_common::{
+    abi::{self, Config, Counter, Device, HeldKey, NextHop, Service, ServiceCounter, gate},
+    edge::hook::Hook,
+    reason::Reason,
+};
+
+/// An update of a map without preallocation replaces the whole element; readers see the old or the new one.
+const ATOMIC: usize = BPF_F_NO_PREALLOC as usize;
+
+const REASON_SLOTS: usize = Hook::ALL.len() * Reason::COUNT as usize;
+const SLOW_PROGRAMS: usize = abi::SLOW_PROGRAMS as usize;
+const GATE_WORDS: usize = gate::WORDS as usize;
+
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+pub static GATE: Array<u64, GATE_WORDS> = Array::new();
+#[btf_map]
+pub static SLOW_XDP: ProgramArray<SLOW_PROGRAMS> = ProgramArray::new();
+#[btf_map]
+pub static SLOW_TC: ProgramArray<SLOW_PROGRAMS> = ProgramArray::new();
+#[btf_map]
+pub static DEVICES: HashMap<u32, Device, 4096, ATOMIC> = HashMap::new();
+#[btf_map]
+pub static SERVICES: HashMap<u32, Service, 65536, ATOMIC> = HashMap::new();
+#[btf_map]
+pub static SLOTS: Array<u32, 524288> = Array::new();
+#[btf_map]
+pub static PORT_CURSOR: Array<u32, 1> = Array::new();
+/// Next hops that flows' hints lead to, and when they were last looked up (low 32 bits of jiffies).
+#[btf_map]
+pub static NEXT_HOPS: LruHashMap<NextHop, u32, 1024> = LruHashMap::new();
+/// Fragments that came before the first of their datagram. It is of no use to the next agent's programs.
+#[btf_map]
+pub static HELD: LruHashMap<HeldKey, Held, 512> = LruHashMap::new();
+/// Where one of them is built (0), and where the first one stands meanwhile (1).
+#[btf_map]
+pub static HOLDING: PerCpuArray<Holding, 2> = PerCpuArray::new();
+/// Where the parameters of a route look-up are built, and the key of the next hop that it led to: the programs' stack has no room for it.
+#[btf_map]
+pub static FIB: PerCpuArray<LookUp, 1> = PerCpuArray::new();
+#[btf_map]
+pub static REASONS: PerCpuArray<u64, REASON_SLOTS> = PerCpuArray::new();
+#[btf_map]
+pub static SERVICE_COUNTS: PerCpuArray<ServiceCounter, 65536> = PerCpuArray::new();
+#[btf_map]
+pub static BACKEND_COUNTS: PerCpuArray<Counter, 131072> = PerCpuArray::new();
+
+/// Bytes of a frame that is held at most: an Ethernet frame of the usual MTU, with room for a tag or a tunnel's.
+pub const HELD_FRAME: usize = 1600;
+
+/// A frame that is held.
+#[repr(C)]
+pub struct Held {
+    /// When it came, low 32 bits of jiffies.
+    pub since: u32,
+    /// Bytes of the frame.
+    pub len: u32,
+    pub frame: [u8; HELD_FRAME],
+}
+
+/// One that is built, under its key.
+#[repr(C)]
+pub struct Holding {
+    pub key: HeldKey,
+    pub value: Held,
+}
+
+/// A route look-up.
+#[repr(C)]
+pub struct LookUp {
+    pub params: FibParams,
+    pub next_hop: NextHop,
+}
+
+/// `struct bpf_fib_lookup` (kernel include/uapi/linux/bpf.h) without its unions; addresses and ports in network
+/// byte order.
+#[repr(C)]
+pub struct FibParams {
+    pub family: u8,
+    pub l4_protocol: u8,
+    pub sport: u16,
+    pub dport: u16,
+    /// In: the packet's length. Out: the route's MTU.
+    pub mtu: u16,
+    pub ifindex: u32,
+    pub tos: u32,
+    pub src: [u32; 4],
+    pub dst: [u32; 4],
+    pub vlan: u32,
+    /// Source MAC, then destination MAC, as three 16-bit words each.
+    pub macs: [u16; 6],
+}
+
+const _: () = assert!(size_of::<FibParams>() == 64);

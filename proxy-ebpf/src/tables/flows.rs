@@ -1,0 +1,122 @@
+//! Flows, sockets, and what is kept beside flows.
+
+use super::Kernel;
+use crate::maps::{self, FamilyMaps};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, BPF_TCP_CLOSE, BPF_TCP_LISTEN},
+    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+};
+use proxy_common::{
+    abi::{Flow, FlowKey, FragmentKey, FragmentPorts, HeldKey, Share, TCP, Tuple, UDP},
+    addr::Addr,
+    paths::fragment,
+    tables::{FlowCell, Flows, ShareCell, Table},
+};
+
+impl<F: FamilyMaps> Flows<F> for Kernel {
+    #[inline(always)]
+    fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
+        let flow = match table {
+            Table::Confirmed => F::flows().get_ptr(key),
+            Table::Pending => F::pending().get_ptr(key),
+        }?;
+        // SAFETY: `FlowCell` is a transparent cell over `Flow`; the element outlives the program's run.
+        Some(unsafe { &*flow.cast() })
+    }
+
+    #[inline(always)]
+    fn put_flow(
+        &self,
+        table: Table,
+        key: &FlowKey<F::Addr>,
+        flow: &Flow<F::Addr>,
+        fresh: bool,
+    ) -> bool {
+        let flags = if fresh { BPF_NOEXIST } else { BPF_ANY } as u64;
+        match table {
+            Table::Confirmed => F::flows().insert(key, flow, flags),
+            Table::Pending => F::pending().insert(key, flow, flags),
+        }
+        .is_ok()
+    }
+
+    #[inline(always)]
+    fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
+        // A flow that is not there is as good as deleted.
+        let _ = match table {
+            Table::Confirmed => F::flows().remove(key),
+            Table::Pending => F::pending().remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool {
+        self.has_connection(tuple, proto)
+    }
+
+    #[inline(always)]
+    fn share(&self, network: &F::Addr) -> Option<&ShareCell> {
+        let share = F::shares().get_ptr(network)?;
+        // SAFETY: `ShareCell` is a transparent cell over `Share`; the element outlives the program's run.
+        Some(unsafe { &*share.cast() })
+    }
+
+    #[inline(always)]
+    fn put_share(&self, network: &F::Addr, share: &Share) {
+        // Without room a source is not counted.
+        let _ = F::shares().insert(network, share, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts> {
+        // SAFETY: plain data of one word.
+        unsafe { F::fragments().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts) {
+        // Without room the later fragments go on untouched.
+        let _ = F::fragments().insert(key, ports, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn is_held(&self, key: &FragmentKey<F::Addr>) -> bool {
+        let Some(holding) = maps::HOLDING.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: this CPU's element; programs at these hooks do not interrupt one another.
+        let holding = unsafe { &mut *holding };
+        fragment::describe_key(key, &mut holding.key);
+        let key: &HeldKey = &holding.key;
+        maps::HELD.get_ptr(key).is_some()
+    }
+}
+
+impl Kernel {
+    /// `Tuple` is laid out as `struct bpf_sock_tuple`, whose family the helpers tell by its size.
+    #[inline(always)]
+    fn has_connection<A: Addr>(&self, tuple: &Tuple<A>, proto: u8) -> bool {
+        let size = size_of::<Tuple<A>>() as u32;
+        let netns = BPF_F_CURRENT_NETNS as u64;
+        let tuple = (&raw const *tuple).cast_mut().cast();
+        // SAFETY: the context is the program's own, and the helpers read the tuple alone.
+        let socket = unsafe {
+            match proto {
+                // Not `bpf_skc_lookup_tcp`: of another pointer's type, its state would need a load of its own.
+                TCP => bpf_sk_lookup_tcp(self.context, tuple, size, netns, 0),
+                UDP => bpf_sk_lookup_udp(self.context, tuple, size, netns, 0),
+                _ => return false,
+            }
+        };
+        if socket.is_null() {
+            return false;
+        }
+        // One that listens, or a UDP socket that is not connected, is nobody's connection to this peer.
+        // SAFETY: the helper took a reference, which is given back here.
+        unsafe {
+            let state = (*socket).state;
+            bpf_sk_release(socket.cast());
+            state != BPF_TCP_LISTEN && state != BPF_TCP_CLOSE
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What the agent tells of the node.
+
+use super::Kernel;
+use crate::maps;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use proxy_common::{
+    abi::{Config, Device, gate},
+    tables::Node,
+};
+
+impl Node for Kernel {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        maps::CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn gate(&self, bit: gate::Bit) -> bool {
+        match maps::GATE.get(bit.word) {
+            Some(word) => word & bit.mask != 0,
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: no arguments; the verifier turns it into a load.
+        unsafe { bpf_jiffies64() as u32 }
+    }
+
+    #[inline(always)]
+    fn device(&self, ifindex: u32) -> Option<&Device> {
+        // SAFETY: as for services.
+        unsafe { maps::DEVICES.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    #[inline(always)]
+    fn next_port(&self) -> u32 {
+        let Some(cursor) = maps::PORT_CURSOR.get_ptr_mut(0) else {
+            return 0;
+        };
+        // SAFETY: an aligned word of a map value. Two CPUs may take the same number; the flow table's NOEXIST
+        // then sends one of them on to the next.
+        unsafe {
+            let n = core::ptr::read_volatile(cursor);
+            core::ptr::write_volatile(cursor, n.wrapping_add(1));
+            n
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Services and their backends.
+
+use super::Kernel;
+use crate::maps::{self, FamilyMaps};
+use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key};
+use proxy_common::{
+    abi::{Affinity, AffinityKey, Backend, FrontendKey, FrontendRef, RangeKey, Service},
+    tables::Services,
+};
+
+impl<F: FamilyMaps> Services<F> for Kernel {
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef> {
+        // SAFETY: as for services.
+        unsafe { F::frontends().get(key) }.map(|v| FrontendRef(*v))
+    }
+
+    #[inline(always)]
+    fn service(&self, id: u32) -> Option<&Service> {
+        // SAFETY: elements are replaced, not written in place; RCU keeps this one for the program's run.
+        unsafe { maps::SERVICES.get(id) }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u32> {
+        maps::SLOTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
+        F::backends().get(id)
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity> {
+        // SAFETY: plain data; a torn read at worst forgets an affinity.
+        unsafe { F::affinities().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity) {
+        // A table that is full costs stickiness, not traffic.
+        let _ = F::affinities().insert(key, value, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool {
+        let bits = RangeKey::<F::Addr>::BITS;
+        F::ranges().get(&Key::new(bits, key)).is_some()
+    }
+}
