@@ -5,6 +5,7 @@
 //! them, in a profile that compiles in less than half of the time (`suite` in `Cargo.toml`).
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -149,7 +150,24 @@ pub fn refused_object() -> anyhow::Result<PathBuf> {
     object(setup::toolchain()?, "portside-refused")
 }
 
+/// Checks the eBPF crate for the BPF target, without linking it: what an editor runs after each change. `args` are for
+/// cargo.
+pub fn check_object(args: &[OsString]) -> anyhow::Result<()> {
+    shell::run(bpf_cargo(setup::toolchain()?, "check").args(args))
+}
+
 fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
+    let mut command = bpf_cargo(toolchain, "build");
+    command.args(["--release", "--bin", name]);
+    let object = cargo::executable(&mut command, name)
+        .with_context(|| format!("building the eBPF object {name}"))?;
+    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    object_check::refuse_memory_calls(&bytes)?;
+    Ok(object)
+}
+
+/// Runs cargo on the eBPF crate, for the BPF target.
+fn bpf_cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
     let variable = |suffix| {
         format!(
             "CARGO_TARGET_{}_{suffix}",
@@ -157,25 +175,13 @@ fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
         )
     };
     let mut command = match toolchain.compiler.own_cargo() {
-        Some(cargo) => cargo::command_of(cargo, "build"),
-        None => cargo::command("build"),
+        Some(cargo) => cargo::command_of(cargo, subcommand),
+        None => cargo::command(subcommand),
     };
     command
-        .args([
-            "--quiet",
-            "--release",
-            "--package",
-            "proxy-ebpf",
-            "--bin",
-            name,
-        ])
-        .args([
-            "--target",
-            BPF_TARGET,
-            "-Z",
-            "build-std=core",
-            "--target-dir",
-        ])
+        .args(["--quiet", "--package", "proxy-ebpf"])
+        .args(["--target", BPF_TARGET, "-Z", "build-std=core"])
+        .arg("--target-dir")
         .arg(workspace::target_dir().join("ebpf"))
         // Allows `-Z` and the unstable parts of `core` on a stable compiler; a nightly does not mind.
         .env("RUSTC_BOOTSTRAP", "1")
@@ -191,11 +197,7 @@ fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
     ] {
         command.env_remove(host_only);
     }
-    let object = cargo::executable(&mut command, name)
-        .with_context(|| format!("building the eBPF object {name}"))?;
-    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
-    object_check::refuse_memory_calls(&bytes)?;
-    Ok(object)
+    command
 }
 
 /// A build of static programs.

@@ -3,14 +3,17 @@
 use std::{
     env,
     ffi::OsStr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::workspace;
+use crate::{
+    shell::{self, say},
+    workspace,
+};
 
 /// A program that cargo built.
 #[derive(Debug, PartialEq)]
@@ -39,6 +42,41 @@ pub fn command_of(cargo: impl AsRef<OsStr>, subcommand: &str) -> Command {
         .env("CARGO_TARGET_DIR", workspace::target_dir())
         .env_remove("PORTSIDE_EBPF_OBJECT");
     command
+}
+
+/// Where programs are that cargo installed: `PATH`, then the directories that cargo installs to, whether they are on
+/// `PATH` or not.
+pub fn program_dirs() -> Vec<PathBuf> {
+    let home =
+        |variable: &str, rest: &str| env::var_os(variable).map(|dir| Path::new(&dir).join(rest));
+    shell::search_path()
+        .into_iter()
+        .chain(home("CARGO_INSTALL_ROOT", "bin"))
+        .chain(home("CARGO_HOME", "bin"))
+        .chain(home("HOME", ".cargo/bin"))
+        .collect()
+}
+
+/// A subcommand of cargo that is a program of its own, to be run in the checkout; `None` where it is not installed.
+pub fn plugin(subcommand: &str) -> Option<Command> {
+    let program = which::which_in_global(
+        format!("cargo-{subcommand}"),
+        Some(env::join_paths(program_dirs()).ok()?),
+    )
+    .ok()?
+    .next()?;
+    Some(command_of(program, subcommand))
+}
+
+/// Installs the newest release of a subcommand, with the dependencies that it was released with.
+pub fn install_plugin(subcommand: &str) -> anyhow::Result<Command> {
+    let package = format!("cargo-{subcommand}");
+    say(
+        "Installing",
+        format!("{package} (cargo install, some minutes)"),
+    );
+    shell::run(command("install").args(["--quiet", "--locked", &package]))?;
+    plugin(subcommand).with_context(|| format!("{package} was installed, but cannot be found"))
 }
 
 /// Runs a `cargo build` or `cargo test --no-run` and lists what it made.

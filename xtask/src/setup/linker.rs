@@ -4,7 +4,7 @@
 //! one and linked by the other.
 
 use std::{
-    env, fs,
+    fs,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -128,13 +128,8 @@ impl Llvm {
 
 /// All linkers on `PATH` and where cargo installs to.
 fn installed() -> Vec<PathBuf> {
-    let home =
-        |variable: &str, rest: &str| env::var_os(variable).map(|dir| Path::new(&dir).join(rest));
-    shell::search_path()
+    cargo::program_dirs()
         .into_iter()
-        .chain(home("CARGO_INSTALL_ROOT", "bin"))
-        .chain(home("CARGO_HOME", "bin"))
-        .chain(home("HOME", ".cargo/bin"))
         .map(|dir| dir.join("bpf-linker"))
         .filter(|file| file.is_file())
         .collect()
