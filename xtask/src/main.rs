@@ -8,6 +8,7 @@ mod cargo;
 mod image;
 mod lint;
 mod manifests;
+mod mutants;
 mod object_check;
 mod packages;
 mod privilege;
@@ -48,8 +49,15 @@ enum Task {
     Test(test::Options),
     /// Boot kernels in virtual machines and run the suites in each
     VmTest(vm::Options),
-    /// Check formatting and clippy, as CI does
-    Lint,
+    /// Check formatting, clippy and (where cargo-deny is installed) the dependencies, as CI does
+    Lint(lint::Options),
+    /// Check the eBPF programs for the BPF target, without linking them; arguments are for cargo
+    CheckObject {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Plant damage in the core, the plan and the model, and list what no test sees (cargo-mutants; hours for all of it)
+    Mutants(mutants::Options),
     /// Make the container image of the agent, as one OCI archive
     Image,
     /// Make the Helm chart from the kustomize base
@@ -95,7 +103,9 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         }
         Task::Test(options) => test::run(&options),
         Task::VmTest(options) => vm::run(&options),
-        Task::Lint => lint::run().map(|()| ExitCode::SUCCESS),
+        Task::Lint(options) => lint::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::CheckObject { args } => build::check_object(&args).map(|()| ExitCode::SUCCESS),
+        Task::Mutants(options) => mutants::run(&options),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run(programs::DEMO, &args, &setup::runtime::DEMO),
