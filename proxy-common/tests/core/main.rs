@@ -5,10 +5,13 @@
 
 mod answers;
 mod checks;
+mod choices;
 mod fuzz;
+mod headers;
 mod life;
 mod ports;
 mod proofs;
+mod routes;
 mod sctp;
 mod ways;
 mod world;

@@ -1,0 +1,135 @@
+//! What the kernel's route look-up becomes: the next hop, whether its MAC is known, and the MTU.
+
+use crate::world::*;
+use proxy_common::{
+    abi::{Macs, Route, device_flags},
+    edge::hook::Hook,
+    reason::Reason,
+    tables::{Fib, Hop},
+    way::{forward, receive, usable_by},
+};
+
+const MACS: Macs = Macs([1, 2, 3]);
+
+fn look_up<F: Net>(route: Fib, device_mtu: u32, flags: u16) -> Result<Hop, Reason> {
+    let mut world = World::with_backend(REMOTE);
+    let device = world.devices.get_mut(&UPLINK).unwrap();
+    device.mtu = device_mtu;
+    device.flags = flags;
+    F::maps_mut(&mut world)
+        .routes
+        .insert(F::addr(REMOTE), route);
+    forward::<F, World>(&world, &F::addr(NODE), &F::addr(REMOTE))
+}
+
+fn a_route_gives_the_hop_and_its_mtu<F: Net>() {
+    const ETHERNET: u16 = device_flags::UPLINK | device_flags::ETHERNET;
+    let found = |mtu| Fib::Hop {
+        ifindex: UPLINK,
+        macs: MACS,
+        mtu,
+    };
+    let unresolved = |mtu| Fib::Unresolved {
+        ifindex: UPLINK,
+        mtu,
+    };
+    let none = Macs([0; 3]);
+    for (route, device_mtu, flags, macs, mtu, resolved) in [
+        (found(1400), 1500, ETHERNET, MACS, 1400, true),
+        // Without the route's MTU, the device's; one that a hop cannot hold is no limit.
+        (found(0), 1500, ETHERNET, MACS, 1500, true),
+        (found(0), 0xffff, ETHERNET, MACS, 0xffff, true),
+        (found(0), 0x1_0000, ETHERNET, MACS, 0, true),
+        (found(0), 0x1_0578, ETHERNET, MACS, 0, true),
+        // A device without Ethernet addresses has none that could be known.
+        (found(1400), 1500, device_flags::UPLINK, MACS, 1400, false),
+        (unresolved(1400), 1500, ETHERNET, none, 1400, false),
+        (unresolved(0), 1500, ETHERNET, none, 1500, false),
+    ] {
+        let expected = Hop {
+            ifindex: UPLINK,
+            macs,
+            mtu,
+            route: Route::Forward,
+            aside: false,
+            resolved,
+        };
+        assert_eq!(
+            look_up::<F>(route, device_mtu, flags),
+            Ok(expected),
+            "{route:?} {device_mtu}"
+        );
+    }
+    assert_eq!(
+        look_up::<F>(Fib::None, 1500, ETHERNET),
+        Err(Reason::NoRoute)
+    );
+}
+
+fn a_route_by_an_unknown_device_is_left_to_the_kernel_to_resolve<F: Net>() {
+    let unknown = 99;
+    let hop = look_up::<F>(
+        Fib::Hop {
+            ifindex: unknown,
+            macs: MACS,
+            mtu: 0,
+        },
+        1500,
+        0,
+    )
+    .unwrap();
+    assert_eq!((hop.ifindex, hop.mtu, hop.resolved), (unknown, 0, false));
+}
+
+fn a_packet_is_received_again_with_the_devices_own_address<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let hop = receive::<F, World>(&world, VETH_A).unwrap();
+    let mac = world.devices[&VETH_A].mac;
+    let expected = Hop {
+        ifindex: VETH_A,
+        macs: Macs::new(mac, mac),
+        mtu: 0,
+        route: Route::Receive,
+        aside: false,
+        resolved: true,
+    };
+    assert_eq!(hop, expected);
+    assert_eq!(receive::<F, World>(&world, 99), Err(Reason::NoDevice));
+}
+
+#[test]
+fn xdp_sends_by_its_own_device_to_a_known_next_hop_alone() {
+    let hop = |route, ifindex, resolved| Hop {
+        ifindex,
+        route,
+        resolved,
+        ..Hop::STACK
+    };
+    for (route, ifindex, resolved, by_xdp) in [
+        (Route::Stack, 0, false, true),
+        (Route::Forward, UPLINK, true, true),
+        (Route::Forward, UPLINK, false, false),
+        (Route::Forward, TUNNEL, true, false),
+        (Route::Receive, UPLINK, true, true),
+        (Route::Receive, VETH_A, true, false),
+    ] {
+        let hop = hop(route, ifindex, resolved);
+        let expected = if by_xdp {
+            Ok(hop)
+        } else {
+            Err(Reason::OtherDevice)
+        };
+        assert_eq!(
+            usable_by(hop, Hook::XDP_UPLINK, UPLINK),
+            expected,
+            "{hop:?}"
+        );
+        assert_eq!(usable_by(hop, Hook::TC_UPLINK_IN, UPLINK), Ok(hop));
+    }
+}
+
+families! {
+    a_route_gives_the_hop_and_its_mtu
+    a_route_by_an_unknown_device_is_left_to_the_kernel_to_resolve
+    a_packet_is_received_again_with_the_devices_own_address
+}
