@@ -91,25 +91,34 @@ fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool
         || (route == Route::Receive && flow.ifindex == here && hook.dir == Dir::In)
 }
 
+/// The route of a packet of a known flow, if its hints hold for the way and this hook can take it.
+#[inline(always)]
+pub fn hinted<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Route> {
+    let route = Route::from_bits(flow.route);
+    if goes_on(hook, here, route, flow) {
+        return Some(Route::Stack);
+    }
+    // XDP sends only by its own device.
+    if flow.epoch != config.epoch || (hook.xdp && flow.ifindex != here) {
+        return None;
+    }
+    Some(route)
+}
+
 /// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
 #[inline(always)]
 pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
-    let route = Route::from_bits(flow.route);
-    if goes_on(hook, here, route, flow) {
-        return Some(Hop::STACK);
+    match hinted(hook, here, config, flow)? {
+        Route::Stack => Some(Hop::STACK),
+        route => Some(Hop {
+            ifindex: flow.ifindex,
+            macs: flow.macs,
+            mtu: flow.mtu,
+            route,
+            aside: false,
+            resolved: true,
+        }),
     }
-    if flow.epoch != config.epoch {
-        return None;
-    }
-    let hop = Hop {
-        ifindex: flow.ifindex,
-        macs: flow.macs,
-        mtu: flow.mtu,
-        route,
-        aside: false,
-        resolved: true,
-    };
-    usable_by(hop, hook, here).ok()
 }
 
 /// The way of a packet of a known flow: its hints while they hold, else a look-up that renews them.
@@ -172,20 +181,7 @@ pub fn is_astray<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
         && flow.ifindex != 0
 }
 
-/// The way of such a reply by its hints, if they hold.
-#[inline(always)]
-pub fn aside_by_hints<A: Addr>(config: &Config, flow: &Flow<A>) -> Option<Hop> {
-    (flow.epoch == config.epoch).then_some(Hop {
-        ifindex: flow.ifindex,
-        macs: flow.macs,
-        mtu: 0,
-        route: Route::Forward,
-        aside: true,
-        resolved: true,
-    })
-}
-
-/// The same by a look-up, which renews the hints: out by its connection's device, if the route of the service's address is by that one.
+/// The way of such a reply by a look-up, which renews the hints: out by its connection's device, if the route of the service's address is by that one.
 #[inline(always)]
 pub fn aside<F: Family, T: Routes<F> + Node>(
     tables: &T,

@@ -4,22 +4,23 @@
 //! What it cannot finish is [`Verdict::SLOW`], with the packet untouched.
 
 use crate::{
-    abi::{Dir, Flow, FlowKey, Macs, SCTP, TCP, Tuple, UDP},
+    abi::{Dir, Flow, FlowKey, Macs, Route, SCTP, TCP, Tuple, UDP},
     addr::{Family, V4, V6},
     edge::{admit, hook::Hook, verdict::Verdict},
     flow::{own, proof},
     paths::{
         decide::has_news,
-        send::{finish, largest, may_leave},
+        send::{counted_bytes, largest, leave, may_be_forwarded},
     },
     reason::Reason,
     service::classify,
+    sums::internet::Diff,
     tables::{Table, Tables},
     way,
     wire::{
-        packet::{Be16Pair, Head, Packet},
-        parse::{L3, ParseIp, View, ethertype},
-        rewrite::Protocols,
+        packet::{Be16Pair, Head, L4Change, Packet},
+        parse::{L3, ParseIp, View, csum_offset, ethertype},
+        rewrite::{Protocols, ip_header},
     },
 };
 
@@ -104,25 +105,30 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     let Some(config) = tables.config() else {
         return Verdict::SLOW;
     };
-    let flow = cell.get();
-    if has_news::<F, T>(tables, config, &view, &flow)
-        || !is_taken::<F, P, T>(hook, packet, tables, &flow)
+    let flow = cell.peek();
+    if has_news::<F, T>(tables, config, &view, flow)
+        || !is_taken::<F, P, T>(hook, packet, tables, flow)
         || len < (l4 - L3 + UDP_HEADER) as u32
         || !packet.holds(L3 as u32 + len)
     {
         return Verdict::SLOW;
     }
-    let hop = if way::is_astray(hook, tables.ifindex(), &flow) {
-        way::aside_by_hints(config, &flow)
+    let here = tables.ifindex();
+    let aside = way::is_astray(hook, here, flow);
+    let route = if aside {
+        (flow.epoch == config.epoch).then_some(Route::Forward)
     } else {
-        way::by_hints(hook, tables.ifindex(), config, &flow)
+        way::hinted(hook, here, config, flow)
     };
-    let Some(hop) = hop else {
+    let Some(route) = route else {
         return Verdict::SLOW;
     };
-    let largest = largest(Protocols::TcpAndUdp, packet, &view);
-    if may_leave(view.ip.ttl, largest, &hop).is_err() {
-        return Verdict::SLOW;
+    let forwarded = route == Route::Forward && !aside;
+    if forwarded {
+        let largest = largest(Protocols::TcpAndUdp, packet, &view);
+        if may_be_forwarded(view.ip.ttl, largest, flow.mtu).is_err() {
+            return Verdict::SLOW;
+        }
     }
     let shown = proof::shown(&view);
     if view.is_tcp()
@@ -132,15 +138,45 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     {
         cell.show(shown);
     }
-    finish::<F, P, T>(
-        Protocols::TcpAndUdp,
-        hook,
-        packet,
-        &view,
-        &flow,
-        &hop,
-        tables,
-    )
+    let bytes = counted_bytes(hook, packet, &view);
+    if edit::<F, P>(packet, &view, flow, route, forwarded).is_none() {
+        return Verdict::drop(Reason::EditFailed);
+    }
+    tables.count_packet(flow.backend, bytes, flow.is_reply());
+    if route == Route::Stack {
+        return Verdict::TRANSLATED;
+    }
+    leave(hook, route, flow.ifindex, here)
+}
+
+/// Rewrites a packet of a known flow, whose headers are at fixed places, and makes it ready to leave by the flow's hints. Their bounds are
+/// checked once, and each word of the flow is read where it goes.
+#[inline(always)]
+fn edit<F: Family, P: Packet>(
+    packet: &mut P,
+    view: &View<F::Addr>,
+    flow: &Flow<F::Addr>,
+    route: Route,
+    forwarded: bool,
+) -> Option<()> {
+    let l4 = L3 + F::HEADER_LEN;
+    let change = L4Change {
+        pseudo: Diff::from_folded(flow.addr_change),
+        data: Diff::from_folded(flow.port_change),
+        zero_is_none: !view.is_tcp(),
+    };
+    // First, since what TC's helper does to a packet ends every check of its bounds.
+    packet.fix_l4::<F>(
+        l4 + csum_offset(if view.is_tcp() { TCP } else { UDP }),
+        change,
+    )?;
+    let mut head = packet.head(l4 + size_of::<Be16Pair>())?;
+    ip_header::<F>(&mut head, view.ip.ttl, flow, forwarded)?;
+    head.store(l4, Be16Pair(flow.to.sport, flow.to.dport))?;
+    if route != Route::Stack {
+        head.store(0, flow.macs)?;
+    }
+    Some(())
 }
 
 /// Is a packet that comes in one that the stack would take ([`crate::edge::admit`])? It comes in by the device that its flow expects, addressed to

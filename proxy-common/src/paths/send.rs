@@ -25,12 +25,7 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
 ) -> Verdict {
     let forwarded = hop.route == Route::Forward && !hop.aside;
-    // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
-    let bytes = if hook.xdp {
-        view.ip.len
-    } else {
-        packet.frame_len() - L3 as u32
-    };
+    let bytes = counted_bytes(hook, packet, view);
     let (backend, reply) = (flow.backend, flow.is_reply());
     let verdict = match rewrite::rewrite::<F, P>(protocols, packet, view, flow, forwarded) {
         Some(()) => send(hook, packet, hop, tables.ifindex()),
@@ -38,6 +33,17 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     };
     tables.count_packet(backend, bytes, reply);
     verdict
+}
+
+/// The bytes of a packet in layer 3, for the counters.
+#[inline(always)]
+pub fn counted_bytes<A, P: Packet>(hook: Hook, packet: &P, view: &View<A>) -> u32 {
+    // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
+    if hook.xdp {
+        view.ip.len
+    } else {
+        packet.frame_len() - L3 as u32
+    }
 }
 
 /// Why a packet may not go on by a hop.
@@ -55,10 +61,16 @@ pub fn may_leave(ttl: u8, largest: u32, hop: &Hop) -> Result<(), Stop> {
     if hop.route != Route::Forward || hop.aside {
         return Ok(());
     }
+    may_be_forwarded(ttl, largest, hop.mtu)
+}
+
+/// May a packet be forwarded on a path of this MTU (0 for no limit known)?
+#[inline(always)]
+pub fn may_be_forwarded(ttl: u8, largest: u32, mtu: u16) -> Result<(), Stop> {
     if ttl <= 1 {
         return Err(Stop::HopLimit);
     }
-    if hop.mtu != 0 && largest > hop.mtu as u32 {
+    if mtu != 0 && largest > mtu as u32 {
         return Err(Stop::TooBig);
     }
     Ok(())
@@ -101,12 +113,18 @@ pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Verd
     if packet.store(0, hop.macs).is_none() {
         return Verdict::drop(Reason::EditFailed);
     }
-    if hop.route == Route::Receive {
-        return Verdict::receive(hop.ifindex);
+    leave(hook, hop.route, hop.ifindex, here)
+}
+
+/// The end of a packet that is ready to leave by a device, Ethernet header and all.
+#[inline(always)]
+pub fn leave(hook: Hook, route: Route, ifindex: u32, here: u32) -> Verdict {
+    if route == Route::Receive {
+        return Verdict::receive(ifindex);
     }
-    match (hop.ifindex == here, hook.dir) {
+    match (ifindex == here, hook.dir) {
         (true, Dir::In) => Verdict::TRANSMIT,
         (true, Dir::Out) => Verdict::TRANSLATED,
-        (false, _) => Verdict::redirect(hop.ifindex),
+        (false, _) => Verdict::redirect(ifindex),
     }
 }

@@ -70,15 +70,21 @@ impl Diff {
     }
 }
 
-/// Folds a sum to 16 bits.
+/// Folds a sum below 2^48 (65,536 words) to 16 bits.
+///
+/// Three steps are enough: the first leaves at most 0x1_0000_fffe, the second 0x1_fffe, the third 0xffff.
 #[inline(always)]
 pub fn fold(sum: u64) -> u16 {
+    debug_assert!(sum < 1 << 48, "a sum of more words than a packet has");
     let s = (sum & 0xffff_ffff) + (sum >> 32);
-    let s = (s & 0xffff) + (s >> 16);
     let s = (s & 0xffff) + (s >> 16);
     let s = (s & 0xffff) + (s >> 16);
     s as u16
 }
+
+/// The inverse of 0xffff modulo 2^64.
+const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
 
 /// A sum of words, to be folded; `finish` gives the checksum field.
 #[derive(Clone, Copy, Default, Debug)]
@@ -116,6 +122,17 @@ impl Sum {
         fold(self.0)
     }
 
+    /// Does the sum of something that includes its checksum field, and is not all zeroes, tell that it is as it was sent: does it fold
+    /// to 0xffff?
+    ///
+    /// It does if 0xffff divides it, which is one multiplication instead of the steps of a fold: of a multiple below 2^47 the product
+    /// with the inverse is the quotient, below 2^31, and of any other number it is more than (2^64 - 1) / 0xffff.
+    #[inline(always)]
+    pub fn is_right(self) -> bool {
+        debug_assert!(self.0 != 0 && self.0 < 1 << 47, "no sum of a header");
+        self.0.wrapping_mul(INVERSE) < 1 << 31
+    }
+
     #[inline(always)]
     pub fn finish(self) -> u16 {
         !fold(self.0)
@@ -150,6 +167,23 @@ mod tests {
             // 0x0000 and 0xffff are the same number; a non-zero sum never gives 0xffff in full.
             let norm = |c: u16| if c == 0xffff { 0 } else { c };
             proptest::prop_assert_eq!(norm(after), norm(full(&words)));
+        }
+
+        #[test]
+        fn a_header_is_right_if_its_sum_folds_to_all_ones(words in proptest::collection::vec(1u32.., 1..16), off in 0u32..3) {
+            let sum = Sum::default().words(&words);
+            proptest::prop_assert_eq!(sum.is_right(), sum.folded() == 0xffff);
+            // With the field that makes it right, and with one beside it.
+            let with_field = sum.words(&[(sum.finish() as u32).wrapping_add(off) & 0xffff]);
+            proptest::prop_assert_eq!(with_field.is_right(), with_field.folded() == 0xffff);
+            proptest::prop_assert!(off != 0 || with_field.is_right());
+        }
+
+        #[test]
+        fn three_steps_fold_any_sum(sum in 0u64..1 << 48) {
+            // One's complement addition is addition modulo 0xffff, whose zero is 0 for an empty sum alone.
+            let expected = if sum == 0 { 0 } else { ((sum - 1) % 0xffff + 1) as u16 };
+            proptest::prop_assert_eq!(fold(sum), expected);
         }
 
         #[test]

@@ -32,6 +32,14 @@ impl<A: Copy> FlowCell<A> {
         unsafe { *self.0.get() }
     }
 
+    /// The flow where it lies, for who needs each of its words once and at another time: a copy of all of them would be spilled to the
+    /// stack. Another CPU may renew its hints meanwhile.
+    #[inline(always)]
+    pub fn peek(&self) -> &Flow<A> {
+        // SAFETY: as in `get`. Every word is plain data for which any value is valid, and is read on its own.
+        unsafe { &*self.0.get() }
+    }
+
     #[inline(always)]
     pub fn touch(&self, now: u32) {
         // SAFETY: as in `get`; an aligned 32-bit store.

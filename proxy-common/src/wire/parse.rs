@@ -233,7 +233,7 @@ impl ParseIp for V4 {
             return true;
         }
         match packet.load::<[u32; 5]>(offset) {
-            Some(words) => Sum::default().words(&words).folded() == 0xffff,
+            Some(words) => Sum::default().words(&words).is_right(),
             None => false,
         }
     }
@@ -241,7 +241,7 @@ impl ParseIp for V4 {
     #[inline(always)]
     fn is_sound_plain(head: &Head<'_>) -> bool {
         match head.load::<[u32; 5]>(L3) {
-            Some(words) => Sum::default().words(&words).folded() == 0xffff,
+            Some(words) => Sum::default().words(&words).is_right(),
             None => false,
         }
     }

@@ -45,6 +45,27 @@ impl Protocols {
     }
 }
 
+/// Rewrites the IP header at [`L3`]: addresses, hop limit, IPv4's sum. Gives what has changed in it, but for that sum.
+#[inline(always)]
+pub fn ip_header<F: Family>(
+    head: &mut Head<'_>,
+    ttl: u8,
+    flow: &Flow<F::Addr>,
+    forwarded: bool,
+) -> Option<Diff> {
+    head.store(L3 + F::SRC_OFFSET, flow.to.src)?;
+    head.store(L3 + F::DST_OFFSET, flow.to.dst)?;
+    let mut change = Diff::from_folded(flow.addr_change);
+    if forwarded {
+        change = change.and(count_down::<F>(head, ttl)?);
+    }
+    if F::ETHERTYPE == V4::ETHERTYPE {
+        let sum: u16 = head.load(L3 + IP4_CSUM)?;
+        head.store(L3 + IP4_CSUM, change.apply(sum))?;
+    }
+    Some(change)
+}
+
 /// Rewrites addresses and ports. `forwarded`: the packet does not go through the stack, so its hop limit is
 /// counted down here. `None`: an edit failed.
 #[inline(always)]
@@ -56,17 +77,10 @@ pub fn rewrite<F: Family, P: Packet>(
     forwarded: bool,
 ) -> Option<()> {
     let addrs = Diff::from_folded(flow.addr_change);
-    let mut head = packet.head(L3 + F::HEADER_LEN)?;
-    head.store(L3 + F::SRC_OFFSET, flow.to.src)?;
-    head.store(L3 + F::DST_OFFSET, flow.to.dst)?;
-    let mut header = addrs;
-    if forwarded {
-        header = header.and(count_down::<F>(&mut head, view.ip.ttl)?);
-    }
-    if F::ETHERTYPE == V4::ETHERTYPE {
-        let sum: u16 = head.load(L3 + IP4_CSUM)?;
-        head.store(L3 + IP4_CSUM, header.apply(sum))?;
-    }
+    let header = {
+        let mut head = packet.head(L3 + F::HEADER_LEN)?;
+        ip_header::<F>(&mut head, view.ip.ttl, flow, forwarded)?
+    };
     if !view.has_ports() {
         return Some(());
     }
