@@ -341,11 +341,69 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_equal_where_all_their_words_are() {
+        let base = Ip6([1, 2, 3, 4]);
+        assert_eq!(base, Ip6([1, 2, 3, 4]));
+        for bit in 0..128 {
+            let mut other = base;
+            other.0[bit / 32] ^= 1 << (bit % 32);
+            assert_ne!(base, other, "bit {bit}");
+        }
+        // Differences that would cancel one another out.
+        assert_ne!(Ip6([1, 1, 0, 0]), Ip6([0, 0, 0, 0]));
+        assert_ne!(Ip6([0, 1, 1, 0]), Ip6([0, 0, 0, 0]));
+        assert_ne!(Ip6([0, 0, 1, 1]), Ip6([0, 0, 0, 0]));
+        assert_ne!(Ip6([1, 0, 0, 1]), Ip6([0, 1, 1, 0]));
+    }
+
+    #[test]
+    fn an_address_is_read_word_by_word() {
+        let addr = Ip6([1, 2, 3, 4]);
+        assert_eq!([0, 1, 2, 3, 4].map(|i| addr.word(i)), [1, 2, 3, 4, 0]);
+        assert_eq!(Ip6::from_words([1, 2, 3, 4]), addr);
+        assert_eq!([0, 1].map(|i| Ip4(7).word(i)), [7, 0]);
+        assert_eq!(Ip4::from_words([7, 8, 9, 10]), Ip4(7));
+        assert_eq!(
+            (Ip4::of_either(Ip4(7), addr), Ip6::of_either(Ip4(7), addr)),
+            (Ip4(7), addr)
+        );
+        assert_eq!(
+            (Ip4(7).network(), addr.network()),
+            (Ip4(7), Ip6([1, 2, 0, 0]))
+        );
+        assert_eq!(Ip4(7).fold(), 7);
+        assert_eq!(addr.fold(), (1 << 21) ^ (2 << 14) ^ (3 << 7) ^ 4);
+    }
+
+    #[test]
+    fn macs_are_read_as_they_lie_in_a_frame() {
+        let (dst, src) = ([2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13]);
+        let macs = Macs::new(dst, src);
+        assert_eq!(macs.swapped(), Macs::new(src, dst));
+        assert_eq!(macs.dst(), dst);
+        assert!(macs.is_to(dst) && macs.swapped().is_to(src) && !macs.is_to(src));
+        assert!(macs.is_to_source_of(macs.swapped()));
+        for i in 0..6 {
+            let mut other = dst;
+            other[i] ^= 0x40;
+            assert!(!macs.is_to(other), "byte {i}");
+        }
+        assert!(!macs.is_from_group());
+        assert!(Macs::new(dst, [9, 9, 10, 11, 12, 13]).is_from_group());
+        // The other bits of a source's first byte, and the destination's, say nothing of that.
+        assert!(!Macs::new([0xff; 6], [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]).is_from_group());
+    }
+
+    #[test]
     fn loopback_is_127_slash_8_and_colon_colon_1() {
         assert!(Ip4::from(Ipv4Addr::new(127, 8, 0, 1)).is_loopback());
         assert!(!Ip4::from(Ipv4Addr::new(128, 0, 0, 1)).is_loopback());
         assert!(Ip6::from(Ipv6Addr::LOCALHOST).is_loopback());
         assert!(!Ip6::from(Ipv6Addr::UNSPECIFIED).is_loopback());
+        for text in ["1::1", "0:0:1::1", "::1:0:1", "::2", "::1:1"] {
+            let addr: Ipv6Addr = text.parse().unwrap();
+            assert!(!Ip6::from(addr).is_loopback(), "{text}");
+        }
     }
 
     #[test]
@@ -371,6 +429,12 @@ mod tests {
             ("ff02::1", true),
             ("::ffff:10.0.0.1", true),
             ("::2", false),
+            ("1::", false),
+            ("0:0:1::", false),
+            ("0:0:1::1", false),
+            ("1::ffff:10.0.0.1", false),
+            ("::1:0:1", false),
+            ("::fffe:10.0.0.1", false),
             ("fe80::1", false),
             ("2001:db8::1", false),
             ("fd00::", false),

@@ -6,6 +6,7 @@
 mod answers;
 mod checks;
 mod choices;
+mod fast;
 mod fuzz;
 mod headers;
 mod life;

@@ -156,6 +156,8 @@ pub struct World {
     /// The device at the hook that runs.
     here: Cell<u32>,
     pub cursor: Cell<u32>,
+    /// Packets that the fast path left to the slow one.
+    pub slowed: Cell<u32>,
     reasons: RefCell<HashMap<(u32, Reason), u64>>,
     backend_counts: RefCell<HashMap<u32, Counter>>,
     service_counts: RefCell<HashMap<u32, ServiceCounter>>,
@@ -176,6 +178,7 @@ impl World {
             confirms: Cell::new(false),
             here: Cell::new(0),
             cursor: Cell::new(0),
+            slowed: Cell::new(0),
             reasons: RefCell::default(),
             backend_counts: RefCell::default(),
             service_counts: RefCell::default(),
@@ -205,6 +208,7 @@ impl World {
         let before = packet.clone();
         let mut verdict = fast::fast(hook, packet, self);
         if verdict.action == Action::Slow {
+            self.slowed.set(self.slowed.get() + 1);
             assert_eq!(*packet, before, "the fast path touched what it left");
             verdict = match ethertype(packet) {
                 Some(V4::ETHERTYPE) => self.slow::<V4>(hook, packet),

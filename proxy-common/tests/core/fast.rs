@@ -1,0 +1,212 @@
+//! What the fast path finishes by itself, and what it leaves to the slow one.
+
+use crate::world::*;
+use proxy_common::{
+    abi::{TCP, UDP},
+    edge::{
+        hook::Hook,
+        verdict::{Action, Verdict},
+    },
+    reason::Reason,
+    wire::parse::tcp,
+};
+
+const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
+
+/// A confirmed connection by a full proxy, both directions' hints filled in: a packet each way.
+fn established<F: Net>(proto: u8) -> (World, Frame<F>, Frame<F>) {
+    let world = World::with_backend(REMOTE);
+    let open = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+    let behind = world.sends(AT.0, AT.1, &open);
+    let answer = Frame::<F>::answer(proto, &behind);
+    world.sends(AT.0, AT.1, &answer);
+    let forth = open.flags(tcp::ACK);
+    let back = answer.flags(tcp::ACK);
+    for _ in 0..2 {
+        world.sends(AT.0, AT.1, &forth);
+        world.sends(AT.0, AT.1, &back);
+    }
+    assert_eq!(F::maps(&world).confirmed.len(), 2);
+    (world, forth, back)
+}
+
+/// Does the slow path get the packet?
+fn is_slow<F: Net>(world: &World, frame: &Frame<F>) -> bool {
+    let before = world.slowed.get();
+    world.run(AT.0, AT.1, &mut frame.build());
+    world.slowed.get() != before
+}
+
+fn data_of_an_established_flow_is_fast<F: Net>(proto: u8) {
+    let (world, forth, back) = established::<F>(proto);
+    for _ in 0..3 {
+        assert!(!is_slow(&world, &forth) && !is_slow(&world, &back));
+        // Not yet the step of time at which a flow is touched.
+        world.pass_time(world.config.unwrap().refresh / 4);
+    }
+}
+
+fn a_flow_is_touched_once_in_a_step_of_time<F: Net>(proto: u8) {
+    let (world, forth, _) = established::<F>(proto);
+    let refresh = world.config.unwrap().refresh;
+    world.pass_time(refresh - 1);
+    assert!(!is_slow(&world, &forth));
+    world.pass_time(1);
+    assert!(is_slow(&world, &forth));
+    assert!(!is_slow(&world, &forth));
+}
+
+fn what_begins_or_ends_a_connection_is_slow<F: Net>() {
+    for flags in [tcp::SYN, tcp::FIN | tcp::ACK, tcp::RST, tcp::RST | tcp::ACK] {
+        let (world, forth, _) = established::<F>(TCP);
+        assert!(is_slow(&world, &forth.flags(flags)), "{flags:#x}");
+    }
+    // What comes after a RST says that it was not the end.
+    let (world, forth, back) = established::<F>(TCP);
+    assert!(is_slow(&world, &back.flags(tcp::RST | tcp::ACK)));
+    assert!(is_slow(&world, &forth));
+    assert!(!is_slow(&world, &forth));
+}
+
+fn a_datagram_to_a_backend_that_is_gone_is_slow<F: Net>() {
+    for proto in [UDP, TCP] {
+        let (mut world, forth, back) = established::<F>(proto);
+        world.backend_mut::<F>(REMOTE).generation += 1;
+        assert!(!is_slow(&world, &back), "replies go on");
+        assert_eq!(is_slow(&world, &forth), proto == UDP);
+    }
+}
+
+fn hints_of_another_epoch_are_slow<F: Net>(proto: u8) {
+    let (mut world, forth, _) = established::<F>(proto);
+    world.config_mut().epoch += 1;
+    assert!(is_slow(&world, &forth));
+    assert!(!is_slow(&world, &forth), "they are looked up once");
+}
+
+fn what_may_not_leave_is_slow<F: Net>(proto: u8) {
+    let (world, forth, _) = established::<F>(proto);
+    assert!(is_slow(&world, &forth.clone().ttl(1)));
+    assert!(!is_slow(&world, &forth.clone().ttl(2)));
+    let headers = F::HEADER_LEN + if proto == TCP { 20 } else { 8 };
+    assert!(!is_slow(&world, &forth.clone().payload(1500 - headers)));
+    assert!(is_slow(&world, &forth.payload(1501 - headers)));
+}
+
+fn a_frame_that_the_stack_would_not_take_is_slow<F: Net>(proto: u8) {
+    let (world, forth, _) = established::<F>(proto);
+    // Another device than the flow expects.
+    let before = world.slowed.get();
+    world.run(AT.0, TUNNEL, &mut forth.build());
+    assert_eq!(world.slowed.get(), before + 1);
+    // Less than the header tells of.
+    let mut cut = forth.build();
+    cut.bytes.pop();
+    let verdict = world.run(AT.0, AT.1, &mut cut);
+    assert_eq!(verdict, Verdict::pass(Reason::BadHeader));
+    assert_eq!(world.slowed.get(), before + 2);
+}
+
+/// Traffic of no service: past every service address, from no backend.
+fn traffic_of_no_service_is_fast<F: Net>(proto: u8) {
+    let world = World::with_backend(REMOTE);
+    for (from, to) in [
+        ((CLIENT, 4000), (NODE, 22)),
+        ((CLIENT, 4000), (REMOTE, 22)),
+        ((REMOTE, 22), (NODE, 4000)),
+        ((CLIENT, BACKEND_PORT), (NODE, 4000)),
+        // From a backend, but of no flow.
+        ((REMOTE, BACKEND_PORT), (NODE, 4000)),
+    ] {
+        let frame = Frame::<F>::new(proto, (F::addr(from.0), from.1), (F::addr(to.0), to.1))
+            .flags(tcp::ACK);
+        assert!(!is_slow(&world, &frame), "{from:?} to {to:?}");
+    }
+}
+
+/// Who opens a connection to a backend's own address may be in the way of an old flow; who goes on with one is not.
+fn only_what_opens_a_connection_to_a_backend_is_slow<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let direct = |port| Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(REMOTE), port));
+    assert!(is_slow(&world, &direct(BACKEND_PORT)));
+    assert!(!is_slow(&world, &direct(BACKEND_PORT + 1)));
+    for flags in [tcp::ACK, tcp::SYN | tcp::ACK, tcp::FIN | tcp::ACK, tcp::RST] {
+        assert!(
+            !is_slow(&world, &direct(BACKEND_PORT).flags(flags)),
+            "{flags:#x}"
+        );
+    }
+}
+
+/// The same where options keep the packet from the fast path: a flow that is over lets go for a SYN alone.
+fn a_segment_with_options_straight_to_a_backend_removes_no_flow<F: Net>() {
+    for (flags, left) in [(tcp::ACK, 2), (tcp::SYN | tcp::ACK, 2), (tcp::SYN, 0)] {
+        let world = World::with_backend(POD_A);
+        let open = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+        let behind = world.sends(AT.0, AT.1, &open);
+        let answer = Frame::<F>::answer(TCP, &behind);
+        world.sends(Hook::TC_UPLINK_OUT, AT.1, &answer);
+        world.sends(AT.0, AT.1, &open.flags(tcp::ACK));
+        let end = answer.flags(tcp::RST | tcp::ACK);
+        world.sends(Hook::TC_UPLINK_OUT, AT.1, &end);
+        assert_eq!(F::maps(&world).confirmed.len(), 2);
+
+        let direct = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
+        let mut packet = with_options::<F>(&direct.flags(flags));
+        let verdict = world.run(AT.0, AT.1, &mut packet);
+        assert_eq!(verdict.action, Action::Pass);
+        assert_eq!(F::maps(&world).confirmed.len(), left, "{flags:#x}");
+    }
+}
+
+/// A word of options in IPv4, a header of destination options in IPv6.
+fn with_options<F: Net>(frame: &Frame<F>) -> Buffer {
+    let mut bytes = frame.build().bytes;
+    if F::IS_V6 {
+        let next = bytes[20];
+        bytes[20] = 60;
+        bytes.splice(54..54, [next, 0, 1, 4, 0, 0, 0, 0]);
+        let len = bytes.len() as u16 - 54;
+        bytes[18..20].copy_from_slice(&len.to_be_bytes());
+    } else {
+        bytes[14] = 0x46;
+        bytes.splice(34..34, [1; 4]);
+        let len = bytes.len() as u16 - 14;
+        bytes[16..18].copy_from_slice(&len.to_be_bytes());
+        bytes[24..26].fill(0);
+        let check = !sum(&bytes[14..38]);
+        bytes[24..26].copy_from_slice(&check.to_be_bytes());
+    }
+    Buffer::new(bytes)
+}
+
+macro_rules! tcp_and_udp {
+    ($($name:ident)+) => {$(
+        mod $name {
+            use proxy_common::{abi::{TCP, UDP}, addr::{V4, V6}};
+            #[test]
+            fn v4_tcp() { super::$name::<V4>(TCP) }
+            #[test]
+            fn v4_udp() { super::$name::<V4>(UDP) }
+            #[test]
+            fn v6_tcp() { super::$name::<V6>(TCP) }
+            #[test]
+            fn v6_udp() { super::$name::<V6>(UDP) }
+        }
+    )+};
+}
+// SCTP takes the slow path alone.
+tcp_and_udp! {
+    data_of_an_established_flow_is_fast
+    a_flow_is_touched_once_in_a_step_of_time
+    hints_of_another_epoch_are_slow
+    what_may_not_leave_is_slow
+    a_frame_that_the_stack_would_not_take_is_slow
+    traffic_of_no_service_is_fast
+}
+families! {
+    what_begins_or_ends_a_connection_is_slow
+    a_datagram_to_a_backend_that_is_gone_is_slow
+    only_what_opens_a_connection_to_a_backend_is_slow
+    a_segment_with_options_straight_to_a_backend_removes_no_flow
+}
