@@ -28,7 +28,7 @@ const BPF_TARGET: &str = if cfg!(target_endian = "little") {
     "bpfeb-unknown-none"
 };
 
-/// Debug information is where the linker takes the BTF from.
+/// The linker makes the BTF from the debug information.
 const BPF_FLAGS: &str = "-C debuginfo=2 -C target-cpu=v3 -C link-arg=--btf \
                          -C link-arg=--disable-expand-memcpy-in-order";
 
@@ -40,14 +40,14 @@ pub enum Profile {
     Release,
 }
 
-/// What a build leaves behind.
+/// The files that a build makes.
 pub struct Artifacts {
     pub object: PathBuf,
     pub agent: PathBuf,
 }
 
 impl Artifacts {
-    /// How the programs of the `tests` package learn the paths.
+    /// The environment variables by which the programs of the `tests` package learn the paths.
     pub fn variables(&self) -> [(&'static str, &Path); 2] {
         [
             ("PORTSIDE_EBPF_OBJECT", &self.object),
@@ -56,10 +56,10 @@ impl Artifacts {
     }
 }
 
-/// What tests run against, and the tests.
+/// The programs under test, and the tests.
 pub struct Suites {
     pub artifacts: Artifacts,
-    /// Of the `tests` package.
+    /// The test programs of the `tests` package.
     pub programs: Vec<Executable>,
 }
 
@@ -73,7 +73,7 @@ pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
     Ok(artifacts)
 }
 
-/// What runs against a release build: all of it, and a program of the `tests` package.
+/// Builds a release, and the program `name` of the `tests` package that runs against it.
 pub fn with_program(name: &str) -> anyhow::Result<(Artifacts, PathBuf)> {
     let host = setup::toolchain::host_compiler()?;
     let target = static_target(&host);
@@ -96,15 +96,15 @@ pub fn with_program(name: &str) -> anyhow::Result<(Artifacts, PathBuf)> {
     Ok((artifacts, cargo::executable(&mut command, name)?))
 }
 
-/// The agent and these targets of the `tests` package, given as cargo wants them, by one build: all are static, as
-/// machines without libraries want them, and share what they depend on.
+/// Builds the agent and these targets of the `tests` package by one call of cargo, so that they share their
+/// dependencies. `targets` are cargo's arguments. All programs are static: virtual machines have no libraries.
 pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {
     let target = setup::toolchain::host_compiler()?.version.host;
     let selection = [&["--profile", "suite", "--package", "tests"], targets].concat();
     agent_and(&target, &selection, " and the suites, for tests")
 }
 
-/// The object, the agent, and what else is selected, which does not wait for the object.
+/// Builds the object, the agent, and what `selection` names. Only the agent waits for the object.
 fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Suites> {
     let build = |agent: &[&str]| {
         let mut command = static_build(target);
@@ -140,12 +140,12 @@ fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Sui
     })
 }
 
-/// The programs that drive those of the object for the benchmark.
+/// Builds the programs that call those of the object for the benchmark.
 pub fn driver() -> anyhow::Result<PathBuf> {
     object(setup::toolchain()?, "portside-bench")
 }
 
-/// The object with a program that every verifier refuses, for the test of the suite itself.
+/// Builds an object with a program that every verifier refuses, for the suite's own test.
 pub fn refused_object() -> anyhow::Result<PathBuf> {
     object(setup::toolchain()?, "portside-refused")
 }
@@ -200,7 +200,7 @@ fn bpf_cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
     command
 }
 
-/// A build of static programs.
+/// A `cargo build` of static programs.
 fn static_build(target: &str) -> Command {
     let mut command = cargo::command("build");
     command
@@ -211,7 +211,8 @@ fn static_build(target: &str) -> Command {
     command
 }
 
-/// musl where both its standard library and its C compiler are installed, else the host's own target.
+/// The target of static programs: musl if both its standard library and its C compiler are installed, otherwise the
+/// host's own.
 fn static_target(host: &setup::toolchain::Compiler) -> String {
     let musl = host.version.host.replace("-gnu", "-musl");
     let library = host.sysroot.join("lib/rustlib").join(&musl).join("lib");

@@ -1,4 +1,4 @@
-//! Calling the host's cargo, and learning from its messages where the programs it built are.
+//! Calls the host's cargo, and reads from its messages where the programs are that it built.
 
 use std::{
     env,
@@ -19,13 +19,13 @@ use crate::{
 #[derive(Debug, PartialEq)]
 pub struct Executable {
     pub name: String,
-    /// A test target; else a binary that cargo built along with it.
+    /// Is it a test target? Otherwise it is a binary that cargo built along with one.
     pub is_test: bool,
     pub path: PathBuf,
 }
 
-/// The cargo that runs us, in the checkout. The object is never embedded by accident: only the build of the agent
-/// sets `PORTSIDE_EBPF_OBJECT`.
+/// A call of the cargo that runs xtask, in the checkout. It removes `PORTSIDE_EBPF_OBJECT`, so that no object is embedded
+/// by accident: only the build of the agent sets it.
 pub fn command(subcommand: &str) -> Command {
     command_of(
         env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
@@ -33,7 +33,7 @@ pub fn command(subcommand: &str) -> Command {
     )
 }
 
-/// The same with another cargo.
+/// A call of another cargo.
 pub fn command_of(cargo: impl AsRef<OsStr>, subcommand: &str) -> Command {
     let mut command = Command::new(cargo);
     command
@@ -44,8 +44,7 @@ pub fn command_of(cargo: impl AsRef<OsStr>, subcommand: &str) -> Command {
     command
 }
 
-/// Where programs are that cargo installed: `PATH`, then the directories that cargo installs to, whether they are on
-/// `PATH` or not.
+/// The directories that may have programs that cargo installed: `PATH`, then those that cargo installs to.
 pub fn program_dirs() -> Vec<PathBuf> {
     let home =
         |variable: &str, rest: &str| env::var_os(variable).map(|dir| Path::new(&dir).join(rest));
@@ -57,7 +56,7 @@ pub fn program_dirs() -> Vec<PathBuf> {
         .collect()
 }
 
-/// A subcommand of cargo that is a program of its own, to be run in the checkout; `None` where it is not installed.
+/// A call of a cargo subcommand that is a program of its own, in the checkout; `None` if it is not installed.
 pub fn plugin(subcommand: &str) -> Option<Command> {
     let program = which::which_in_global(
         format!("cargo-{subcommand}"),
@@ -95,7 +94,7 @@ pub fn executables(command: &mut Command) -> anyhow::Result<Vec<Executable>> {
         .collect())
 }
 
-/// The one executable of a build that makes a single program.
+/// Runs a build that makes a single program, and returns the program's path.
 pub fn executable(command: &mut Command, name: &str) -> anyhow::Result<PathBuf> {
     executables(command)?
         .into_iter()

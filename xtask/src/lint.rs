@@ -18,13 +18,13 @@ const DENY: &str = "deny";
 const OFFLINE: [&str; 3] = ["bans", "licenses", "sources"];
 
 #[derive(Args)]
-pub struct Options {
+pub struct LintArgs {
     /// Install cargo-deny by `cargo install`, if it is not there
     #[arg(long)]
     install: bool,
 }
 
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: &LintArgs) -> anyhow::Result<()> {
     say("Checking", "format");
     shell::run(cargo::command("fmt").args(["--all", "--check"]))?;
     say("Checking", "clippy");
@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     dependencies(options)
 }
 
-fn dependencies(options: &Options) -> anyhow::Result<()> {
+fn dependencies(options: &LintArgs) -> anyhow::Result<()> {
     if cargo::plugin(DENY).is_none() {
         if !options.install {
             say(

@@ -1,7 +1,7 @@
 //! The one build system: `cargo xtask <command>`.
 //!
-//! Each command is a file of its own and begins by getting what it needs (`setup`), so that any of them may be the
-//! first one that is run in a fresh clone.
+//! Each command is a file of its own. It begins by finding or installing what it needs (`setup`), so that every command
+//! works as the first one in a fresh clone.
 
 mod build;
 mod cargo;
@@ -46,18 +46,18 @@ enum Task {
         release: bool,
     },
     /// Run the suites; the last line is their sum
-    Test(test::Options),
+    Test(test::TestArgs),
     /// Boot kernels in virtual machines and run the suites in each
-    VmTest(vm::Options),
+    VmTest(vm::VmTestArgs),
     /// Check formatting, clippy and (where cargo-deny is installed) the dependencies, as CI does
-    Lint(lint::Options),
+    Lint(lint::LintArgs),
     /// Check the eBPF programs for the BPF target, without linking them; arguments are for cargo
     CheckObject {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Plant damage in the core, the plan and the model, and list what no test sees (cargo-mutants; hours for all of it)
-    Mutants(mutants::Options),
+    Mutants(mutants::MutantsArgs),
     /// Make the container image of the agent, as one OCI archive
     Image,
     /// Make the Helm chart from the kustomize base

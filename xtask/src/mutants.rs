@@ -13,7 +13,7 @@ use crate::{cargo, shell::say, workspace};
 const MUTANTS: &str = "mutants";
 
 #[derive(Args)]
-pub struct Options {
+pub struct MutantsArgs {
     /// Damage this part only
     #[arg(long, value_enum)]
     part: Option<Part>,
@@ -28,7 +28,7 @@ pub struct Options {
     args: Vec<OsString>,
 }
 
-/// What is pure, so that tests on the host can see all of it.
+/// The pure parts of the code: tests on the host can see all that they do.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Part {
     /// `proxy-common`: every decision about a packet
@@ -63,7 +63,7 @@ impl Part {
         }
     }
 
-    /// What is asked whether it sees the damage, as arguments of `cargo test`.
+    /// The tests that have to see the damage, as arguments of `cargo test`.
     const fn tests(self) -> &'static [&'static str] {
         match self {
             // Tests with random packets take half of the time, and what they find is luck.
@@ -74,8 +74,8 @@ impl Part {
     }
 }
 
-/// Fails where damage is seen by no test.
-pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+/// Exits with a failure if some damage is seen by no test.
+pub fn run(options: &MutantsArgs) -> anyhow::Result<ExitCode> {
     let parts = options
         .part
         .map_or_else(|| Part::value_variants().to_vec(), |part| vec![part]);
@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn run_part(part: Part, options: &Options) -> anyhow::Result<bool> {
+fn run_part(part: Part, options: &MutantsArgs) -> anyhow::Result<bool> {
     let report = workspace::target_dir().join("mutants").join(part.name());
     fs::create_dir_all(&report).with_context(|| format!("cannot make {}", report.display()))?;
     let mut command = cargo::plugin(MUTANTS).context("cargo-mutants is gone")?;

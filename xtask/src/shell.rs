@@ -1,4 +1,4 @@
-//! Running other programs, and telling the user in short lines what is going on.
+//! Runs other programs, and prints progress lines.
 
 use std::{
     env,
@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-/// A progress line: a right-aligned verb, then what it is done to, as cargo prints them. On stderr, so that stdout
-/// stays the command's result.
+/// Prints a progress line as cargo does: a right-aligned verb, then its object. It goes to stderr, so that stdout holds
+/// only the command's result.
 pub fn say(verb: &str, what: impl AsRef<str>) {
     eprintln!("{verb:>12} {}", what.as_ref());
 }
 
-/// Runs to the end; anything but success is an error that names the program.
+/// Runs a program to its end. A failure is an error that names the program.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command
@@ -26,7 +26,7 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the program printed, if it ran and succeeded: for probing what a machine has.
+/// Returns the program's output if it ran and succeeded: for probing a machine.
 pub fn capture(command: &mut Command) -> Option<String> {
     let output = command
         .stdin(Stdio::null())
@@ -39,7 +39,7 @@ pub fn capture(command: &mut Command) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The first program of this name on `PATH` and in the system's administrator directories, which an ordinary user's
+/// Finds the first program of this name on `PATH` and in the system's administrator directories, which an ordinary user's
 /// `PATH` often lacks.
 pub fn find(name: &str) -> Option<PathBuf> {
     let directories = search_path()

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Where the program is in the image, as the runtime starts it.
 pub const ENTRYPOINT: &str = "/proxy-agent";
-/// Its arguments, where a container gives none.
+/// The program's arguments, if a container gives none.
 pub const COMMAND: &str = "run";
 /// In the form of SPDX: the agent's licence, and that of the eBPF programs in it.
 pub const LICENSES: &str = "(Apache-2.0 OR MIT) AND (MIT OR GPL-2.0-only)";
@@ -22,7 +22,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// One image for one architecture.
 pub struct Image<'a> {
     pub version: &'a str,
-    /// By Go's name: `amd64`, `arm64`.
+    /// The architecture by Go's name: `amd64`, `arm64`.
     pub architecture: &'a str,
     pub program: &'a [u8],
 }
@@ -33,7 +33,7 @@ impl Image<'_> {
         format!("portside:{}", self.version)
     }
 
-    /// The whole archive. Blobs are named by the SHA-256 of their bytes.
+    /// Returns the whole archive. Blobs are named by the SHA-256 of their bytes.
     pub fn archive(&self) -> anyhow::Result<Vec<u8>> {
         let plain = tar([(ENTRYPOINT.trim_start_matches('/'), 0o755, self.program)])
             .context("making the layer")?;
@@ -92,7 +92,7 @@ impl Image<'_> {
         json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor]})
     }
 
-    /// On the manifest, and in the configuration, where tools for containers look.
+    /// Labels for the manifest and for the configuration: tools for containers read one or the other.
     fn labels(&self) -> Value {
         json!({
             "org.opencontainers.image.title": "Portside",
@@ -139,7 +139,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hexadecimal}")
 }
 
-/// Files of root with mode and content, all of the epoch.
+/// A tar of files with mode and content. All belong to root and have the time 0.
 fn tar<'a>(files: impl IntoIterator<Item = (&'a str, u32, &'a [u8])>) -> std::io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, mode, content) in files {
@@ -155,7 +155,7 @@ fn tar<'a>(files: impl IntoIterator<Item = (&'a str, u32, &'a [u8])>) -> std::io
     archive.into_inner()
 }
 
-/// Without a name and a time in gzip's header.
+/// Compresses bytes without a name and a time in gzip's header, so that the result depends on the bytes alone.
 fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzBuilder::new()
         .mtime(0)

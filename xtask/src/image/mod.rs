@@ -1,6 +1,6 @@
 //! `image`: the container image of the agent, made without a container tool: an OCI image layout in one tar file.
 //!
-//! The same agent gives the same bytes: no time and no user of the machine goes in.
+//! The same agent gives the same bytes: the image holds neither the machine's time nor its users.
 
 mod layout;
 mod program;
@@ -18,7 +18,7 @@ use crate::{
     workspace,
 };
 
-/// The most that a node may have to fetch for the agent, in bytes.
+/// The largest size of the image, in bytes: every node fetches it.
 const LIMIT: usize = 20_000_000;
 
 pub fn run() -> anyhow::Result<()> {
@@ -75,7 +75,7 @@ fn megabytes(bytes: usize) -> String {
     format!("{}.{:02} MB", bytes / 1_000_000, bytes / 10_000 % 100)
 }
 
-/// What the image specification calls an architecture: Go's name (`GOARCH`), here from Rust's.
+/// The architecture's name in the image specification (Go's `GOARCH`), from Rust's name.
 fn oci_architecture(rust: &str) -> anyhow::Result<&'static str> {
     match rust {
         "x86_64" => Ok("amd64"),

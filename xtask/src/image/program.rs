@@ -1,4 +1,4 @@
-//! What a program must be to run where there is nothing else: no interpreter, no library.
+//! Checks that a program runs in an empty image: it needs no interpreter and no library.
 
 use anyhow::{Context as _, ensure};
 use object::{

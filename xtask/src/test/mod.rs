@@ -1,8 +1,8 @@
 //! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
 //!
-//! L0 runs as the caller with the host's toolchain. The other levels are the test targets of the `tests` package, told apart
-//! by their names (`l1*` is L1, `l3*` is L3, `faults*` is the suite of faults, every other one L2); they run as root and get the paths of what was built.
-//! Kernels in virtual machines come last, where they are asked for.
+//! L0 runs as the caller, with the host's toolchain. The other levels are the test targets of the `tests` package. Their
+//! names tell the level: `l1*` is L1, `l3*` is L3, `faults*` is the suite of faults, and every other one is L2. They run as
+//! root and get the paths of the agent and the object. Kernels in virtual machines come last, if they are asked for.
 
 pub mod summary;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 #[derive(Args)]
-pub struct Options {
+pub struct TestArgs {
     /// Run this level only
     #[arg(long)]
     level: Option<Level>,
@@ -65,7 +65,7 @@ impl Level {
     }
 }
 
-pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub fn run(options: &TestArgs) -> anyhow::Result<ExitCode> {
     let levels = options
         .level
         .map_or_else(|| Level::value_variants().to_vec(), |level| vec![level]);
@@ -119,8 +119,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A level without a single test is a broken set-up, unless a filter left nothing of it.
-fn summary_of(level: Level, mut summary: Summary, options: &Options) -> Summary {
+/// Reports a level that ran no test: that is a broken set-up, unless a filter was given.
+fn summary_of(level: Level, mut summary: Summary, options: &TestArgs) -> Summary {
     if summary.ran() == 0 && options.filter.is_none() {
         summary.fail(&format!("{level:?}"), "no test was run");
     }
@@ -159,7 +159,7 @@ fn run_suite(
     stream(&suite.name, command.args(filter))
 }
 
-/// Runs the test programs of a suite, their output passed on line by line as it comes.
+/// Runs the test programs of a suite, and passes their output on line by line.
 fn stream(suite: &str, command: &mut Command) -> anyhow::Result<Summary> {
     let name = command.get_program().display().to_string();
     let mut child = command

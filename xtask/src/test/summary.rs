@@ -1,4 +1,4 @@
-//! The sum of many test runs, read from the lines that libtest (and what imitates it) prints.
+//! Sums up many test runs from the lines that libtest and its imitators print.
 //!
 //! What it prints in the end is for a reader who sees only the last lines of a long log: skipped tests, one line for
 //! each reason; then each failed test with the first lines of what it said; then the counts.

@@ -1,4 +1,4 @@
-//! Running a virtual machine and judging it by what its console says.
+//! Runs a virtual machine, and judges it by its console.
 
 use std::{
     fmt,
@@ -46,7 +46,7 @@ pub enum Ending {
     Panicked(String),
     Stalled,
     TimedOut,
-    /// The machine went away without a word.
+    /// The machine ended without a closing line.
     Vanished,
 }
 
@@ -63,7 +63,7 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Ends the process with its owner, however that ends.
+/// Kills the process when this value is dropped.
 pub struct Guard(pub Child);
 
 impl Guard {
@@ -93,7 +93,7 @@ impl Drop for Guard {
     }
 }
 
-/// Runs the machine until its fate is known, each line of its console passed on as it comes.
+/// Runs the machine until its outcome is known, and passes on each line of its console.
 pub fn watch(
     command: &mut Command,
     limits: &Limits,

@@ -1,4 +1,4 @@
-//! The tables of docs/kernels.md that runs write, each between two markers.
+//! Writes the generated tables of docs/kernels.md, each between two markers.
 
 use std::{fs, path::PathBuf};
 
@@ -40,7 +40,7 @@ fn replace(text: &str, name: &str, table: &str) -> anyhow::Result<String> {
     Ok(format!("{before}{begin}\n{table}\n{end}{after}"))
 }
 
-/// For tests: the docs have this table.
+/// For tests: asserts that the docs have this table.
 #[cfg(test)]
 pub fn assert_shown(name: &str, table: &str) {
     let text = fs::read_to_string(file()).unwrap();

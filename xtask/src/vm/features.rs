@@ -1,4 +1,4 @@
-//! What `proxy-agent doctor` found in each machine: read from the console, kept, and shown in the docs.
+//! Reads what `proxy-agent doctor` found in each machine from the console, keeps it, and writes it into the docs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{docs, kernels};
 use crate::workspace;
 
-/// Parts of a report that tell of the kernel, and not of the machine around it.
+/// Areas of a report that are about the kernel, not about the machine around it.
 const AREAS: [&str; 2] = ["bpf", "hooks"];
-/// Checks of other parts that do, too.
+/// Checks of other areas that are about the kernel.
 const CHECKS: [&str; 1] = ["BTF of the kernel"];
 
 /// What was found, by the check's name.
@@ -67,7 +67,7 @@ fn features(report: Report) -> Features {
         .collect()
 }
 
-/// By the series of the kernel, as `--kernel` takes it.
+/// What was found, by the kernel's series as `--kernel` takes it.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen(BTreeMap<String, Entry>);
 
@@ -92,7 +92,7 @@ impl Seen {
         self.0.insert(series.to_owned(), entry);
     }
 
-    /// Writes them, and the table in the docs that shows them.
+    /// Writes the file, and the table in the docs that shows it.
     pub fn write(&self) -> anyhow::Result<()> {
         let path = file();
         let text = serde_json::to_string_pretty(self)? + "\n";

@@ -1,4 +1,4 @@
-//! Machines side by side: as many at once as the host has room for, each on a thread of its own, heard by one listener.
+//! Runs machines side by side, as many as the host has room for. Each has a thread of its own; one listener hears all.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ pub struct Job {
     pub limits: Limits,
 }
 
-/// What became of one.
+/// The outcome of one machine.
 pub struct Ran {
     pub said: Said,
     pub ending: Ending,
@@ -50,7 +50,7 @@ pub fn room(accelerator: Accelerator) -> usize {
     by_processors.min(by_memory).max(1)
 }
 
-/// Of QEMU itself, its translated code above all, and of an initramfs that is being packed.
+/// Memory for QEMU itself (most of it translated code) and for packing an initramfs.
 const OVERHEAD_MIB: usize = 1024;
 
 fn available_memory_mib() -> Option<usize> {

@@ -29,7 +29,7 @@ pub struct Kernel {
     pub directory: PathBuf,
 }
 
-/// Why the kernel of a series cannot be had here, if so.
+/// Says why the kernel of a series cannot be fetched here; `None` if it can.
 pub fn unobtainable(series: &str) -> Option<String> {
     if is_path(series) {
         return None;
@@ -47,7 +47,7 @@ fn directory(series: &str) -> PathBuf {
     workspace::target_dir().join("vm").join(series)
 }
 
-/// The kernel of a series, fetched if it is not here yet; or that of a path.
+/// Returns the kernel of a series, fetched if it is not here yet, or the kernel at a path.
 pub fn get(series: &str) -> anyhow::Result<Kernel> {
     if is_path(series) {
         return of_path(Path::new(series));

@@ -28,7 +28,7 @@ pub enum Accelerator {
     Tcg,
 }
 
-/// Of a machine: what the suites' maps, agents and file systems take, and half of it to spare.
+/// A machine's memory: what the suites' maps, agents and file systems take, and half as much again.
 pub const MEMORY_MIB: usize = 3072;
 const PROCESSORS: usize = 2;
 
@@ -41,10 +41,10 @@ pub fn threads(accelerator: Accelerator) -> usize {
     }
 }
 
-/// How a kernel ends that was given no file system (init/do_mounts.c), as early as that is needed.
+/// What a kernel prints that finds no file system (init/do_mounts.c). It has booted by then.
 const NO_FILES: &str = "VFS: Unable to mount root fs";
 
-/// KVM only where a guest comes up with it, as far as without files: on some machines it opens, and the guest hangs.
+/// Chooses KVM if a guest boots with it up to its file system: on some machines KVM opens, and the guest hangs.
 pub fn probe(kernel: &Kernel) -> Accelerator {
     let opens = File::options()
         .read(true)

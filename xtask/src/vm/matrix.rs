@@ -1,4 +1,4 @@
-//! The suites on each kernel: which machines there are, and what is made of what they say.
+//! Runs the suites on each kernel: chooses the machines, and judges what they print.
 
 use std::{collections::BTreeMap, sync::Arc, thread};
 
@@ -20,15 +20,15 @@ use crate::{
     test::summary::Summary,
 };
 
-/// What all kernels are given.
+/// What the machines of all kernels get.
 pub struct Matrix {
     pub build: Build,
-    /// By what they were asked for by.
+    /// The kernels, by the names that the user gave.
     kernels: BTreeMap<String, anyhow::Result<Arc<Kernel>>>,
     accelerator: Accelerator,
 }
 
-/// What became of one machine.
+/// The outcome of one machine.
 pub struct Run {
     pub summary: Summary,
     /// A sentence for each thing that is wrong.

@@ -38,7 +38,7 @@ const DEFAULT_LEVELS: [&str; 3] = ["l1", "l2", "nic"];
 const DEFAULT_KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", kernels::NEWEST];
 
 #[derive(Args)]
-pub struct Options {
+pub struct VmTestArgs {
     /// A series such as 6.1, `newest`, or the path of an image or of an unpacked kernel package; may be given more than once
     #[arg(long = "kernel", value_name = "VERSION|PATH")]
     kernels: Vec<String>,
@@ -59,7 +59,7 @@ pub struct Options {
     write_docs: bool,
 }
 
-pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+pub fn run(options: &VmTestArgs) -> anyhow::Result<ExitCode> {
     let chosen: Vec<_> = if options.kernels.is_empty() {
         DEFAULT_KERNELS.map(String::from).to_vec()
     } else {
@@ -87,13 +87,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What the exit code says.
+/// Did every test pass, and did any run?
 fn succeeded(total: &Summary) -> bool {
     total.failed() == 0 && total.ran() > 0
 }
 
-fn run_suites(matrix: &Matrix, options: &Options, chosen: &[String]) -> anyhow::Result<Summary> {
-    let Options {
+fn run_suites(matrix: &Matrix, options: &VmTestArgs, chosen: &[String]) -> anyhow::Result<Summary> {
+    let VmTestArgs {
         level,
         filter,
         write_docs,
@@ -121,7 +121,8 @@ fn run_suites(matrix: &Matrix, options: &Options, chosen: &[String]) -> anyhow::
     Ok(total)
 }
 
-/// Runs the suites on these kernels, and the suite's own test, as a part of a longer run; skipped, with the reason, on a machine that cannot.
+/// Runs the suites on these kernels, and the suite's own test, as a part of a longer run. On a machine that cannot run
+/// them, they are skipped with the reason.
 pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Summary> {
     if let Some(reason) = missing(series) {
         let mut summary = Summary::default();
@@ -147,7 +148,7 @@ pub fn run_as_part(series: &[String], filter: Option<&str>) -> anyhow::Result<Su
     Ok(total)
 }
 
-/// Why this machine cannot run these kernels, whatever is done, if so.
+/// Says why this machine cannot run these kernels; `None` if it can.
 fn missing(series: &[String]) -> Option<String> {
     if !cfg!(target_arch = "x86_64") {
         return Some("only the kernel packages and the machine of x86-64 are known".into());
@@ -161,7 +162,7 @@ fn missing(series: &[String]) -> Option<String> {
         })
 }
 
-/// What is wrong with what was measured, if it was.
+/// Compares the figures with the budget, if there are any, and says what is wrong.
 fn held_against(budget: &Budget, series: &str, kernel: &str, said: &mut Said) -> Vec<String> {
     if !said.measures {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What one machine said, and what is wrong with it.
+//! Reads what one machine prints, and says what is wrong with it.
 
 use super::{console::Ending, features, verifier::Report};
 use crate::test::summary::Summary;
@@ -10,7 +10,7 @@ const SUITE: &str = "vm-test suite: ";
 /// All that is read from a console.
 #[derive(Default)]
 pub struct Said {
-    /// Some of its suites measure the kernel.
+    /// Do some of its suites measure the kernel?
     pub measures: bool,
     pub summary: Summary,
     pub report: Report,
@@ -32,7 +32,7 @@ impl Said {
         }
     }
 
-    /// Takes in one line; those that are none of ours are passed by.
+    /// Reads one line. Lines of other programs are ignored.
     pub fn read(&mut self, line: &str) {
         if let Some(release) = line.strip_prefix(RELEASE) {
             self.release = Some(release.to_owned());

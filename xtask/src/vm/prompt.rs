@@ -1,4 +1,4 @@
-//! A machine that gives a prompt: on a terminal, or to commands that come through a pipe.
+//! Gives a prompt in a machine: on a terminal, or to commands from a pipe.
 
 use std::{
     io::{self, BufRead, IsTerminal as _, Read, Write},

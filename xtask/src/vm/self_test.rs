@@ -1,4 +1,4 @@
-//! The suite's own test: failures are planted, each in a real machine, and have to be reported as what they are.
+//! The suite's own test: plants failures, each in a real machine, and checks that each is reported as what it is.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ const ROWS: &str = "node_port_to_a_local_backend";
 struct Case {
     name: &'static str,
     plant: Plant,
-    /// What a complaint has to say; nothing where the run has to be right.
+    /// What the complaint must contain; empty if the run must be right.
     expected: &'static [&'static str],
 }
 
@@ -106,7 +106,7 @@ pub fn run(matrix: &Matrix, series: &str) -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
-/// What of a plant was not told as it should be, if anything.
+/// Says how the report of a planted failure is wrong; `None` if it is right.
 fn unrecognised(case: &Case, job: &Job, series: &str, ran: Ran) -> anyhow::Result<Option<String>> {
     let mut budget = Budget::open()?;
     if matches!(case.plant, Plant::Budget) {

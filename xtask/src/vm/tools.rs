@@ -1,4 +1,4 @@
-//! The host's programs that the suites call in a machine: they themselves, their libraries, and what they load late.
+//! The host's programs that the suites call in a machine, with their libraries and the files that they load at run time.
 
 use std::{
     fs,
@@ -10,10 +10,10 @@ use anyhow::Context as _;
 
 use crate::shell;
 
-/// What topologies are made with.
+/// The programs that make topologies.
 const NEEDED: [&str; 3] = ["ip", "bridge", "nft"];
 
-/// What kube-proxy's rules are made with: rows that need one that the host lacks are skipped with that reason.
+/// The programs that make kube-proxy's rules. If the host lacks one, the rows that need it are skipped with that reason.
 const OPTIONAL: [&str; 14] = [
     "iptables-legacy",
     "iptables-legacy-save",
