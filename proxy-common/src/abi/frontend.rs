@@ -7,7 +7,7 @@ use crate::addr::{Addr, Be16};
 /// - A NodePort is stored once, under the unspecified address: it matches every local address that
 ///   [`LocalAddr`] marks with [`NODEPORT_ADDR`].
 /// - Port 0 with protocol 0 says "this address is a ClusterIP": traffic to a port of it that no service has
-///   is refused (spec A4).
+///   is refused (docs/conformance.md A4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct FrontendKey<A> {

@@ -24,7 +24,7 @@ pub struct Service {
     /// For traffic to NodePort, external and load-balancer IPs (`externalTrafficPolicy` applied).
     pub external: Extent,
     /// For traffic to an external address from a pod of this node or from the node itself: under
-    /// `externalTrafficPolicy: Local` it may use every endpoint (spec F7, F8).
+    /// `externalTrafficPolicy: Local` it may use every endpoint (docs/conformance.md F7, F8).
     pub short_circuit: Extent,
 }
 
@@ -37,7 +37,7 @@ pub mod service_flags {
     pub const SOURCE_RANGES: u32 = 1 << 2;
 }
 
-/// Key of the affinity table: shared by all frontends of a service port (spec H2).
+/// Key of the affinity table: shared by all frontends of a service port (docs/conformance.md H2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct AffinityKey<A> {

@@ -37,7 +37,7 @@ pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> 
 /// Must this packet begin a new flow, although its tuple has an old one?
 ///
 /// TCP keeps its backend to the end of the connection; a SYN begins anew after both ends' FIN or a RST, or when the
-/// backend is gone. So does SCTP, by its chunks that say the same. UDP leaves a backend that is gone at once (spec M1,
+/// backend is gone. So does SCTP, by its chunks that say the same. UDP leaves a backend that is gone at once (docs/conformance.md M1,
 /// M3), and after the idle time.
 #[inline(always)]
 pub fn is_over<F: Family, T: Flows<F> + Services<F> + Node>(

@@ -37,7 +37,7 @@ pub fn may_be_to_backend<F: Family, T: Node>(tables: &T, tuple: &Tuple<F::Addr>)
 
 /// The frontend that a tuple's destination is, if it is one.
 ///
-/// The exact address and port come first (an external IP may be a node's own address, spec J6), then
+/// The exact address and port come first (an external IP may be a node's own address, docs/conformance.md J6), then
 /// NodePorts on local addresses, last the rest of a ClusterIP, where traffic is refused.
 #[inline(always)]
 pub fn frontend<F: Family, T: Services<F> + Routes<F> + Node>(

@@ -77,7 +77,7 @@ fn a_port_of_a_bridge_takes_frames_for_the_bridge<F: Net>(proto: u8) {
     }
 }
 
-fn a_source_that_is_no_host_gets_no_answer<F: Net>(proto: u8) {
+fn a_source_address_that_no_host_may_have_gets_no_answer<F: Net>(proto: u8) {
     for endpoints in [true, false] {
         let mut world = World::with_backend(REMOTE);
         if !endpoints {
@@ -97,7 +97,7 @@ fn a_source_that_is_no_host_gets_no_answer<F: Net>(proto: u8) {
     }
 }
 
-fn loopback_is_for_the_node_alone_and_the_unspecified_address_for_nobody<F: Net>(proto: u8) {
+fn only_the_node_reaches_a_loopback_address_and_nobody_the_unspecified_one<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     for to in [F::Addr::ANY, F::loopback()] {
         for at in [(IN, UPLINK), (Hook::XDP_UPLINK, UPLINK), (POD_IN, VETH_A)] {
@@ -144,7 +144,7 @@ fn a_workloads_first_packet_has_a_source_that_its_device_takes<F: Net>(proto: u8
     }
 }
 
-fn who_is_proxied_has_a_source_that_the_uplink_takes<F: Net>(proto: u8) {
+fn a_full_proxys_client_has_a_source_that_the_uplink_takes<F: Net>(proto: u8) {
     for (flag, takes) in BY_MODE {
         for at in [IN, Hook::XDP_UPLINK] {
             let mut world = World::with_backend(REMOTE);
@@ -237,7 +237,7 @@ fn a_full_proxy_takes_the_source_that_the_kernel_would<F: Net>(proto: u8) {
     }
 }
 
-fn a_packet_that_is_not_what_its_header_says_goes_on_as_it_is<F: Net>(proto: u8) {
+fn a_packet_that_contradicts_its_header_passes_untouched<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     let ask = to_node_port::<F>(proto, F::addr(CLIENT)).build();
     let transport = 14 + F::HEADER_LEN;
@@ -271,7 +271,7 @@ fn a_packet_that_is_not_what_its_header_says_goes_on_as_it_is<F: Net>(proto: u8)
     }
 }
 
-fn what_cannot_leave_makes_no_flow<F: Net>(proto: u8) {
+fn a_packet_that_cannot_leave_makes_no_flow<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     let ask = to_node_port::<F>(proto, F::addr(CLIENT));
     drops(&world, (IN, UPLINK), &ask.clone().ttl(1), Reason::HopLimit);
@@ -280,7 +280,7 @@ fn what_cannot_leave_makes_no_flow<F: Net>(proto: u8) {
     assert_eq!(F::maps(&world).pending.len(), 0);
 }
 
-fn an_answer_to_the_node_itself_is_no_request<F: Net>() {
+fn an_answer_to_the_nodes_own_socket_is_no_request<F: Net>() {
     for unconnected in [true, false] {
         let mut world = World::with_backend(REMOTE);
         let sent = Frame::<F>::new(UDP, (F::addr(NODE), NODE_PORT), (F::addr(CLIENT), 53));
@@ -321,7 +321,7 @@ fn a_reply_of_the_service_is_not_taken_for_the_nodes_own<F: Net>() {
     }
 }
 
-fn a_stranger_to_an_address_of_no_device_is_reset<F: Net>() {
+fn a_segment_of_no_connection_to_an_address_of_no_device_is_reset<F: Net>() {
     for is_asked in [true, false] {
         let mut world = World::with_backend(REMOTE);
         if is_asked {
@@ -367,20 +367,20 @@ fn a_device_without_a_route_is_no_way_back<F: Net>() {
 cases! {
     a_frame_for_another_station_is_left_alone
     a_port_of_a_bridge_takes_frames_for_the_bridge
-    a_source_that_is_no_host_gets_no_answer
-    loopback_is_for_the_node_alone_and_the_unspecified_address_for_nobody
+    a_source_address_that_no_host_may_have_gets_no_answer
+    only_the_node_reaches_a_loopback_address_and_nobody_the_unspecified_one
     a_workloads_first_packet_has_a_source_that_its_device_takes
-    who_is_proxied_has_a_source_that_the_uplink_takes
+    a_full_proxys_client_has_a_source_that_the_uplink_takes
     a_reply_by_another_device_is_taken_as_that_device_asks
     a_clients_packet_by_another_device_is_taken_as_that_device_asks
     a_reply_leaves_by_the_device_that_its_connection_came_by
     a_full_proxy_takes_the_source_that_the_kernel_would
-    a_packet_that_is_not_what_its_header_says_goes_on_as_it_is
-    what_cannot_leave_makes_no_flow
+    a_packet_that_contradicts_its_header_passes_untouched
+    a_packet_that_cannot_leave_makes_no_flow
 }
 families! {
-    an_answer_to_the_node_itself_is_no_request
+    an_answer_to_the_nodes_own_socket_is_no_request
     a_reply_of_the_service_is_not_taken_for_the_nodes_own
-    a_stranger_to_an_address_of_no_device_is_reset
+    a_segment_of_no_connection_to_an_address_of_no_device_is_reset
     a_device_without_a_route_is_no_way_back
 }

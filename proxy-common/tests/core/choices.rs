@@ -242,7 +242,7 @@ fn a_client_stays_with_its_backend_until_the_time_is_over<F: Net>(proto: u8) {
     );
 }
 
-fn a_client_leaves_a_backend_that_is_no_more_what_it_was<F: Net>(proto: u8) {
+fn a_client_leaves_a_backend_that_changed<F: Net>(proto: u8) {
     for change in ["another scope", "another generation", "gone"] {
         let (mut world, first) = remembered::<F>(proto);
         let id = note::<F>(&world).unwrap().backend;
@@ -331,7 +331,7 @@ cases! {
     a_client_chooses_from_the_scope_of_its_frontend
     an_empty_scope_drops_or_refuses_as_its_policy_says
     a_client_stays_with_its_backend_until_the_time_is_over
-    a_client_leaves_a_backend_that_is_no_more_what_it_was
+    a_client_leaves_a_backend_that_changed
     without_affinity_nothing_is_remembered
     a_backend_that_does_not_serve_is_refused
     source_ranges_hold_for_load_balancer_addresses_alone

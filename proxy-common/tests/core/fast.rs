@@ -56,7 +56,7 @@ fn a_flow_is_touched_once_in_a_step_of_time<F: Net>(proto: u8) {
     assert!(!is_slow(&world, &forth));
 }
 
-fn what_begins_or_ends_a_connection_is_slow<F: Net>() {
+fn a_segment_that_begins_or_ends_a_connection_is_slow<F: Net>() {
     for flags in [tcp::SYN, tcp::FIN | tcp::ACK, tcp::RST, tcp::RST | tcp::ACK] {
         let (world, forth, _) = established::<F>(TCP);
         assert!(is_slow(&world, &forth.flags(flags)), "{flags:#x}");
@@ -84,7 +84,7 @@ fn hints_of_another_epoch_are_slow<F: Net>(proto: u8) {
     assert!(!is_slow(&world, &forth), "they are looked up once");
 }
 
-fn what_may_not_leave_is_slow<F: Net>(proto: u8) {
+fn a_packet_that_may_not_leave_is_slow<F: Net>(proto: u8) {
     let (world, forth, _) = established::<F>(proto);
     assert!(is_slow(&world, &forth.clone().ttl(1)));
     assert!(!is_slow(&world, &forth.clone().ttl(2)));
@@ -125,7 +125,7 @@ fn traffic_of_no_service_is_fast<F: Net>(proto: u8) {
 }
 
 /// Who opens a connection to a backend's own address may be in the way of an old flow; who goes on with one is not.
-fn only_what_opens_a_connection_to_a_backend_is_slow<F: Net>() {
+fn only_a_segment_that_opens_a_connection_to_a_backend_is_slow<F: Net>() {
     let world = World::with_backend(REMOTE);
     let direct = |port| Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(REMOTE), port));
     assert!(is_slow(&world, &direct(BACKEND_PORT)));
@@ -200,13 +200,13 @@ tcp_and_udp! {
     data_of_an_established_flow_is_fast
     a_flow_is_touched_once_in_a_step_of_time
     hints_of_another_epoch_are_slow
-    what_may_not_leave_is_slow
+    a_packet_that_may_not_leave_is_slow
     a_frame_that_the_stack_would_not_take_is_slow
     traffic_of_no_service_is_fast
 }
 families! {
-    what_begins_or_ends_a_connection_is_slow
+    a_segment_that_begins_or_ends_a_connection_is_slow
     a_datagram_to_a_backend_that_is_gone_is_slow
-    only_what_opens_a_connection_to_a_backend_is_slow
+    only_a_segment_that_opens_a_connection_to_a_backend_is_slow
     a_segment_with_options_straight_to_a_backend_removes_no_flow
 }

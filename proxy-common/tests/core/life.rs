@@ -65,7 +65,7 @@ fn a_reply_is_restored_while_another_cpu_confirms_its_flow<F: Net>(proto: u8) {
     assert!(!world.confirms.get(), "nobody looked");
 }
 
-fn a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later<F: Net>(proto: u8) {
+fn a_flow_is_confirmed_after_the_tables_were_held_still<F: Net>(proto: u8) {
     let mut world = World::with_backend(REMOTE);
     let refresh = world.config.unwrap().refresh;
     world.config.as_mut().unwrap().refresh = Config::STILL;
@@ -205,7 +205,7 @@ fn a_segment_of_an_unknown_connection_goes_on<F: Net>() {
 cases! {
     a_client_that_repeats_itself_is_not_confirmed_before_a_reply
     a_flood_of_first_packets_leaves_confirmed_flows_alone
-    a_flow_that_is_to_stay_where_it_is_goes_on_and_is_confirmed_later
+    a_flow_is_confirmed_after_the_tables_were_held_still
     a_reply_is_restored_while_another_cpu_confirms_its_flow
     only_udp_leaves_a_backend_that_is_gone
     a_first_packet_after_the_end_chooses_again

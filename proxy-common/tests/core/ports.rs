@@ -12,7 +12,7 @@ use proxy_common::{
 use std::collections::{BTreeSet, HashMap};
 
 /// Opens connections from (client, port) to one of two services with a common backend, then answers each.
-fn every_reply_goes_home<F: Net>(
+fn every_reply_reaches_its_client<F: Net>(
     proto: u8,
     flows: &BTreeSet<(u16, u16, bool)>,
 ) -> Result<(), TestCaseError> {
@@ -47,8 +47,8 @@ proptest! {
         flows in prop::collection::btree_set((0u16..12, 0u16..3, any::<bool>()), 1..60),
     ) {
         for proto in [TCP, UDP, SCTP] {
-            every_reply_goes_home::<V4>(proto, &flows)?;
-            every_reply_goes_home::<V6>(proto, &flows)?;
+            every_reply_reaches_its_client::<V4>(proto, &flows)?;
+            every_reply_reaches_its_client::<V6>(proto, &flows)?;
         }
     }
 }
@@ -131,7 +131,7 @@ fn open_from_node<F: Net>(world: &World, proto: u8) -> Frame<F> {
     open
 }
 
-fn a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple<F: Net>(proto: u8) {
+fn a_new_connection_leaves_alone_the_one_that_took_its_old_reply_tuple<F: Net>(proto: u8) {
     let (world, first) = after_half_is_lost::<F>(proto, true);
     let other = open_from_node::<F>(&world, proto);
     world.pass_time(world.config.unwrap().udp_idle);
@@ -148,7 +148,7 @@ fn a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple<F: N
     assert_eq!(world.sends(Hook::TC_UPLINK_IN, UPLINK, &reply), restored);
 }
 
-fn what_is_left_of_an_expired_connection_goes_without_its_clients_next_one<F: Net>(proto: u8) {
+fn removing_half_an_expired_connection_leaves_its_clients_next_one_alone<F: Net>(proto: u8) {
     let (mut world, first) = after_half_is_lost::<F>(proto, false);
     world.serve(SERVICE, CLUSTER_IP, &[POD_A]);
     let behind = world.sends(Hook::TC_UPLINK_IN, UPLINK, &first);
@@ -166,7 +166,7 @@ fn what_is_left_of_an_expired_connection_goes_without_its_clients_next_one<F: Ne
 }
 
 /// Whoever asks for too much waits; nobody else does. Pods of a node have one /64; outside it is one subscriber's.
-fn a_source_has_its_share_of_flows_that_wait<F: Net>(proto: u8) {
+fn a_source_has_a_share_of_the_unanswered_flows<F: Net>(proto: u8) {
     const SHARE: u16 = 8;
     for (at, back) in [
         ((Hook::TC_WORKLOAD_IN, VETH_A), Hook::TC_WORKLOAD_OUT),
@@ -202,7 +202,7 @@ fn a_source_has_its_share_of_flows_that_wait<F: Net>(proto: u8) {
 }
 
 /// A client's own port is kept where it can be. Many of one client side by side leave others theirs.
-fn ports_side_by_side_leave_room_for_others<F: Net>(proto: u8) {
+fn adjacent_source_ports_leave_room_for_other_clients<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     let ask = |client: u16, port| {
         let to = (F::addr(NODE), NODE_PORT);
@@ -217,10 +217,10 @@ fn ports_side_by_side_leave_room_for_others<F: Net>(proto: u8) {
 }
 
 cases! {
-    a_source_has_its_share_of_flows_that_wait
-    ports_side_by_side_leave_room_for_others
-    a_client_that_begins_anew_leaves_the_connection_that_got_its_reply_tuple
-    what_is_left_of_an_expired_connection_goes_without_its_clients_next_one
+    a_source_has_a_share_of_the_unanswered_flows
+    adjacent_source_ports_leave_room_for_other_clients
+    a_new_connection_leaves_alone_the_one_that_took_its_old_reply_tuple
+    removing_half_an_expired_connection_leaves_its_clients_next_one_alone
     a_taken_port_is_followed_by_the_next_of_the_round
     a_port_from_which_the_node_itself_talks_to_the_backend_is_left_to_it
     an_expired_connection_gives_up_its_reply_tuple

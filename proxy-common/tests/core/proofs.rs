@@ -75,7 +75,7 @@ fn a_connection_that_goes_on_after_a_reset_was_not_over<F: Net>() {
 }
 
 /// The numbers go on with the data, and the test of a reset with them.
-fn what_was_acknowledged_last_is_what_counts<F: Net>() {
+fn the_last_acknowledged_number_counts<F: Net>() {
     let world = World::with_backend(POD_A);
     let (ask, answer) = established::<F>(&world, TCP);
     let mut later = answer.flags(tcp::ACK);
@@ -101,7 +101,7 @@ fn what_was_acknowledged_last_is_what_counts<F: Net>() {
 }
 
 /// Of one connection after that time, another client gets the port.
-fn a_blind_end_does_not_shorten_a_life<F: Net>(proto: u8) {
+fn a_fin_or_rst_with_wrong_numbers_does_not_shorten_a_flow<F: Net>(proto: u8) {
     for flags in [tcp::RST, tcp::FIN | tcp::ACK] {
         let world = World::with_backend(REMOTE);
         let ask = open::<F>(proto);
@@ -123,7 +123,7 @@ fn a_blind_end_does_not_shorten_a_life<F: Net>(proto: u8) {
     }
 }
 
-fn a_flow_is_confirmed_by_who_saw_the_answer<F: Net>(proto: u8) {
+fn only_a_client_that_saw_the_answer_confirms_its_flow<F: Net>(proto: u8) {
     // Who answers, who goes on: with the connection's numbers, or any.
     for (answer_fits, client_fits) in [(false, false), (false, true), (true, false), (true, true)] {
         let world = World::with_backend(REMOTE);
@@ -145,7 +145,7 @@ fn a_flow_is_confirmed_by_who_saw_the_answer<F: Net>(proto: u8) {
 }
 
 /// Of an ended attempt, whose answer never came, the next one has other numbers.
-fn a_client_that_begins_anew_with_other_numbers_is_confirmed<F: Net>() {
+fn a_client_that_repeats_its_syn_with_other_numbers_is_confirmed<F: Net>() {
     let world = World::with_backend(REMOTE);
     let mut first = open::<F>(TCP);
     first.seq = 5;
@@ -191,14 +191,14 @@ fn a_half_closed_connection_keeps_its_port_for_an_hour<F: Net>() {
 }
 
 cases! {
-    a_blind_end_does_not_shorten_a_life
-    a_flow_is_confirmed_by_who_saw_the_answer
+    a_fin_or_rst_with_wrong_numbers_does_not_shorten_a_flow
+    only_a_client_that_saw_the_answer_confirms_its_flow
 }
 families! {
     a_reset_counts_where_its_number_fits
     a_connection_that_goes_on_after_a_reset_was_not_over
-    what_was_acknowledged_last_is_what_counts
-    a_client_that_begins_anew_with_other_numbers_is_confirmed
+    the_last_acknowledged_number_counts
+    a_client_that_repeats_its_syn_with_other_numbers_is_confirmed
     a_refusal_by_the_backend_is_believed
     a_half_closed_connection_keeps_its_port_for_an_hour
 }
