@@ -1,4 +1,6 @@
 //! Why a packet was let through untouched, or dropped. One list for all hooks; each has a counter per hook.
+//!
+//! Which outcome a reason belongs to is part of its type where it is given: [`PassReason`], [`DropReason`].
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
@@ -19,37 +21,6 @@ macro_rules! reasons {
             }
         }
     };
-}
-
-impl Reason {
-    /// Does the packet end here? Otherwise it goes on to the next layer, untouched.
-    pub const fn is_drop(self) -> bool {
-        match self {
-            Self::Refused
-            | Self::NoLocalEndpoint
-            | Self::SourceRange
-            | Self::TooBig
-            | Self::HopLimit
-            | Self::NoPort
-            | Self::SourceCheck
-            | Self::SourceShare
-            | Self::Stranger
-            | Self::TableFull
-            | Self::EditFailed => true,
-            Self::NotService
-            | Self::BadHeader
-            | Self::Extension
-            | Self::FragmentUnknown
-            | Self::MidFlow
-            | Self::LeftToTc
-            | Self::OtherDevice
-            | Self::NoRoute
-            | Self::NoDevice
-            | Self::OtherHost
-            | Self::Martian
-            | Self::NotConfigured => false,
-        }
-    }
 }
 
 reasons! {
@@ -101,14 +72,86 @@ reasons! {
     NotConfigured = "not-configured",
 }
 
+/// Some of the reasons, as a type of their own: what has another outcome cannot be given one of them.
+macro_rules! subset {
+    ($(#[doc = $doc:literal])+ $subset:ident: $($name:ident,)+) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum $subset { $($name = Reason::$name as u8,)+ }
+
+        impl $subset {
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            #[inline(always)]
+            pub const fn reason(self) -> Reason {
+                match self { $(Self::$name => Reason::$name),+ }
+            }
+        }
+    };
+}
+
+subset! {
+    /// Why a packet goes on to the next layer untouched.
+    PassReason:
+    NotService,
+    BadHeader,
+    Extension,
+    FragmentUnknown,
+    MidFlow,
+    LeftToTc,
+    OtherDevice,
+    NoRoute,
+    NoDevice,
+    OtherHost,
+    Martian,
+    NotConfigured,
+}
+
+subset! {
+    /// Why a packet ends here, answered or not.
+    DropReason:
+    Refused,
+    NoLocalEndpoint,
+    SourceRange,
+    TooBig,
+    HopLimit,
+    NoPort,
+    SourceCheck,
+    SourceShare,
+    Stranger,
+    TableFull,
+    EditFailed,
+}
+
+impl Reason {
+    /// Does the packet end here? Otherwise it goes on to the next layer, untouched.
+    pub fn is_drop(self) -> bool {
+        DropReason::ALL.iter().any(|drop| drop.reason() == self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Reason;
+    use super::{DropReason, PassReason, Reason};
 
     #[test]
     fn numbers_are_indices() {
         for (i, r) in Reason::ALL.iter().enumerate() {
             assert_eq!(*r as usize, i);
+        }
+    }
+
+    #[test]
+    fn each_reason_is_of_one_outcome() {
+        let passes = PassReason::ALL.iter().map(|r| r.reason());
+        let drops = DropReason::ALL.iter().map(|r| r.reason());
+        let mut both: Vec<Reason> = passes.chain(drops).collect();
+        both.sort();
+        assert_eq!(both, Reason::ALL);
+        for reason in Reason::ALL {
+            let is_drop = DropReason::ALL.iter().any(|r| r.reason() == *reason);
+            assert_eq!(reason.is_drop(), is_drop, "{reason:?}");
         }
     }
 }

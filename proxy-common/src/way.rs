@@ -4,15 +4,15 @@ use crate::{
     abi::{Config, Dir, Flow, Macs, Route, config_flags, device_flags},
     addr::{Addr, Family},
     edge::hook::Hook,
-    reason::Reason,
+    reason::PassReason,
     tables::{Fib, FlowCell, Hop, Node, Routes},
 };
 
 /// The hop, if this hook can take it: XDP sends only by its own device and to a known next hop.
 #[inline(always)]
-pub fn usable_by(hop: Hop, hook: Hook, here: u32) -> Result<Hop, Reason> {
+pub fn usable_by(hop: Hop, hook: Hook, here: u32) -> Result<Hop, PassReason> {
     if hook.xdp && hop.route != Route::Stack && (hop.ifindex != here || !hop.resolved) {
-        return Err(Reason::OtherDevice);
+        return Err(PassReason::OtherDevice);
     }
     Ok(hop)
 }
@@ -23,7 +23,7 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
     tables: &T,
     src: &F::Addr,
     dst: &F::Addr,
-) -> Result<Hop, Reason> {
+) -> Result<Hop, PassReason> {
     let (mut hop, found) = match tables.fib(src, dst) {
         Fib::Hop { ifindex, macs, mtu } => (
             Hop {
@@ -47,7 +47,7 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
             },
             false,
         ),
-        Fib::None => return Err(Reason::NoRoute),
+        Fib::None => return Err(PassReason::NoRoute),
     };
     if let Some(device) = tables.device(hop.ifindex) {
         hop.resolved = found && device.flags & device_flags::ETHERNET != 0;
@@ -65,7 +65,10 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
 
 /// The way in again, by `ifindex`, for a process on this node.
 #[inline(always)]
-pub fn receive<F: Family, T: Routes<F> + Node>(tables: &T, ifindex: u32) -> Result<Hop, Reason> {
+pub fn receive<F: Family, T: Routes<F> + Node>(
+    tables: &T,
+    ifindex: u32,
+) -> Result<Hop, PassReason> {
     match tables.device(ifindex) {
         Some(device) => {
             let macs = Macs::new(device.mac, device.mac);
@@ -78,7 +81,7 @@ pub fn receive<F: Family, T: Routes<F> + Node>(tables: &T, ifindex: u32) -> Resu
                 resolved: true,
             })
         }
-        None => Err(Reason::NoDevice),
+        None => Err(PassReason::NoDevice),
     }
 }
 
@@ -130,7 +133,7 @@ pub fn of_flow<F: Family, T: Routes<F> + Node>(
     cell: &FlowCell<F::Addr>,
     flow: &Flow<F::Addr>,
     renew: bool,
-) -> Result<Hop, Reason> {
+) -> Result<Hop, PassReason> {
     let here = tables.ifindex();
     let route = Route::from_bits(flow.route);
     if (!renew || goes_on(hook, here, route, flow))

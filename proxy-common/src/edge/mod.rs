@@ -2,6 +2,7 @@
 //! No service is known here.
 
 pub mod admit;
+pub mod decision;
 pub mod hook;
 pub mod verdict;
 pub mod work;

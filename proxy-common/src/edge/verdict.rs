@@ -1,6 +1,6 @@
 //! What is to become of a packet, as a value, until the hook's last line.
 
-use crate::reason::Reason;
+use crate::reason::{DropReason, PassReason, Reason};
 
 /// The end of the way. The packet has been edited by then, or deliberately not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,19 +54,19 @@ impl Verdict {
     }
 
     #[inline(always)]
-    pub const fn pass(reason: Reason) -> Self {
+    pub const fn pass(reason: PassReason) -> Self {
         Self {
             action: Action::Pass,
-            reason,
+            reason: reason.reason(),
             ifindex: 0,
         }
     }
 
     #[inline(always)]
-    pub const fn drop(reason: Reason) -> Self {
+    pub const fn drop(reason: DropReason) -> Self {
         Self {
             action: Action::Drop,
-            reason,
+            reason: reason.reason(),
             ifindex: 0,
         }
     }

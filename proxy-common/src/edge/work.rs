@@ -5,6 +5,7 @@
 
 use crate::{
     abi::{Flow, FlowKey, Macs},
+    edge::decision::About,
     tables::Hop,
     wire::parse::View,
 };
@@ -40,6 +41,8 @@ pub struct Work<A> {
     pub other_key: FlowKey<A>,
     /// Where the packet goes.
     pub hop: Hop,
+    /// What is decided about.
+    pub about: About,
 }
 
 /// Makes the compiler read a packet's facts from memory again, instead of keeping them in registers.

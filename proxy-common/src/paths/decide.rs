@@ -1,6 +1,6 @@
 //! What becomes of a TCP, UDP or SCTP packet: the flow it belongs to, or the one that it begins.
 //!
-//! In: a view of the packet and the tables. Out: a [`Decision`]. Nothing of the packet has been touched by then; what
+//! In: a view of the packet and the tables. Out: a [`Decision`], and in [`Work::about`] what it is about. Nothing of the packet has been touched by then; what
 //! the datapath is not sure of is a [`Decision::Pass`].
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     addr::{Addr, Family},
     edge::{
         admit,
+        decision::{Answer, Decision},
         hook::{Client, Hook},
         work::Work,
     },
@@ -19,7 +20,7 @@ use crate::{
         track::{self, Refusal},
     },
     paths::send::{self, Stop},
-    reason::Reason,
+    reason::{DropReason, PassReason},
     service::{
         classify,
         select::{self, Choice},
@@ -31,21 +32,6 @@ use crate::{
 
 /// Index of the loopback device; the same in every network namespace (kernel `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
-
-/// What to do with a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
-    Pass(Reason),
-    Drop(Reason),
-    /// Answer that nothing is there.
-    Refuse,
-    /// Answer that there is no such connection.
-    Reset,
-    /// Answer that it is larger than the path takes.
-    TooBig,
-    /// Rewrite as [`Work::flow`] says and send on by [`Work::hop`].
-    Translate,
-}
 
 /// Does something happen to a confirmed flow with this packet, beyond its rewrite?
 ///
@@ -74,16 +60,18 @@ pub fn decide<F: Family, T: Tables<F>>(
     work: &mut Work<F::Addr>,
 ) -> Decision {
     let Some(config) = tables.config() else {
-        return Decision::Pass(Reason::NotConfigured);
+        return Decision::Pass(PassReason::NotConfigured);
     };
     let now = tables.now();
     work.key = FlowKey::new(work.view.tuple, work.view.ip.proto, hook.dir);
     if let Some((table, cell)) = track::find::<F, T>(tables, &work.key) {
         work.flow = cell.get();
         if work.flow.is_own() && own::holds(config, now, cell, &work.flow) {
-            return Decision::Pass(Reason::NotService);
+            return Decision::Pass(PassReason::NotService);
         }
         if !work.flow.is_own() && !track::is_over::<F, T>(tables, config, now, work) {
+            work.about.service = work.flow.service;
+            work.about.backend = work.flow.backend;
             return go_on::<F, T>(hook, tables, config, now, table, cell, work);
         }
         track::forget::<F, T>(tables, table, work);
@@ -106,7 +94,7 @@ fn go_on<F: Family, T: Tables<F>>(
     if hook.dir == Dir::In && expected != tables.ifindex() {
         let is_above = work.above != 0 && work.above == expected;
         if !is_above && !work.is_admitted {
-            return Decision::Drop(Reason::SourceCheck);
+            return Decision::Drop(DropReason::SourceCheck);
         }
         work.flow.peer_ifindex = tables.ifindex();
         cell.come_by(work.flow.peer_ifindex);
@@ -128,7 +116,7 @@ fn go_on<F: Family, T: Tables<F>>(
         track::go_on_after_reset::<F, T>(tables, table, cell, work);
     }
     if renew && !track::refresh::<F, T>(tables, table, now, cell, work) {
-        return Decision::Drop(Reason::NoPort);
+        return Decision::Drop(DropReason::NoPort);
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.
@@ -150,8 +138,8 @@ impl From<Stop> for Decision {
     #[inline(always)]
     fn from(stop: Stop) -> Self {
         match stop {
-            Stop::HopLimit => Self::Drop(Reason::HopLimit),
-            Stop::TooBig => Self::TooBig,
+            Stop::HopLimit => Self::Drop(DropReason::HopLimit),
+            Stop::TooBig => Self::Answer(Answer::TooBig),
         }
     }
 }
@@ -167,52 +155,45 @@ fn begin<F: Family, T: Tables<F>>(
 ) -> Decision {
     let Some((client, frontend)) = addressed::<F, T>(hook, tables, &work.view) else {
         own::note::<F, T>(hook, tables, now, work);
-        return Decision::Pass(Reason::NotService);
+        return Decision::Pass(PassReason::NotService);
     };
     let Work { view, frame, .. } = &*work;
     if hook.dir == Dir::In {
         if admit::is_martian::<F, T>(tables, *frame, &view.tuple.src) {
-            return Decision::Pass(Reason::Martian);
+            return Decision::Pass(PassReason::Martian);
         }
         if own::is_awaited::<F, T>(client, tables, view) {
-            return Decision::Pass(Reason::NotService);
+            return Decision::Pass(PassReason::NotService);
         }
     } else if view.tuple.src.is_no_source() && !view.tuple.src.is_loopback() {
         // Passed on at ingress, it is routed: where both devices are one, `ip6_forward` does not look at the source.
-        return Decision::Pass(Reason::Martian);
+        return Decision::Pass(PassReason::Martian);
     }
     if view.is_connected() && !view.opens() {
         return stranger::<F, T>(tables, config, view);
     }
     if client == Client::Pod && !work.is_admitted {
-        return Decision::Drop(Reason::SourceCheck);
+        return Decision::Drop(DropReason::SourceCheck);
     }
     if frontend.kind() == FrontendKind::Refuse {
-        return Decision::Refuse;
+        return Decision::Answer(Answer::Refuse);
     }
     let service = frontend.service();
+    work.about.service = service;
     let (id, backend) =
-        match select::choose::<F, T>(tables, config, now, frontend, client, &view.tuple) {
+        match select::choose::<F, T>(tables, config, now, frontend, client, &work.view.tuple) {
             Choice::Backend { id, backend } => (id, backend),
-            Choice::Refuse => {
-                // XDP leaves the answer to TC, which comes here again and counts it.
-                if !hook.xdp {
-                    tables.count_refused(service);
-                }
-                return Decision::Refuse;
-            }
-            Choice::Drop(reason) => {
-                tables.count_dropped(service);
-                return Decision::Drop(reason);
-            }
+            Choice::Refuse => return Decision::Answer(Answer::Refuse),
+            Choice::Drop(reason) => return Decision::Drop(reason),
         };
-    let way = match way::<F, T>(hook, client, tables, config, &view.tuple, backend) {
+    work.about.backend = id;
+    let way = match way::<F, T>(hook, client, tables, config, &work.view.tuple, backend) {
         Ok(way) => way,
         Err(reason) => return Decision::Pass(reason),
     };
     if client == Client::Outside && way.src != work.view.tuple.src && !work.is_admitted {
         // Past the stack, which looks at the source of what it forwards.
-        return Decision::Drop(Reason::SourceCheck);
+        return Decision::Drop(DropReason::SourceCheck);
     }
     work.hop = way.hop;
     work.is_looked_up = way.hop.route == Route::Forward;
@@ -252,14 +233,14 @@ fn begin<F: Family, T: Tables<F>>(
     if client != Client::Node
         && !crowd::admits::<F, T>(hook, tables, config, now, &work.view.tuple.src)
     {
-        return Decision::Drop(Reason::SourceShare);
+        return Decision::Drop(DropReason::SourceShare);
     }
     match track::reserve::<F, T>(tables, config, now, work) {
         Ok(()) => {}
-        Err(Refusal::NoPort) => return Decision::Drop(Reason::NoPort),
-        Err(Refusal::TableFull) => return Decision::Drop(Reason::TableFull),
+        Err(Refusal::NoPort) => return Decision::Drop(DropReason::NoPort),
+        Err(Refusal::TableFull) => return Decision::Drop(DropReason::TableFull),
     }
-    tables.count_connection(service, id);
+    work.about.is_new = true;
     Decision::Translate
 }
 
@@ -277,13 +258,13 @@ fn stranger<F: Family, T: Tables<F>>(
         || !view.is_tcp()
         || tables.local_addr(&view.tuple.dst).is_some()
     {
-        return Decision::Pass(Reason::MidFlow);
+        return Decision::Pass(PassReason::MidFlow);
     }
     // A reset is never answered (RFC 9293 section 3.10.7.1).
     if view.resets() {
-        return Decision::Drop(Reason::Stranger);
+        return Decision::Drop(DropReason::Stranger);
     }
-    Decision::Reset
+    Decision::Answer(Answer::Reset)
 }
 
 /// The frontend that a packet is for at its client's edge, if it is for one.
@@ -326,7 +307,7 @@ fn way<F: Family, T: Tables<F>>(
     config: &Config,
     tuple: &Tuple<F::Addr>,
     backend: &Backend<F::Addr>,
-) -> Result<Way<F::Addr>, Reason> {
+) -> Result<Way<F::Addr>, PassReason> {
     let here = tables.ifindex();
     // Only the destination changes and the stack routes; the reply is restored on its way out to the client.
     let through_stack = Way {
@@ -357,7 +338,7 @@ fn way<F: Family, T: Tables<F>>(
     let hop = way::forward::<F, T>(tables, &tuple.src, &backend.addr)?;
     let hop = way::usable_by(hop, hook, here)?;
     let Some(device) = tables.device(hop.ifindex) else {
-        return Err(Reason::NoDevice);
+        return Err(PassReason::NoDevice);
     };
     let leaves_node = device.flags & (device_flags::UPLINK | device_flags::TUNNEL) != 0;
     let masquerade = match client {
@@ -367,7 +348,7 @@ fn way<F: Family, T: Tables<F>>(
         Client::Node => tuple.src.is_loopback() || (leaves_node && hop.ifindex != here),
     };
     let src = if masquerade {
-        way::source_by::<F, T>(tables, config, device, &backend.addr).ok_or(Reason::NoDevice)?
+        way::source_by::<F, T>(tables, config, device, &backend.addr).ok_or(PassReason::NoDevice)?
     } else {
         tuple.src
     };

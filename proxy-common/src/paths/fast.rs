@@ -12,7 +12,7 @@ use crate::{
         decide::has_news,
         send::{counted_bytes, largest, leave, may_be_forwarded},
     },
-    reason::Reason,
+    reason::{DropReason, PassReason},
     service::classify,
     sums::internet::Diff,
     tables::{Table, Tables},
@@ -34,7 +34,7 @@ pub fn fast<P: Packet, T: Tables<V4> + Tables<V6>>(
     match ethertype(packet) {
         Some(V4::ETHERTYPE) => family::<V4, P, T>(hook, packet, tables),
         Some(V6::ETHERTYPE) => family::<V6, P, T>(hook, packet, tables),
-        _ => Verdict::pass(Reason::NotService),
+        _ => Verdict::pass(PassReason::NotService),
     }
 }
 
@@ -84,7 +84,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         {
             return Verdict::SLOW;
         }
-        return Verdict::pass(Reason::NotService);
+        return Verdict::pass(PassReason::NotService);
     }
     if view.is_tcp() {
         let Some((flags, shows)) = tcp_numbers(packet, l4) else {
@@ -100,7 +100,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         if to_service || is_known(Table::Pending) || is_known(Table::Confirmed) {
             return Verdict::SLOW;
         }
-        return Verdict::pass(Reason::NotService);
+        return Verdict::pass(PassReason::NotService);
     };
     let Some(config) = tables.config() else {
         return Verdict::SLOW;
@@ -140,7 +140,8 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     }
     let bytes = counted_bytes(hook, packet, &view);
     if edit::<F, P>(packet, &view, flow, route, forwarded).is_none() {
-        return Verdict::drop(Reason::EditFailed);
+        tables.count_reason(hook.index, DropReason::EditFailed.reason());
+        return Verdict::drop(DropReason::EditFailed);
     }
     tables.count_packet(flow.backend, bytes, flow.is_reply());
     if route == Route::Stack {
@@ -237,5 +238,5 @@ fn other<F: ParseIp>(head: &Head<'_>, proto: u8) -> Verdict {
     if is_error || proto == SCTP || F::is_extension(proto) {
         return Verdict::SLOW;
     }
-    Verdict::pass(Reason::NotService)
+    Verdict::pass(PassReason::NotService)
 }

@@ -7,7 +7,7 @@ use crate::{
     abi::{FragmentKey, FragmentPorts, HeldKey, NODEPORT_ADDR, gate},
     addr::{Addr, Family},
     edge::hook::{Client, Hook},
-    reason::Reason,
+    reason::PassReason,
     tables::{Flows, Node, Routes},
     wire::{
         packet::Packet,
@@ -32,7 +32,7 @@ pub fn complete<F: Family, T: Flows<F> + Routes<F> + Node>(
     hook: Hook,
     view: &mut View<F::Addr>,
     tables: &T,
-) -> Result<Known, Reason> {
+) -> Result<Known, PassReason> {
     let key = FragmentKey {
         src: view.ip.src,
         dst: view.ip.dst,
@@ -57,7 +57,7 @@ pub fn complete<F: Family, T: Flows<F> + Routes<F> + Node>(
         return if is_held_at(hook) && may_be_to_service::<F, T>(tables, &view.ip.dst) {
             Ok(Known::Nothing)
         } else {
-            Err(Reason::FragmentUnknown)
+            Err(PassReason::FragmentUnknown)
         };
     };
     view.tuple.sport = ports.sport;

@@ -8,11 +8,11 @@ use crate::{
     abi::{Dir, FlowKey, Route},
     addr::{Family, V4},
     edge::{
+        decision::Decision,
         hook::Hook,
-        verdict::Verdict,
         work::{Work, settle},
     },
-    reason::Reason,
+    reason::{DropReason, PassReason},
     service::classify,
     sums::internet::Diff,
     tables::{Table, Tables},
@@ -42,10 +42,10 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     packet: &P,
     tables: &T,
     work: &mut Work<F::Addr>,
-) -> Result<usize, Reason> {
+) -> Result<usize, Decision> {
     let outer = outer_of(work);
     let Some(Quoted { ip, tuple }) = quoted::<F, P>(packet, &outer) else {
-        return Err(Reason::NotService);
+        return Err(Decision::Pass(PassReason::NotService));
     };
     work.view.tuple = tuple;
     // The packet that would answer the quoted one is of the flow.
@@ -55,29 +55,32 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     if !classify::may_be_to_service::<F, T>(tables, answer, ip.proto)
         && !classify::may_be_from_backend::<F, T>(tables, answer)
     {
-        return Err(Reason::NotService);
+        return Err(Decision::Pass(PassReason::NotService));
     }
     let Some(config) = tables.config() else {
-        return Err(Reason::NotConfigured);
+        return Err(Decision::Pass(PassReason::NotConfigured));
     };
     let Some(cell) = tables
         .flow(Table::Confirmed, &work.key)
         .or_else(|| tables.flow(Table::Pending, &work.key))
     else {
-        return Err(Reason::NotService);
+        return Err(Decision::Pass(PassReason::NotService));
     };
     work.flow = cell.get();
     settle(work);
     let flow = &work.flow;
     if flow.is_own() {
-        return Err(Reason::NotService);
+        return Err(Decision::Pass(PassReason::NotService));
     }
     let is_expected = flow.peer_ifindex == tables.ifindex()
         || (work.above != 0 && flow.peer_ifindex == work.above);
     if hook.dir == Dir::In && !is_expected && !work.is_admitted {
-        return Err(Reason::SourceCheck);
+        return Err(Decision::Drop(DropReason::SourceCheck));
     }
-    work.hop = way::of_flow::<F, T>(hook, tables, config, cell, flow, false)?;
+    work.hop = match way::of_flow::<F, T>(hook, tables, config, cell, flow, false) {
+        Ok(hop) => hop,
+        Err(reason) => return Err(Decision::Pass(reason)),
+    };
     settle(work);
     Ok(ip.l4)
 }
@@ -89,19 +92,15 @@ pub fn translate<F: ParseIp, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &T,
     work: &mut Work<F::Addr>,
-) -> Result<(), Verdict> {
-    let quoted_l4 = match find::<F, P, T>(hook, packet, tables, work) {
-        Ok(l4) => l4,
-        Err(Reason::SourceCheck) => return Err(Verdict::drop(Reason::SourceCheck)),
-        Err(reason) => return Err(Verdict::pass(reason)),
-    };
+) -> Result<(), Decision> {
+    let quoted_l4 = find::<F, P, T>(hook, packet, tables, work)?;
     let forwarded = work.hop.route == Route::Forward && !work.hop.aside;
     if forwarded && work.view.ip.ttl <= 1 {
-        return Err(Verdict::drop(Reason::HopLimit));
+        return Err(Decision::Drop(DropReason::HopLimit));
     }
     match edit::<F, P>(packet, work, quoted_l4, forwarded) {
         Some(()) => Ok(()),
-        None => Err(Verdict::drop(Reason::EditFailed)),
+        None => Err(Decision::Drop(DropReason::EditFailed)),
     }
 }
 

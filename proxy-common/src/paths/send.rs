@@ -4,7 +4,6 @@ use crate::{
     abi::{Dir, Flow, Route},
     addr::Family,
     edge::{hook::Hook, verdict::Verdict},
-    reason::Reason,
     tables::{Hop, Tables},
     wire::{
         packet::Packet,
@@ -13,26 +12,23 @@ use crate::{
     },
 };
 
-/// Edits and sends a packet of a known flow, which [`may_leave`] by the hop.
+/// Edits and sends a packet of a known flow, which [`may_leave`] by the hop. `None`: an edit failed.
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(
-    protocols: Protocols,
     hook: Hook,
     packet: &mut P,
     view: &View<F::Addr>,
     flow: &Flow<F::Addr>,
     hop: &Hop,
     tables: &T,
-) -> Verdict {
+) -> Option<Verdict> {
     let forwarded = hop.route == Route::Forward && !hop.aside;
     let bytes = counted_bytes(hook, packet, view);
     let (backend, reply) = (flow.backend, flow.is_reply());
-    let verdict = match rewrite::rewrite::<F, P>(protocols, packet, view, flow, forwarded) {
-        Some(()) => send(hook, packet, hop, tables.ifindex()),
-        None => return Verdict::drop(Reason::EditFailed),
-    };
+    rewrite::rewrite::<F, P>(Protocols::All, packet, view, flow, forwarded)?;
+    let verdict = send(hook, packet, hop, tables.ifindex())?;
     tables.count_packet(backend, bytes, reply);
-    verdict
+    Some(verdict)
 }
 
 /// The bytes of a packet in layer 3, for the counters.
@@ -101,19 +97,17 @@ pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -
     }
 }
 
-/// Sends an edited packet by a hop.
+/// Sends an edited packet by a hop. `None`: its Ethernet header could not be written.
 #[inline(always)]
-pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Verdict {
+pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Option<Verdict> {
     if hop.route == Route::Stack {
-        return Verdict::TRANSLATED;
+        return Some(Verdict::TRANSLATED);
     }
     if !hop.resolved {
-        return Verdict::neighbour(hop.ifindex);
+        return Some(Verdict::neighbour(hop.ifindex));
     }
-    if packet.store(0, hop.macs).is_none() {
-        return Verdict::drop(Reason::EditFailed);
-    }
-    leave(hook, hop.route, hop.ifindex, here)
+    packet.store(0, hop.macs)?;
+    Some(leave(hook, hop.route, hop.ifindex, here))
 }
 
 /// The end of a packet that is ready to leave by a device, Ethernet header and all.

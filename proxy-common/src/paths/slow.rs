@@ -5,6 +5,7 @@ use crate::{
     abi::Dir,
     edge::{
         admit,
+        decision::{About, Answer, Decision, record},
         hook::Hook,
         verdict::Verdict,
         work::{Work, settle},
@@ -12,13 +13,13 @@ use crate::{
     flow::{own, track},
     paths::{
         answer::{self, AnswerIp},
-        decide::{Decision, decide},
+        decide::decide,
         fragment::{self, Known},
         icmp, send,
     },
-    reason::Reason,
+    reason::{DropReason, PassReason},
     service::classify,
-    tables::{Meters, Tables},
+    tables::Tables,
     wire::{
         packet::Packet,
         parse::{ParseIp, Parsed, Part, parse},
@@ -34,6 +35,26 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
+    work.about = About::NOTHING;
+    let decision = match look::<F, P, T>(hook, packet, tables, work) {
+        Ok(()) if !hook.xdp && work.is_error => error::<F, P, T>(hook, packet, tables, work),
+        Ok(()) => transport::<F, T>(hook, tables, work),
+        Err(reason) => Decision::Pass(reason),
+    };
+    settle(work);
+    let (decision, verdict) = carry_out::<F, P, T>(hook, packet, tables, work, decision.at(hook));
+    record(hook, tables, decision, &work.about);
+    verdict
+}
+
+/// Looks at the packet: its headers, and what the stack would ask of it at this hook. `Err`: it is nothing to decide about.
+#[inline(always)]
+fn look<F: ParseIp, P: Packet, T: Tables<F>>(
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+    work: &mut Work<F::Addr>,
+) -> Result<(), PassReason> {
     if let Some(frame) = packet.load(0) {
         work.frame = frame;
     }
@@ -43,17 +64,17 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
             work.view = view;
             work.largest = send::largest(Protocols::All, packet, &work.view);
         }
-        Parsed::IcmpError(_) if hook.xdp => return counted(hook, tables, Reason::LeftToTc),
+        Parsed::IcmpError(_) if hook.xdp => return Err(PassReason::LeftToTc),
         Parsed::IcmpError(ip) => {
             work.view.ip = ip;
             work.is_error = true;
         }
-        Parsed::Other(reason) => return counted(hook, tables, reason),
+        Parsed::Other(reason) => return Err(reason),
     }
     settle(work);
     if hook.dir == Dir::In {
         let Some(device) = tables.device(tables.ifindex()) else {
-            return counted(hook, tables, Reason::NoDevice);
+            return Err(PassReason::NoDevice);
         };
         // Asked once, for whichever way the packet takes from here: it is the verifier that would pay for several places.
         work.is_for_us = admit::is_addressed(packet, work.frame, device);
@@ -65,59 +86,41 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     }
     // The verifier does not go through all of the above for each of what follows.
     settle(work);
-    let verdict = if !hook.xdp && work.is_error {
-        error::<F, P, T>(hook, packet, tables, work)
-    } else {
-        transport::<F, P, T>(hook, packet, tables, work)
-    };
-    if verdict.reason != Reason::NotService {
-        tables.count_reason(hook.index, verdict.reason);
-    }
-    verdict
+    Ok(())
 }
 
-/// The end of a packet's way before anything was asked of it.
-#[inline(always)]
-fn counted<T: Meters>(hook: Hook, tables: &T, reason: Reason) -> Verdict {
-    if reason != Reason::NotService {
-        tables.count_reason(hook.index, reason);
-    }
-    Verdict::pass(reason)
-}
-
-/// An ICMP error, about whatever packet.
+/// An ICMP error, about whatever packet. It is edited here, as what it quotes is part of it.
 #[inline(always)]
 fn error<F: ParseIp, P: Packet, T: Tables<F>>(
     hook: Hook,
     packet: &mut P,
     tables: &T,
     work: &mut Work<F::Addr>,
-) -> Verdict {
+) -> Decision {
     if !work.is_for_us {
-        return Verdict::pass(Reason::NotService);
+        return Decision::Pass(PassReason::NotService);
     }
     match icmp::translate::<F, P, T>(hook, packet, tables, work) {
-        Ok(()) => send::send(hook, packet, &work.hop, tables.ifindex()),
-        Err(verdict) => verdict,
+        Ok(()) => Decision::Translate,
+        Err(decision) => decision,
     }
 }
 
 #[inline(always)]
-fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
+fn transport<F: ParseIp, T: Tables<F>>(
     hook: Hook,
-    packet: &mut P,
     tables: &T,
     work: &mut Work<F::Addr>,
-) -> Verdict {
+) -> Decision {
     if work.view.ip.part != Part::Whole {
         if hook.xdp {
-            return Verdict::pass(Reason::LeftToTc);
+            return Decision::Hold;
         }
         match fragment::complete::<F, T>(hook, &mut work.view, tables) {
             Ok(Known::Ports) => {}
-            Ok(_) if work.is_for_us => return Verdict::FRAGMENT,
-            Ok(_) => return Verdict::pass(Reason::OtherHost),
-            Err(reason) => return Verdict::pass(reason),
+            Ok(_) if work.is_for_us => return Decision::Hold,
+            Ok(_) => return Decision::Pass(PassReason::OtherHost),
+            Err(reason) => return Decision::Pass(reason),
         }
     }
     // The gate again: neither SCTP nor a packet with options or extensions has passed it.
@@ -128,52 +131,67 @@ fn transport<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         && !classify::may_open_to_backend::<F, T>(tables, view)
         && !own::may_leave_from_service::<F, T>(hook, tables, view)
     {
-        return Verdict::pass(Reason::NotService);
+        return Decision::Pass(PassReason::NotService);
     }
     if !work.is_for_us {
         // A pod's answer to another at the same bridge comes by as well, and is no news.
-        return Verdict::pass(if to_service {
-            Reason::OtherHost
+        return Decision::Pass(if to_service {
+            PassReason::OtherHost
         } else {
-            Reason::NotService
+            PassReason::NotService
         });
     }
     if classify::may_open_to_backend::<F, T>(tables, &work.view) {
         track::make_way::<F, T>(hook, tables, work);
     }
     settle(work);
-    let decision = decide::<F, T>(hook, tables, work);
-    settle(work);
+    decide::<F, T>(hook, tables, work)
+}
+
+/// Does what was decided; gives what became of it, where an edit fails, and the verdict.
+#[inline(always)]
+fn carry_out<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
+    hook: Hook,
+    packet: &mut P,
+    tables: &T,
+    work: &Work<F::Addr>,
+    decision: Decision,
+) -> (Decision, Verdict) {
     let Work {
         view, flow, hop, ..
-    } = &*work;
-    // An answer takes the packet's place; the packet itself counts as dropped.
-    let (reason, error) = match decision {
-        Decision::Pass(reason) => return Verdict::pass(reason),
-        Decision::Drop(reason) => return Verdict::drop(reason),
+    } = work;
+    let here = tables.ifindex();
+    let done = match decision {
+        Decision::Pass(reason) => return (decision, Verdict::pass(reason)),
+        Decision::Drop(reason) => return (decision, Verdict::drop(reason)),
+        Decision::Hold => return (decision, Verdict::FRAGMENT),
+        Decision::Translate if work.is_error => send::send(hook, packet, hop, here),
         Decision::Translate => {
             if work.is_looked_up {
                 tables.note_next_hop();
             }
-            return send::finish::<F, P, T>(Protocols::All, hook, packet, view, flow, hop, tables);
+            send::finish::<F, P, T>(hook, packet, view, flow, hop, tables)
         }
-        Decision::Refuse => (Reason::Refused, F::PORT_UNREACHABLE),
-        Decision::Reset => (Reason::Stranger, F::PORT_UNREACHABLE),
-        Decision::TooBig => (Reason::TooBig, F::too_big(hop.mtu)),
-    };
-    if hook.xdp {
-        return Verdict::pass(Reason::LeftToTc);
-    }
-    let sent = if reason != Reason::TooBig && view.is_tcp() {
-        answer::reset::<F, P>(hook, packet, view, tables.ifindex())
-    } else {
-        answer::icmp_error::<F, P>(hook, packet, view, error, tables.ifindex())
-    };
-    match sent {
-        Some(verdict) => {
-            tables.count_reason(hook.index, reason);
-            verdict
+        // The answer takes the packet's place; where it cannot be made, the packet ends all the same.
+        Decision::Answer(answer) => {
+            let error = if answer == Answer::TooBig {
+                F::too_big(hop.mtu)
+            } else {
+                F::PORT_UNREACHABLE
+            };
+            let sent = if answer != Answer::TooBig && view.is_tcp() {
+                answer::reset::<F, P>(hook, packet, view, here)
+            } else {
+                answer::icmp_error::<F, P>(hook, packet, view, error, here)
+            };
+            return (decision, sent.unwrap_or(Verdict::drop(answer.reason())));
         }
-        None => Verdict::drop(reason),
+    };
+    match done {
+        Some(verdict) => (decision, verdict),
+        None => (
+            Decision::Drop(DropReason::EditFailed),
+            Verdict::drop(DropReason::EditFailed),
+        ),
     }
 }

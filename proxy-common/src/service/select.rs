@@ -10,7 +10,7 @@ use crate::{
     },
     addr::{Addr, Family},
     edge::hook::Client,
-    reason::Reason,
+    reason::DropReason,
     tables::{Node, Services},
 };
 
@@ -23,7 +23,7 @@ pub enum Choice<'a, A> {
     },
     /// No endpoint anywhere: answer at once.
     Refuse,
-    Drop(Reason),
+    Drop(DropReason),
 }
 
 /// A well-mixed 32-bit hash of a tuple (the finaliser is MurmurHash3's).
@@ -90,12 +90,12 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
             addr: tuple.src,
         })
     {
-        return Choice::Drop(Reason::SourceRange);
+        return Choice::Drop(DropReason::SourceRange);
     }
     let (extent, drop_if_empty, member) = scope(service, frontend.kind(), client);
     if extent.len == 0 {
         return if drop_if_empty {
-            Choice::Drop(Reason::NoLocalEndpoint)
+            Choice::Drop(DropReason::NoLocalEndpoint)
         } else {
             Choice::Refuse
         };

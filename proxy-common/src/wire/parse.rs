@@ -5,7 +5,7 @@
 use crate::{
     abi::{SCTP, TCP, Tuple, UDP},
     addr::{Addr, Be16, Family, Ip4, Ip6, V4, V6},
-    reason::Reason,
+    reason::PassReason,
     sums::internet::Sum,
     wire::packet::{Be16Pair, Head, Packet},
 };
@@ -144,13 +144,13 @@ pub enum Parsed<A> {
     /// An ICMP error, which quotes another packet.
     IcmpError(Ip<A>),
     /// Nothing that a service has to do with.
-    Other(Reason),
+    Other(PassReason),
 }
 
 /// Reads the IP header of a family.
 pub trait ParseIp: Family {
     /// Reads the header at `offset`.
-    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Self::Addr>, Reason>;
+    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Self::Addr>, PassReason>;
 
     /// Reads the header at [`L3`] of a packet that is not fragmented and has no options; `None` for others. What is
     /// an extension is for the caller to judge.
@@ -171,15 +171,15 @@ pub trait ParseIp: Family {
 
 impl ParseIp for V4 {
     #[inline(always)]
-    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Ip4>, Reason> {
+    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Ip4>, PassReason> {
         // RFC 791: version/IHL/TOS/length, id/fragment, TTL/protocol/checksum, source, destination.
         let Some(h) = packet.load::<[u32; 5]>(offset) else {
-            return Err(Reason::BadHeader);
+            return Err(PassReason::BadHeader);
         };
         let b0 = h[0].to_ne_bytes();
         let header_len = ((b0[0] & 0x0f) as usize) << 2;
         if b0[0] >> 4 != 4 || header_len < 20 {
-            return Err(Reason::BadHeader);
+            return Err(PassReason::BadHeader);
         }
         let len = u16::from_be_bytes([b0[2], b0[3]]) as u32;
         let b1 = h[1].to_ne_bytes();
@@ -260,13 +260,13 @@ impl ParseIp for V4 {
 
 impl ParseIp for V6 {
     #[inline(always)]
-    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Ip6>, Reason> {
+    fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Ip6>, PassReason> {
         // RFC 8200: version/class/label, payload length/next header/hop limit, source, destination.
         let Some(h) = packet.load::<[u32; 10]>(offset) else {
-            return Err(Reason::BadHeader);
+            return Err(PassReason::BadHeader);
         };
         if h[0].to_ne_bytes()[0] >> 4 != 6 {
-            return Err(Reason::BadHeader);
+            return Err(PassReason::BadHeader);
         }
         let b1 = h[1].to_ne_bytes();
         let mut ip = Ip {
@@ -288,7 +288,7 @@ impl ParseIp for V6 {
                 // Hop-by-hop, routing, destination options: next header, length in 8-byte units less one.
                 0 | 43 | 60 => {
                     let Some(x) = packet.load::<u16>(ip.l4) else {
-                        return Err(Reason::BadHeader);
+                        return Err(PassReason::BadHeader);
                     };
                     let [next, units] = x.to_ne_bytes();
                     ip.proto = next;
@@ -297,7 +297,7 @@ impl ParseIp for V6 {
                 // Fragment: next header, reserved, offset and flags, identification.
                 44 => {
                     let Some(x) = packet.load::<[u32; 2]>(ip.l4) else {
-                        return Err(Reason::BadHeader);
+                        return Err(PassReason::BadHeader);
                     };
                     let b = x[0].to_ne_bytes();
                     let offset = u16::from_be_bytes([b[2], b[3]]);
@@ -321,7 +321,7 @@ impl ParseIp for V6 {
             n += 1;
         }
         if Self::is_extension(ip.proto) {
-            return Err(Reason::Extension);
+            return Err(PassReason::Extension);
         }
         Ok(ip)
     }
@@ -386,7 +386,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
     if !F::is_sound(packet, L3, header as usize)
         || (is_one && (ip.len < header || !packet.holds(L3 as u32 + ip.len)))
     {
-        return Parsed::Other(Reason::BadHeader);
+        return Parsed::Other(PassReason::BadHeader);
     }
     if ip.proto == F::ICMP_PROTO {
         // A fragment of an ICMP message has nothing to translate that could be checked.
@@ -394,11 +394,11 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
             Some([kind, _]) if F::is_icmp_error(kind) && ip.part == Part::Whole => {
                 Parsed::IcmpError(ip)
             }
-            _ => Parsed::Other(Reason::NotService),
+            _ => Parsed::Other(PassReason::NotService),
         };
     }
     if !is_transport(ip.proto) {
-        return Parsed::Other(Reason::NotService);
+        return Parsed::Other(PassReason::NotService);
     }
     let mut tuple = Tuple {
         src: ip.src,
@@ -409,17 +409,17 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
     let (mut flags, mut shows, mut claims) = (0, 0, 0);
     if ip.part != Part::Later {
         let Some(ports) = packet.load::<Be16Pair>(ip.l4) else {
-            return Parsed::Other(Reason::BadHeader);
+            return Parsed::Other(PassReason::BadHeader);
         };
         tuple.sport = ports.0;
         tuple.dport = ports.1;
         // A header that is cut off before its checksum could not be rewritten.
         if packet.load::<u16>(ip.l4 + csum_offset(ip.proto)).is_none() {
-            return Parsed::Other(Reason::BadHeader);
+            return Parsed::Other(PassReason::BadHeader);
         }
         // All of a UDP header; a datagram may end behind it.
         let Some(first) = packet.load::<u32>(ip.l4 + 4) else {
-            return Parsed::Other(Reason::BadHeader);
+            return Parsed::Other(PassReason::BadHeader);
         };
         let second = packet.load::<u32>(ip.l4 + 8);
         let word = packet.load::<u16>(ip.l4 + 12).map(u16::to_ne_bytes);
@@ -445,7 +445,7 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
                 if flags & tcp::SYN != 0 {
                     claims = match packet.load::<u32>(ip.l4 + 16) {
                         Some(tag) => u32::from_be(tag),
-                        None => return Parsed::Other(Reason::BadHeader),
+                        None => return Parsed::Other(PassReason::BadHeader),
                     };
                 }
                 SCTP_HEADER
@@ -455,12 +455,12 @@ pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
                 flags = tcp::ACK;
                 SCTP_HEADER
             }
-            _ => return Parsed::Other(Reason::BadHeader),
+            _ => return Parsed::Other(PassReason::BadHeader),
         };
         // A first fragment holds a part of what its UDP header tells of.
         let is_told = is_one && (ip.proto != UDP || ip.part == Part::Whole);
         if length < least(ip.proto) || (is_told && header + length > ip.len) {
-            return Parsed::Other(Reason::BadHeader);
+            return Parsed::Other(PassReason::BadHeader);
         }
     }
     Parsed::Transport(View {

@@ -7,7 +7,7 @@ use proxy_common::{
         hook::Hook,
         verdict::{Action, Verdict},
     },
-    reason::Reason,
+    reason::DropReason,
     wire::parse::tcp,
 };
 
@@ -53,7 +53,7 @@ fn a_local_policy_without_local_endpoints_drops<F: Net>(proto: u8) {
     world.service_mut().flags = service_flags::EXTERNAL_DROP;
     let mut packet = to_node_port::<F>(proto).build();
     let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
-    assert_eq!(verdict, Verdict::drop(Reason::NoLocalEndpoint));
+    assert_eq!(verdict, Verdict::drop(DropReason::NoLocalEndpoint));
     let pod = Frame::<F>::new(
         proto,
         (F::addr(POD_A), 4000),

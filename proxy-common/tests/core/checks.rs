@@ -8,7 +8,7 @@ use proxy_common::{
         hook::Hook,
         verdict::{Action, Verdict},
     },
-    reason::Reason,
+    reason::{DropReason, PassReason},
     tables::Fib,
     wire::parse::tcp,
 };
@@ -22,13 +22,13 @@ fn to_node_port<F: Net>(proto: u8, client: F::Addr) -> Frame<F> {
 }
 
 /// Demands that the packet passes as it is, for that reason, and leaves no flow.
-fn passes<F: Net>(world: &World, at: (Hook, u32), mut packet: Buffer, reason: Reason) {
+fn passes<F: Net>(world: &World, at: (Hook, u32), mut packet: Buffer, reason: PassReason) {
     let verdict = world.run(at.0, at.1, &mut packet);
     assert_eq!(verdict, Verdict::pass(reason), "at {}", at.0.name);
     assert_eq!(F::maps(world).pending.len(), 0, "at {}", at.0.name);
 }
 
-fn drops(world: &World, at: (Hook, u32), frame: &Frame<impl Net>, reason: Reason) {
+fn drops(world: &World, at: (Hook, u32), frame: &Frame<impl Net>, reason: DropReason) {
     let mut packet = frame.build();
     assert_eq!(world.run(at.0, at.1, &mut packet), Verdict::drop(reason));
 }
@@ -41,7 +41,7 @@ fn a_frame_for_another_station_is_left_alone<F: Net>(proto: u8) {
             is_strange: true,
             ..frame.build()
         };
-        passes::<F>(&world, (hook, UPLINK), strange(&ask), Reason::OtherHost);
+        passes::<F>(&world, (hook, UPLINK), strange(&ask), PassReason::OtherHost);
         // With its MAC it is taken, if nobody has looked before.
         let mut own = strange(&ask);
         own.bytes[..6].copy_from_slice(&world.devices[&UPLINK].mac);
@@ -55,7 +55,7 @@ fn a_frame_for_another_station_is_left_alone<F: Net>(proto: u8) {
         let next = ask.clone().flags(tcp::ACK);
         let mut other = strange(&next);
         let verdict = world.run(hook, UPLINK, &mut other);
-        assert_eq!(verdict, Verdict::pass(Reason::OtherHost));
+        assert_eq!(verdict, Verdict::pass(PassReason::OtherHost));
     }
 }
 
@@ -88,12 +88,12 @@ fn a_source_address_that_no_host_may_have_gets_no_answer<F: Net>(proto: u8) {
         for source in [F::Addr::ANY, F::loopback(), F::addr(NODE)] {
             for at in [(IN, UPLINK), (Hook::XDP_UPLINK, UPLINK), (POD_IN, VETH_A)] {
                 let frame = to_node_port::<F>(proto, source);
-                passes::<F>(&world, at, frame.build(), Reason::Martian);
+                passes::<F>(&world, at, frame.build(), PassReason::Martian);
             }
         }
         let mut from_group = to_node_port::<F>(proto, F::addr(CLIENT)).build();
         from_group.bytes[6] |= 1;
-        passes::<F>(&world, (IN, UPLINK), from_group, Reason::Martian);
+        passes::<F>(&world, (IN, UPLINK), from_group, PassReason::Martian);
     }
 }
 
@@ -102,7 +102,7 @@ fn only_the_node_reaches_a_loopback_address_and_nobody_the_unspecified_one<F: Ne
     for to in [F::Addr::ANY, F::loopback()] {
         for at in [(IN, UPLINK), (Hook::XDP_UPLINK, UPLINK), (POD_IN, VETH_A)] {
             let frame = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (to, NODE_PORT));
-            passes::<F>(&world, at, frame.build(), Reason::NotService);
+            passes::<F>(&world, at, frame.build(), PassReason::NotService);
         }
     }
     let nobody = Frame::<F>::new(proto, (F::addr(NODE), 4000), (F::Addr::ANY, NODE_PORT));
@@ -110,7 +110,7 @@ fn only_the_node_reaches_a_loopback_address_and_nobody_the_unspecified_one<F: Ne
         &world,
         (Hook::TC_LOOPBACK_OUT, LO),
         nobody.build(),
-        Reason::NotService,
+        PassReason::NotService,
     );
     let own = Frame::<F>::new(proto, (F::loopback(), 4000), (F::loopback(), NODE_PORT));
     world.sends(Hook::TC_LOOPBACK_OUT, LO, &own);
@@ -137,7 +137,7 @@ fn a_workloads_first_packet_has_a_source_that_its_device_takes<F: Net>(proto: u8
             if takes {
                 world.sends(POD_IN, VETH_A, &ask);
             } else {
-                drops(&world, (POD_IN, VETH_A), &ask, Reason::SourceCheck);
+                drops(&world, (POD_IN, VETH_A), &ask, DropReason::SourceCheck);
                 assert_eq!(F::maps(&world).pending.len(), 0);
             }
         }
@@ -154,7 +154,7 @@ fn a_full_proxys_client_has_a_source_that_the_uplink_takes<F: Net>(proto: u8) {
             if takes[1] {
                 world.sends(at, UPLINK, &ask);
             } else {
-                drops(&world, (at, UPLINK), &ask, Reason::SourceCheck);
+                drops(&world, (at, UPLINK), &ask, DropReason::SourceCheck);
             }
         }
     }
@@ -170,7 +170,7 @@ fn a_reply_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
         if takes[1] {
             world.sends(POD_IN, VETH_A, &forged);
         } else {
-            drops(&world, (POD_IN, VETH_A), &forged, Reason::SourceCheck);
+            drops(&world, (POD_IN, VETH_A), &forged, DropReason::SourceCheck);
         }
         // The backend's own is taken in any case, and the routing may change under it.
         world.sends(IN, UPLINK, &forged);
@@ -192,7 +192,7 @@ fn a_clients_packet_by_another_device_is_taken_as_that_device_asks<F: Net>(proto
         if takes[1] {
             world.sends(POD_IN, VETH_A, &next);
         } else {
-            drops(&world, (POD_IN, VETH_A), &next, Reason::SourceCheck);
+            drops(&world, (POD_IN, VETH_A), &next, DropReason::SourceCheck);
         }
     }
 }
@@ -266,7 +266,7 @@ fn a_packet_that_contradicts_its_header_passes_untouched<F: Net>(proto: u8) {
     }
     for packet in broken {
         for at in [IN, Hook::XDP_UPLINK] {
-            passes::<F>(&world, (at, UPLINK), packet.clone(), Reason::BadHeader);
+            passes::<F>(&world, (at, UPLINK), packet.clone(), PassReason::BadHeader);
         }
     }
 }
@@ -274,7 +274,12 @@ fn a_packet_that_contradicts_its_header_passes_untouched<F: Net>(proto: u8) {
 fn a_packet_that_cannot_leave_makes_no_flow<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     let ask = to_node_port::<F>(proto, F::addr(CLIENT));
-    drops(&world, (IN, UPLINK), &ask.clone().ttl(1), Reason::HopLimit);
+    drops(
+        &world,
+        (IN, UPLINK),
+        &ask.clone().ttl(1),
+        DropReason::HopLimit,
+    );
     let (verdict, _) = world.plays(IN, UPLINK, &ask.payload(1600));
     assert_eq!(verdict.action, Action::Transmit, "an answer");
     assert_eq!(F::maps(&world).pending.len(), 0);
@@ -289,14 +294,14 @@ fn an_answer_to_the_nodes_own_socket_is_no_request<F: Net>() {
             // Leaves by the uplink, as a process of the node or the CNI's masquerading has it.
             let mut packet = sent.build();
             let verdict = world.run(OUT, UPLINK, &mut packet);
-            assert_eq!(verdict, Verdict::pass(Reason::NotService));
+            assert_eq!(verdict, Verdict::pass(PassReason::NotService));
         } else {
             F::maps_mut(&mut world).sockets.insert((answer.tuple, UDP));
         }
         for at in [Hook::XDP_UPLINK, IN] {
             let mut packet = answer.build();
             let verdict = world.run(at, UPLINK, &mut packet);
-            assert_eq!(verdict, Verdict::pass(Reason::NotService));
+            assert_eq!(verdict, Verdict::pass(PassReason::NotService));
         }
         // Who was not asked is a client, and so is everybody after a while.
         let other = to_node_port::<F>(UDP, F::addr(CLIENT));
@@ -316,7 +321,7 @@ fn a_reply_of_the_service_is_not_taken_for_the_nodes_own<F: Net>() {
     let (_, reply) = world.plays(IN, UPLINK, &Frame::<F>::answer(UDP, &behind));
     for _ in 0..2 {
         let verdict = world.run(OUT, UPLINK, &mut reply.clone());
-        assert_eq!(verdict, Verdict::pass(Reason::NotService));
+        assert_eq!(verdict, Verdict::pass(PassReason::NotService));
         assert_eq!(world.sends(IN, UPLINK, &ask), behind);
     }
 }
@@ -334,7 +339,7 @@ fn a_segment_of_no_connection_to_an_address_of_no_device_is_reset<F: Net>() {
         let mut packet = stranger(moved, tcp::ACK).build();
         let verdict = world.run(IN, UPLINK, &mut packet);
         if !is_asked {
-            assert_eq!(verdict, Verdict::pass(Reason::MidFlow));
+            assert_eq!(verdict, Verdict::pass(PassReason::MidFlow));
             continue;
         }
         assert_eq!(verdict, Verdict::TRANSMIT);
@@ -346,11 +351,11 @@ fn a_segment_of_no_connection_to_an_address_of_no_device_is_reset<F: Net>() {
             &world,
             (IN, UPLINK),
             &stranger(moved, tcp::RST),
-            Reason::Stranger,
+            DropReason::Stranger,
         );
         // The stack does the same for its own addresses.
         let own = stranger((NODE, NODE_PORT), tcp::ACK).build();
-        passes::<F>(&world, (IN, UPLINK), own, Reason::MidFlow);
+        passes::<F>(&world, (IN, UPLINK), own, PassReason::MidFlow);
     }
 }
 
@@ -361,7 +366,7 @@ fn a_device_without_a_route_is_no_way_back<F: Net>() {
         .routes
         .insert(F::addr(CLIENT), Fib::None);
     let ask = to_node_port::<F>(UDP, F::addr(CLIENT));
-    drops(&world, (IN, UPLINK), &ask, Reason::SourceCheck);
+    drops(&world, (IN, UPLINK), &ask, DropReason::SourceCheck);
 }
 
 cases! {

@@ -5,7 +5,7 @@ use proxy_common::{
     abi::{AffinityKey, Extent, Service, Tuple, backend_flags, service_flags},
     addr::{Addr, Be16},
     edge::{hook::Hook, verdict::Verdict},
-    reason::Reason,
+    reason::DropReason,
     service::select::{hash, reduce},
 };
 use std::collections::HashMap;
@@ -171,16 +171,16 @@ fn an_empty_scope_drops_or_refuses_as_its_policy_says<F: Net>(proto: u8) {
             let reason = if of == Some(backend) {
                 assert_eq!(
                     verdict,
-                    Verdict::drop(Reason::NoLocalEndpoint),
+                    Verdict::drop(DropReason::NoLocalEndpoint),
                     "{addr} at {}",
                     hook.name
                 );
-                Reason::NoLocalEndpoint
+                DropReason::NoLocalEndpoint
             } else {
-                Reason::Refused
+                DropReason::Refused
             };
             assert_eq!(
-                world.reason_count(hook, reason),
+                world.reason_count(hook, reason.reason()),
                 1,
                 "{addr} at {}",
                 hook.name
@@ -297,7 +297,10 @@ fn a_backend_that_does_not_serve_is_refused<F: Net>(proto: u8) {
         (F::addr(CLUSTER_IP), SERVICE_PORT),
     );
     world.run(Hook::TC_WORKLOAD_IN, VETH_A, &mut open.build());
-    assert_eq!(world.reason_count(Hook::TC_WORKLOAD_IN, Reason::Refused), 1);
+    assert_eq!(
+        world.reason_count(Hook::TC_WORKLOAD_IN, DropReason::Refused.reason()),
+        1
+    );
     assert_eq!(world.service_count(SERVICE).refused, 1);
 }
 
@@ -319,7 +322,7 @@ fn source_ranges_hold_for_load_balancer_addresses_alone<F: Net>(proto: u8) {
         let expected = if served {
             Verdict::TRANSMIT
         } else {
-            Verdict::drop(Reason::SourceRange)
+            Verdict::drop(DropReason::SourceRange)
         };
         assert_eq!(verdict, expected, "{addr}, range {range}");
         assert_eq!(world.service_count(SERVICE).dropped, u64::from(!served));

@@ -7,7 +7,7 @@ use proxy_common::{
         hook::Hook,
         verdict::{Action, Verdict},
     },
-    reason::Reason,
+    reason::PassReason,
     wire::parse::tcp,
 };
 
@@ -103,7 +103,7 @@ fn a_frame_that_the_stack_would_not_take_is_slow<F: Net>(proto: u8) {
     let mut cut = forth.build();
     cut.bytes.pop();
     let verdict = world.run(AT.0, AT.1, &mut cut);
-    assert_eq!(verdict, Verdict::pass(Reason::BadHeader));
+    assert_eq!(verdict, Verdict::pass(PassReason::BadHeader));
     assert_eq!(world.slowed.get(), before + 2);
 }
 

@@ -4,7 +4,7 @@ use crate::world::*;
 use proxy_common::{
     abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
-    reason::Reason,
+    reason::PassReason,
     wire::parse::{Ip, L3, ParseIp, Parsed, Part, View, parse, tcp},
 };
 
@@ -19,7 +19,7 @@ fn view<F: Net>(packet: &Buffer) -> View<F::Addr> {
     }
 }
 
-fn refusal<F: Net>(packet: &Buffer) -> Option<Reason> {
+fn refusal<F: Net>(packet: &Buffer) -> Option<PassReason> {
     match parse::<F, Buffer>(packet) {
         Parsed::Other(reason) => Some(reason),
         _ => None,
@@ -179,7 +179,10 @@ fn a_view_shows_the_numbers_of_a_connection<F: Net>() {
     let mut short = opening::<F>(SCTP).build().bytes;
     short.truncate(l4 + 18);
     amend::<F>(&mut short);
-    assert_eq!(refusal::<F>(&Buffer::new(short)), Some(Reason::BadHeader));
+    assert_eq!(
+        refusal::<F>(&Buffer::new(short)),
+        Some(PassReason::BadHeader)
+    );
 }
 
 #[test]
@@ -208,20 +211,20 @@ fn an_ipv4_header_of_another_version_or_too_short_is_bad() {
         packet.bytes[24..26].copy_from_slice(&check.to_be_bytes());
         assert_eq!(
             refusal::<V4>(&packet),
-            Some(Reason::BadHeader),
+            Some(PassReason::BadHeader),
             "{first:#x}"
         );
     }
     let mut packet = opening::<V6>(TCP).build();
     packet.bytes[L3] = 0x40;
-    assert_eq!(refusal::<V6>(&packet), Some(Reason::BadHeader));
+    assert_eq!(refusal::<V6>(&packet), Some(PassReason::BadHeader));
 }
 
 #[test]
 fn an_ipv4_header_whose_sum_is_wrong_is_bad() {
     let mut packet = opening::<V4>(TCP).build();
     packet.bytes[25] ^= 1;
-    assert_eq!(refusal::<V4>(&packet), Some(Reason::BadHeader));
+    assert_eq!(refusal::<V4>(&packet), Some(PassReason::BadHeader));
 }
 
 #[test]
@@ -287,16 +290,16 @@ fn extension_headers_that_are_too_many_unknown_or_cut_off_are_left_alone() {
     let five = [(0, 8), (60, 8), (60, 8), (60, 8), (60, 8)];
     assert_eq!(
         refusal::<V6>(&extended(&frame, &five)),
-        Some(Reason::Extension)
+        Some(PassReason::Extension)
     );
     // The authentication header (51) is no extension here: nobody can change what it covers.
     assert_eq!(
         refusal::<V6>(&extended(&frame, &[(51, 8)])),
-        Some(Reason::NotService)
+        Some(PassReason::NotService)
     );
     assert_eq!(
         refusal::<V6>(&extended(&frame, &[(59, 8)])),
-        Some(Reason::NotService)
+        Some(PassReason::NotService)
     );
     for kind in [0, 43, 44, 60] {
         for len in [0, 1] {
@@ -305,7 +308,7 @@ fn extension_headers_that_are_too_many_unknown_or_cut_off_are_left_alone() {
             amend::<V6>(&mut bytes);
             assert_eq!(
                 refusal::<V6>(&Buffer::new(bytes)),
-                Some(Reason::BadHeader),
+                Some(PassReason::BadHeader),
                 "{kind}, {len} bytes"
             );
         }
@@ -343,7 +346,7 @@ fn a_fragment_header_tells_the_part() {
     // Behind the header of a later fragment is no header, whatever it looks like.
     let mut packet = extended(&opening::<V6>(UDP), &[(44, 8), (60, 8)]);
     packet.bytes[57] = 8;
-    assert_eq!(refusal::<V6>(&packet), Some(Reason::NotService));
+    assert_eq!(refusal::<V6>(&packet), Some(PassReason::NotService));
     // The first one has them, and its transport header.
     packet.bytes[57] = 1;
     assert_eq!(view::<V6>(&packet).ip.l4, 70);
@@ -355,7 +358,7 @@ fn a_packet_that_is_shorter_than_its_header_says_is_bad<F: Net>(proto: u8) {
     // One byte less than the IP header tells of. One more is padding.
     let mut cut = whole.clone();
     cut.bytes.pop();
-    assert_eq!(refusal::<F>(&cut), Some(Reason::BadHeader));
+    assert_eq!(refusal::<F>(&cut), Some(PassReason::BadHeader));
     let mut padded = whole.clone();
     padded.bytes.push(0);
     assert_eq!(view::<F>(&padded).tuple, frame.tuple);
@@ -380,7 +383,7 @@ fn a_transport_header_is_whole_or_bad<F: Net>(proto: u8) {
             SCTP => matches!(len, 12 | 13 | 20..),
             _ => len >= 8,
         };
-        let expected = (!is_whole).then_some(Reason::BadHeader);
+        let expected = (!is_whole).then_some(PassReason::BadHeader);
         assert_eq!(refusal::<F>(&Buffer::new(bytes)), expected, "{len} bytes");
     }
 }
@@ -438,7 +441,7 @@ fn several_packets_of_sctp_in_one_buffer_are_data() {
     let view = view::<V4>(&packet);
     assert!(view.acknowledges() && !view.opens() && !view.ends());
     packet.bytes.truncate(34 + 11);
-    assert_eq!(refusal::<V4>(&packet), Some(Reason::BadHeader));
+    assert_eq!(refusal::<V4>(&packet), Some(PassReason::BadHeader));
 }
 
 fn icmp_errors_are_told_from_other_messages<F: Net>() {
@@ -456,7 +459,7 @@ fn icmp_errors_are_told_from_other_messages<F: Net>() {
                 assert!(is_error, "type {kind}");
                 assert_eq!((ip.l4, ip.proto), (L3 + F::HEADER_LEN, F::ICMP_PROTO));
             }
-            Parsed::Other(Reason::NotService) => assert!(!is_error, "type {kind}"),
+            Parsed::Other(PassReason::NotService) => assert!(!is_error, "type {kind}"),
             other => panic!("type {kind}: {other:?}"),
         }
         if is_error && !F::IS_V6 {
@@ -464,7 +467,7 @@ fn icmp_errors_are_told_from_other_messages<F: Net>() {
             amend::<F>(&mut packet.bytes);
             assert_eq!(
                 refusal::<F>(&packet),
-                Some(Reason::NotService),
+                Some(PassReason::NotService),
                 "a fragment of type {kind}"
             );
         }
@@ -478,7 +481,11 @@ fn other_protocols_are_of_no_service() {
         packet.bytes[23] = proto;
         amend::<V4>(&mut packet.bytes);
         if proto != 1 {
-            assert_eq!(refusal::<V4>(&packet), Some(Reason::NotService), "{proto}");
+            assert_eq!(
+                refusal::<V4>(&packet),
+                Some(PassReason::NotService),
+                "{proto}"
+            );
         }
     }
 }

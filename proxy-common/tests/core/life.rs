@@ -4,7 +4,7 @@ use crate::world::*;
 use proxy_common::{
     abi::{Config, SCTP, TCP, UDP},
     edge::{hook::Hook, verdict::Verdict},
-    reason::Reason,
+    reason::PassReason,
     wire::parse::tcp,
 };
 
@@ -154,7 +154,7 @@ fn a_flow_that_is_over_makes_way_for_a_direct_connection<F: Net>() {
                 Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
             let mut packet = direct.flags(opening).build();
             let verdict = world.run(AT.0, AT.1, &mut packet);
-            assert_eq!(verdict, Verdict::pass(Reason::NotService));
+            assert_eq!(verdict, Verdict::pass(PassReason::NotService));
             let gone = is_over && opening == tcp::SYN;
             let left = if gone { 0 } else { 2 };
             assert_eq!(F::maps(&world).confirmed.len(), left, "after {ends:?}");
@@ -197,7 +197,7 @@ fn a_segment_of_an_unknown_connection_goes_on<F: Net>() {
     for proto in [TCP, SCTP] {
         let mut packet = open::<F>(proto, 4000).flags(tcp::ACK).build();
         let verdict = world.run(AT.0, AT.1, &mut packet);
-        assert_eq!(verdict, Verdict::pass(Reason::MidFlow));
+        assert_eq!(verdict, Verdict::pass(PassReason::MidFlow));
     }
     assert_eq!(F::maps(&world).pending.len(), 0);
 }

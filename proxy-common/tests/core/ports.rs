@@ -6,7 +6,7 @@ use proxy_common::{
     abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
     edge::{hook::Hook, verdict::Verdict},
-    reason::Reason,
+    reason::{DropReason, Reason},
     wire::parse::tcp,
 };
 use std::collections::{BTreeSet, HashMap};
@@ -70,7 +70,7 @@ fn a_taken_port_is_followed_by_the_next_of_the_round<F: Net>(proto: u8) {
     }
     let last = open_from::<F>(&mut world, proto, 1003);
     let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut last.build());
-    assert_eq!(verdict, Verdict::drop(Reason::NoPort));
+    assert_eq!(verdict, Verdict::drop(DropReason::NoPort));
     assert_eq!(world.reason_count(Hook::TC_UPLINK_IN, Reason::NoPort), 1);
     assert_eq!(F::maps(&world).pending.len(), 6, "nothing is left of it");
 }
@@ -180,13 +180,15 @@ fn a_source_has_a_share_of_the_unanswered_flows<F: Net>(proto: u8) {
         };
         let is_refused = |world: &World, frame: &Frame<F>| {
             let verdict = world.run(at.0, at.1, &mut frame.build());
-            verdict == Verdict::drop(Reason::SourceShare)
+            verdict == Verdict::drop(DropReason::SourceShare)
         };
         for port in 0..SHARE {
             world.sends(at.0, at.1, &ask(CLIENT, 5000 + port));
         }
         let more = ask(CLIENT, 6000);
         assert!(is_refused(&world, &more));
+        // The drop is the service's, too.
+        assert_eq!(world.service_count(SERVICE).dropped, 1);
         let is_one = F::IS_V6 && !at.0.is_workload();
         assert_eq!(is_refused(&world, &ask(REMOTE, 6000)), is_one);
         // What it has goes on, and one that is answered leaves its place.

@@ -4,7 +4,7 @@ use crate::world::*;
 use proxy_common::{
     abi::TCP,
     edge::{hook::Hook, verdict::Verdict},
-    reason::Reason,
+    reason::PassReason,
     wire::parse::tcp,
 };
 
@@ -30,7 +30,7 @@ fn established<F: Net>(world: &World, proto: u8) -> (Frame<F>, Frame<F>) {
 fn outlives_a_direct_syn<F: Net>(world: &World) -> bool {
     let direct = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
     let verdict = world.run(AT.0, AT.1, &mut direct.build());
-    assert_eq!(verdict, Verdict::pass(Reason::NotService));
+    assert_eq!(verdict, Verdict::pass(PassReason::NotService));
     F::maps(world).confirmed.len() == 2
 }
 

@@ -4,14 +4,14 @@ use crate::world::*;
 use proxy_common::{
     abi::{Macs, Route, device_flags},
     edge::hook::Hook,
-    reason::Reason,
+    reason::PassReason,
     tables::{Fib, Hop},
     way::{forward, receive, usable_by},
 };
 
 const MACS: Macs = Macs([1, 2, 3]);
 
-fn look_up<F: Net>(route: Fib, device_mtu: u32, flags: u16) -> Result<Hop, Reason> {
+fn look_up<F: Net>(route: Fib, device_mtu: u32, flags: u16) -> Result<Hop, PassReason> {
     let mut world = World::with_backend(REMOTE);
     let device = world.devices.get_mut(&UPLINK).unwrap();
     device.mtu = device_mtu;
@@ -62,7 +62,7 @@ fn a_route_gives_the_hop_and_its_mtu<F: Net>() {
     }
     assert_eq!(
         look_up::<F>(Fib::None, 1500, ETHERNET),
-        Err(Reason::NoRoute)
+        Err(PassReason::NoRoute)
     );
 }
 
@@ -94,7 +94,7 @@ fn a_packet_is_received_again_with_the_devices_own_address<F: Net>() {
         resolved: true,
     };
     assert_eq!(hop, expected);
-    assert_eq!(receive::<F, World>(&world, 99), Err(Reason::NoDevice));
+    assert_eq!(receive::<F, World>(&world, 99), Err(PassReason::NoDevice));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn xdp_sends_by_its_own_device_to_a_known_next_hop_alone() {
         let expected = if by_xdp {
             Ok(hop)
         } else {
-            Err(Reason::OtherDevice)
+            Err(PassReason::OtherDevice)
         };
         assert_eq!(
             usable_by(hop, Hook::XDP_UPLINK, UPLINK),

@@ -5,7 +5,7 @@ use proxy_common::{
     abi::SCTP,
     addr::Be16,
     edge::{hook::Hook, verdict::Verdict},
-    reason::Reason,
+    reason::DropReason,
     wire::parse::tcp,
 };
 
@@ -101,7 +101,7 @@ fn a_fragment_is_translated_only_where_the_ports_stay<F: Net>() {
             assert_eq!(verdict, Verdict::TRANSLATED);
             assert_eq!(check(&packet.bytes), Ok(()));
         } else {
-            assert_eq!(verdict, Verdict::drop(Reason::EditFailed));
+            assert_eq!(verdict, Verdict::drop(DropReason::EditFailed));
         }
     }
 }

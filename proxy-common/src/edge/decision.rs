@@ -1,0 +1,135 @@
+//! What was decided about a packet, about which service and backend, and why: a value, which is recorded in one place when the packet's
+//! way ends.
+//!
+//! In: a [`Decision`] and what it is [`About`]. Out: counters. Nothing else counts reasons, connections, refusals or drops.
+
+use crate::{
+    edge::hook::Hook,
+    reason::{DropReason, PassReason, Reason},
+    tables::Meters,
+};
+
+/// What to do with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// On to the next layer, untouched.
+    Pass(PassReason),
+    /// The packet ends here.
+    Drop(DropReason),
+    /// The packet ends here, and its sender is told.
+    Answer(Answer),
+    /// A fragment that has to wait for the first of its datagram, or the first one that others wait for.
+    Hold,
+    /// Rewrite it as its flow says and send it on by its hop.
+    Translate,
+}
+
+/// What the sender of a packet is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Nothing is there: a reset, or "port unreachable".
+    Refuse,
+    /// There is no such connection: a reset.
+    Reset,
+    /// It is larger than the path takes.
+    TooBig,
+}
+
+impl Answer {
+    #[inline(always)]
+    pub const fn reason(self) -> DropReason {
+        match self {
+            Self::Refuse => DropReason::Refused,
+            Self::Reset => DropReason::Stranger,
+            Self::TooBig => DropReason::TooBig,
+        }
+    }
+}
+
+impl Decision {
+    /// Why the packet is not translated; `None` if it is, or waits.
+    #[inline(always)]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Pass(reason) => Some(reason.reason()),
+            Self::Drop(reason) => Some(reason.reason()),
+            Self::Answer(answer) => Some(answer.reason().reason()),
+            Self::Hold | Self::Translate => None,
+        }
+    }
+
+    /// What a hook leaves of a decision. XDP gives no answers, and TC decides anew.
+    #[inline(always)]
+    pub const fn at(self, hook: Hook) -> Self {
+        match self {
+            Self::Answer(_) | Self::Hold if hook.xdp => Self::Pass(PassReason::LeftToTc),
+            decision => decision,
+        }
+    }
+}
+
+/// Which service and backend a decision is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct About {
+    /// Its id; [`Self::NONE`] where none is known.
+    pub service: u32,
+    /// Its id; [`Self::NONE`] where none was chosen.
+    pub backend: u32,
+    /// Does the packet begin a flow?
+    pub is_new: bool,
+}
+
+impl About {
+    /// No id: tables have fewer entries.
+    pub const NONE: u32 = u32::MAX;
+    pub const NOTHING: Self = Self {
+        service: Self::NONE,
+        backend: Self::NONE,
+        is_new: false,
+    };
+}
+
+/// Counts what was decided.
+#[inline(always)]
+pub fn record<T: Meters>(hook: Hook, tables: &T, decision: Decision, about: &About) {
+    // Traffic of no service is most of the traffic, and is not counted.
+    if let Some(reason) = decision.reason()
+        && reason != Reason::NotService
+    {
+        tables.count_reason(hook.index, reason);
+    }
+    match decision {
+        Decision::Translate if about.is_new => {
+            tables.count_connection(about.service, about.backend);
+        }
+        Decision::Answer(Answer::Refuse) if about.service != About::NONE => {
+            tables.count_refused(about.service);
+        }
+        Decision::Drop(_) if about.service != About::NONE => tables.count_dropped(about.service),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xdp_leaves_what_it_cannot_do_to_tc() {
+        let left = Decision::Pass(PassReason::LeftToTc);
+        for (decision, in_xdp) in [
+            (Decision::Answer(Answer::Refuse), left),
+            (Decision::Answer(Answer::TooBig), left),
+            (Decision::Hold, left),
+            (Decision::Translate, Decision::Translate),
+            (
+                Decision::Drop(DropReason::NoPort),
+                Decision::Drop(DropReason::NoPort),
+            ),
+        ] {
+            assert_eq!(decision.at(Hook::XDP_UPLINK), in_xdp, "{decision:?}");
+            assert_eq!(decision.at(Hook::TC_UPLINK_IN), decision);
+        }
+    }
+}
