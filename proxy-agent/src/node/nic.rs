@@ -77,17 +77,20 @@ pub fn leads_to_pod(view: &View, index: u32) -> bool {
 /// What has the node's addresses where this device has none: the device to attach to in its place, and why.
 pub fn instead(view: &View, index: u32) -> Option<String> {
     let link = view.links.get(&index)?;
-    if let Some(master) = view.above(index) {
-        let of_the_node = if is_used(master) {
-            format!(", which has {}", uses(master))
-        } else {
-            String::new()
+    if let (Some(master), Some(at)) = (view.above(index), link.master) {
+        let port = format!("{} is a port of {}", link.name, master.name);
+        let upper = stacked_on(view, at).find(|upper| is_used(upper));
+        let (name, why) = match upper.filter(|_| !is_used(master)) {
+            Some(upper) => (
+                &upper.name,
+                format!("{port}, on which {} has {}", upper.name, uses(upper)),
+            ),
+            None if is_used(master) => {
+                (&master.name, format!("{port}, which has {}", uses(master)))
+            }
+            None => (&master.name, port),
         };
-        let name = &master.name;
-        return Some(format!(
-            "{} is a port of {name}{of_the_node}: name {name} by --uplinks in its place",
-            link.name
-        ));
+        return Some(format!("{why}: name {name} by --uplinks in its place"));
     }
     if is_used(link) {
         return None;
@@ -159,12 +162,15 @@ fn wire_ports(view: &View, bridge: u32) -> impl Iterator<Item = &Link> {
         .map(|(_, port)| port)
 }
 
-/// Is a veth the NIC of a bridge that has the default route, and not a pod's? The bridge has the NIC's MAC then.
+/// Is a veth a NIC, and not a pod's, by what it is a port of? A bond has NICs alone. Of a bridge that has the default route it is the
+/// port whose MAC the bridge has.
 fn is_wire_port(view: &View, port: &Link) -> bool {
-    let bridge = view.master(port);
+    let master = view.master(port);
     port.kind == Kind::Veth
-        && bridge.is_some_and(|bridge| {
-            bridge.kind == Kind::Bridge && bridge.ways.default && bridge.mac == port.mac
+        && master.is_some_and(|master| match master.kind {
+            Kind::Aggregate => true,
+            Kind::Bridge => master.ways.default && master.mac == port.mac,
+            _ => false,
         })
 }
 

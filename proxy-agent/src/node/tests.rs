@@ -261,6 +261,43 @@ fn of_a_bridge_between_containers_the_port_with_its_mac_is_the_nic() {
 }
 
 #[test]
+fn a_veth_in_a_bond_is_no_pods() {
+    let mut view = node();
+    let port = Link {
+        master: Some(8),
+        ..link("eth8", Kind::Veth, &[])
+    };
+    view.links
+        .insert(8, link("bond0", Kind::Aggregate, &["198.51.100.1"]));
+    view.links.insert(9, port);
+    let found = auto(&view);
+    assert_eq!([found[&8], found[&9]], [Role::Uplink, Role::Plain]);
+}
+
+#[test]
+fn of_a_port_what_has_the_address_is_named() {
+    let mut view = View::default();
+    let mut add = |index, link: Link| view.links.insert(index, link);
+    let port = Link {
+        master: Some(3),
+        ..link("eth0", Kind::Physical, &[])
+    };
+    add(2, port);
+    add(3, link("bond0", Kind::Aggregate, &[]));
+    let vlan = Link {
+        lower: Some(3),
+        ..link("bond0.7", Kind::Stacked, &["192.0.2.1"])
+    };
+    add(4, vlan);
+    default_route(&mut view, 4);
+    let named: Selection = "eth*,bond0".parse().unwrap();
+    for index in [2, 3] {
+        let better = better_named(&view, index, &named).unwrap();
+        assert!(better.contains("name bond0.7"), "{better}");
+    }
+}
+
+#[test]
 fn named_devices_replace_the_automatic_choice() {
     let view = node();
     let named = |text: &str| text.parse::<Selection>().unwrap();

@@ -6,15 +6,16 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{self, Family, Mac, Pair};
+use tests::address::{self, Family, Pair};
 use tests::cluster::{Cluster, Vip};
 use tests::masquerade;
 use tests::netns::Netns;
 use tests::runner::CannotRun;
-use tests::topology::{Node, Plan};
+use tests::topology::Plan;
 
-use crate::nft;
+use crate::nft::{self, Local};
 use crate::site::{deciding, doctor, has_said, never_fails, node_port, row};
+use crate::stacks::move_addresses;
 
 pub fn rows() -> Vec<Trial> {
     vec![
@@ -22,16 +23,6 @@ pub fn rows() -> Vec<Trial> {
             "devices: an uplink that is a port of a bridge with the address",
             Plan::default(),
             bridge,
-        ),
-        row(
-            "devices: the node's address on a macvlan of its NIC",
-            Plan::default(),
-            |cluster| stacked(cluster, "macvlan mode bridge", Tag::None),
-        ),
-        row(
-            "devices: the node's address on a VLAN of its NIC",
-            Plan::default(),
-            |cluster| stacked(cluster, "vlan id 7", Tag::Vlan),
         ),
         row(
             "devices: a second NIC without a default route, a veth as the first",
@@ -46,21 +37,14 @@ pub fn rows() -> Vec<Trial> {
     ]
 }
 
-/// Whether frames leave the node under a tag.
-#[derive(Clone, Copy, PartialEq)]
-enum Tag {
-    None,
-    Vlan,
-}
-
 /// Services on this node's pod and on the other's.
-struct Services {
-    near: Vip,
-    far: Vip,
+pub struct Services {
+    pub near: Vip,
+    pub far: Vip,
 }
 
 impl Services {
-    fn publish(cluster: &Cluster) -> Result<Self> {
+    pub fn publish(cluster: &Cluster) -> Result<Self> {
         Ok(Self {
             near: cluster.publish("near", &[cluster.pod("p1")])?,
             far: cluster.publish("far", &[cluster.pod("p2")])?,
@@ -68,7 +52,7 @@ impl Services {
     }
 
     /// From outside, from the node's own segment, from a pod and from the node: all are served.
-    fn serve_everybody(&self, cluster: &Cluster) -> Result<()> {
+    pub fn serve_everybody(&self, cluster: &Cluster) -> Result<()> {
         let topology = &cluster.topology;
         for vip in [&self.near, &self.far] {
             for target in node_port(cluster, vip) {
@@ -85,35 +69,28 @@ impl Services {
     }
 
     /// The same by rules, one service after the other.
-    fn by_rules(&self, cluster: &Cluster, ask: impl Fn(&Vip) -> Result<()>) -> Result<()> {
+    pub fn by_rules(&self, cluster: &Cluster, ask: impl Fn(&Vip) -> Result<()>) -> Result<()> {
+        self.by_rules_at(cluster, Local::Fib, ask)
+    }
+
+    /// The same by rules that tell the node's addresses in this way.
+    pub fn by_rules_at(
+        &self,
+        cluster: &Cluster,
+        local: Local,
+        ask: impl Fn(&Vip) -> Result<()>,
+    ) -> Result<()> {
         if !masquerade::available() {
             return Err(CannotRun(masquerade::MISSING).into());
         }
         let node = cluster.node(1);
         for (vip, pod) in [(&self.near, "p1"), (&self.far, "p2")] {
-            nft::install(node, vip, &[cluster.pod(pod)])?;
+            nft::install_at(node, local, vip, &[cluster.pod(pod)])?;
             ask(vip).context("by rules like kube-proxy's")?;
             nft::clean_up(node)?;
         }
         Ok(())
     }
-}
-
-/// What the node says to itself to have its addresses and routes on `device` in place of eth0.
-fn move_addresses(node: &Node, device: &str) -> String {
-    let Pair { v4, v6 } = node.host.ip;
-    let gateway = address::on_segment(0, 1);
-    let (pods, other) = (address::pod(2, 0), address::on_segment(0, 12));
-    format!(
-        "addr flush dev eth0 scope global\n\
-         addr add {v4}/24 dev {device}\n\
-         addr add {v6}/64 dev {device} nodad\n\
-         route replace default via {}\n\
-         route replace default via {}\n\
-         route replace {}/24 via {}\n\
-         route replace {}/64 via {}\n",
-        gateway.v4, gateway.v6, pods.v4, other.v4, pods.v6, other.v6
-    )
 }
 
 /// As a node with virtual machines has it.
@@ -156,38 +133,6 @@ fn bridge(cluster: &mut Cluster) -> Result<()> {
     doctor(cluster.node(1), &["--uplinks", "eth0"])?.says("eth0", "problem", &["name br-ext"])
 }
 
-fn stacked(cluster: &mut Cluster, kind: &str, tag: Tag) -> Result<()> {
-    let node = cluster.node(1);
-    let (name, router) = (node.name().to_owned(), &cluster.topology.router.netns);
-    let add = |netns: &Netns, below: &str, device: &str, mac: Mac| {
-        netns.ip(&format!(
-            "link add link {below} name {device} address {mac} type {kind}\n\
-             link set {device} up\n"
-        ))
-    };
-    if add(node.netns(), "eth0", "up0", Mac::fresh()).is_err() {
-        return Err(CannotRun("needs macvlan and vlan").into());
-    }
-    if tag == Tag::Vlan {
-        router.ip(&format!("link set {name} nomaster\n"))?;
-        add(router, &name, "tagged", Mac::fresh())?;
-        router.ip("link set tagged master seg0\n")?;
-    }
-    node.netns().ip(&move_addresses(node, "up0"))?;
-    let services = Services::publish(cluster)?;
-    services.by_rules(cluster, |vip| {
-        node_port(cluster, vip)
-            .into_iter()
-            .try_for_each(|target| never_fails(&cluster.topology.client().netns, target, 2))
-    })?;
-    cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
-    services.serve_everybody(cluster)?;
-    let report = doctor(cluster.node(1), &[])?;
-    report.says("up0", "fallback", &["uplink", "default route"])?;
-    report.says("eth0", "ok", &["plain device", "up0 on it"])?;
-    doctor(cluster.node(1), &["--uplinks", "eth0"])?.says("eth0", "problem", &["name up0"])
-}
-
 /// A network of its own between the first node and a client, where the node has an address and no route beyond.
 struct Second {
     client: Netns,
@@ -213,6 +158,10 @@ impl Second {
             own.v4, own.v6
         ))?;
         Ok(Self { client, node })
+    }
+
+    fn is_served_soon(&self, vip: &Vip) -> Result<()> {
+        tests::patience::eventually("the second NIC is served", || self.is_served(vip, 1))
     }
 
     fn is_served(&self, vip: &Vip, count: usize) -> Result<()> {
@@ -248,10 +197,12 @@ fn routes_change(cluster: &mut Cluster) -> Result<()> {
     let services = Services::publish(cluster)?;
     cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
     let second = Second::connect(cluster)?;
-    tests::patience::eventually("the second NIC is served", || {
+    tests::patience::eventually("the second NIC is found", || {
         has_said(cluster, &["eth9", "uplink"])
     })?;
     for vip in [&services.near, &services.far] {
+        // What is found is said before the programs are there.
+        second.is_served_soon(vip)?;
         second.is_served(vip, 3)?;
     }
     // With its addresses it loses what made it a NIC.

@@ -7,6 +7,7 @@ mod neighbours;
 mod nft;
 mod site;
 mod sources;
+mod stacks;
 mod switches;
 mod takeover;
 mod xdp_choice;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let mut rows = xdp_choice::rows();
     rows.extend(takeover::rows());
     rows.extend(devices::rows());
+    rows.extend(stacks::rows());
     rows.extend(sources::rows());
     rows.extend(neighbours::rows());
     rows.extend(switches::rows());

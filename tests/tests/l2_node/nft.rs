@@ -3,13 +3,27 @@
 use std::fmt::Write;
 
 use anyhow::{Result, ensure};
-use tests::address::Family;
+use tests::address::{Family, Pair};
 use tests::cli;
 use tests::cluster::{PORT, SERVICE_PORT, Vip};
 use tests::topology::{Node, Pod};
 
+/// How rules tell which addresses are the node's.
+#[derive(Clone, Copy)]
+pub enum Local {
+    /// By asking for the kind of the route, which finds no address of a VRF.
+    Fib,
+    /// By a list.
+    Addresses(Pair),
+}
+
 /// Serves `vip` on `node` by its rules: what comes from outside gets the node's address.
 pub fn install(node: &Node, vip: &Vip, backends: &[&Pod]) -> Result<()> {
+    install_at(node, Local::Fib, vip, backends)
+}
+
+/// The same on these addresses of the node.
+pub fn install_at(node: &Node, local: Local, vip: &Vip, backends: &[&Pod]) -> Result<()> {
     let mut tables = String::new();
     for family in Family::BOTH {
         let ip = match family {
@@ -26,12 +40,16 @@ pub fn install(node: &Node, vip: &Vip, backends: &[&Pod]) -> Result<()> {
             "dnat to numgen inc mod {count} map {{ {} }}",
             choices.join(", ")
         );
+        let local = match local {
+            Local::Fib => "fib daddr type local".to_owned(),
+            Local::Addresses(own) => format!("{ip} daddr {}", own.of(family)),
+        };
         let (port, cluster_ip) = (vip.node_port, vip.ip.of(family));
         let mut rules = String::new();
         for protocol in ["tcp", "udp"] {
             let _ = write!(
                 rules,
-                "fib daddr type local {protocol} dport {port} mark set 0x4000 {choose}\n\
+                "{local} {protocol} dport {port} mark set 0x4000 {choose}\n\
                  {ip} daddr {cluster_ip} {protocol} dport {SERVICE_PORT} {choose}\n"
             );
         }
@@ -56,3 +74,6 @@ pub fn clean_up(node: &Node) -> Result<()> {
     ensure!(said.contains("nft: removed table ip kube-proxy"), "{said}");
     Ok(())
 }
+
+/// Takes the rules away where no agent is at hand.
+pub const REMOVAL: &str = "delete table ip kube-proxy\ndelete table ip6 kube-proxy\n";

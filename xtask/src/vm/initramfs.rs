@@ -27,7 +27,7 @@ pub struct Payload {
     /// Programs that the suites call, with what belongs to them.
     pub tools: Vec<File>,
     /// Kernel modules that are loaded if the kernel has them, besides those that every machine has.
-    pub modules: &'static [&'static str],
+    pub modules: Vec<&'static str>,
     /// The program that lays a wire to a NIC of the machine, if there is to be one; it runs on this host.
     pub wire: Option<PathBuf>,
     /// What the suites have in their environment.
@@ -109,7 +109,7 @@ pub fn pack(kernel: &Kernel, payload: &Payload, name: &str) -> anyhow::Result<Im
     }
     archive.file(Path::new("/etc/protocols"), PROTOCOLS);
     let mut order = String::new();
-    for module in modules::collect(kernel.modules.as_deref(), payload.modules)? {
+    for module in modules::collect(kernel.modules.as_deref(), &payload.modules)? {
         let path = format!("/vm/modules.d/{}.ko", module.name);
         archive.file(Path::new(&path), &module.content);
         order += &format!("{path}\n");

@@ -61,6 +61,16 @@ pub const KUBE_PROXY: [&str; 27] = [
     "ip_vs_rr",
 ];
 
+/// What uplinks may be, besides NICs, veths and VLANs.
+pub const UPLINKS: [&str; 6] = [
+    "bonding",
+    "macvlan",
+    "ipvlan",
+    "vrf",
+    "team",
+    "team_mode_activebackup",
+];
+
 pub struct Module {
     pub name: String,
     pub content: Vec<u8>,

@@ -20,7 +20,14 @@ use crate::{
 };
 
 const PROGRAMS: [&str; 5] = ["vm_init", MEASURING, "vm_plant", "vm_uplink", "vm_outside"];
-const TESTS: [&str; 4] = ["l1_tables", "l2_cases", "l2_matrix", "l2_migration"];
+const TESTS: [&str; 6] = [
+    "l1_tables",
+    "l2_cases",
+    "l2_input",
+    "l2_matrix",
+    "l2_migration",
+    "l2_node",
+];
 const AGENT: &str = "proxy-agent";
 
 /// How much slower than a real machine one may be that QEMU emulates, on a host with other work.
@@ -31,6 +38,9 @@ const ROWS_AT_ONCE: &str = "--test-threads=3";
 
 /// Of the matrix of clients and backends every seventh row: the number is prime to those of its columns.
 const SAMPLE: &str = "7";
+
+/// Of the rows of a node's network those whose devices the development host may lack; a filter asks for others instead.
+const STACKS: &str = "stacks:";
 
 /// A part of the suites, as `--level` takes it.
 #[derive(Clone, Copy, PartialEq, Debug, ValueEnum)]
@@ -113,12 +123,13 @@ impl Build {
         Ok(Self { object, programs })
     }
 
-    /// Those of these levels. [`Level::Nic`] takes what [`super::machine::no_wire`] asks for.
+    /// Those of these levels, with uplinks of all kinds or without. [`Level::Nic`] takes what [`super::machine::no_wire`] asks for.
     pub fn suites(
         &self,
         levels: &[Level],
         share: Share,
         filter: Option<&str>,
+        stacks: bool,
     ) -> anyhow::Result<Payload> {
         let has = |level, in_share| levels.contains(&level) && in_share;
         let filter = filter.unwrap_or_default();
@@ -137,6 +148,13 @@ impl Build {
         }
         if has(Level::L2, share.has_first()) {
             suites.push(self.suite("l2_migration", &rows)?);
+            if !filter.is_empty() {
+                suites.push(self.suite("l2_node", &waiting)?);
+                // What it reads and serves is no matter of the kernel's.
+                suites.push(self.suite("l2_input", &waiting)?);
+            } else if stacks {
+                suites.push(self.suite("l2_node", &["--color=never", STACKS, ROWS_AT_ONCE])?);
+            }
         }
         if has(Level::L2, share.has_second()) {
             suites.push(self.suite("l2_matrix", &waiting)?);
@@ -149,9 +167,9 @@ impl Build {
             programs: Vec::new(),
             tools: tools::collect(&[])?,
             modules: if has(Level::L2, share.has_first()) {
-                &modules::KUBE_PROXY
+                [modules::KUBE_PROXY.as_slice(), &modules::UPLINKS].concat()
             } else {
-                &[]
+                Vec::new()
             },
             wire: None,
             variables: Vec::new(),
@@ -189,7 +207,7 @@ impl Build {
 
     /// No suite: a machine that comes up and ends.
     pub fn nothing(&self) -> anyhow::Result<Payload> {
-        self.suites(&[], Share::All, None)
+        self.suites(&[], Share::All, None, false)
     }
 
     /// The program that brings a machine down, in this way.

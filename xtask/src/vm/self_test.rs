@@ -130,7 +130,7 @@ fn unrecognised(case: &Case, job: &Job, series: &str, ran: Ran) -> anyhow::Resul
 /// With the plant, and no more suites than show it.
 fn payload(matrix: &Matrix, plant: &Plant) -> anyhow::Result<Payload> {
     let build = &matrix.build;
-    let mut payload = build.suites(&[Level::L1], Share::All, Some(ROWS))?;
+    let mut payload = build.suites(&[Level::L1], Share::All, Some(ROWS), false)?;
     let only = |payload: &mut Payload, name| payload.suites.retain(|suite| suite.name() == name);
     match plant {
         Plant::Nothing | Plant::Budget => {}
