@@ -25,8 +25,21 @@ struct EthtoolValue {
 
 /// Switches one feature of `interface` in `netns`.
 pub(crate) fn set(netns: &Netns, interface: &str, command: u32, on: bool) -> Result<()> {
+    set_value(netns, interface, command, on.into())
+}
+
+/// Flags of [`SET_FLAGS`]: tags of VLANs are put in by the device, and taken off by it.
+pub(crate) const SEND_TAGS: u32 = 1 << 7;
+pub(crate) const RECEIVE_TAGS: u32 = 1 << 8;
+
+/// Switches on these of the features that [`SET_FLAGS`] knows, and off the others.
+pub(crate) fn set_flags(netns: &Netns, interface: &str, flags: u32) -> Result<()> {
+    set_value(netns, interface, SET_FLAGS, flags)
+}
+
+fn set_value(netns: &Netns, interface: &str, command: u32, data: u32) -> Result<()> {
     netns
-        .run(|| request(interface, command, on))
+        .run(|| request(interface, command, data))
         .with_context(|| {
             format!(
                 "ethtool command {command:#x} on {interface} in {}",
@@ -35,11 +48,8 @@ pub(crate) fn set(netns: &Netns, interface: &str, command: u32, on: bool) -> Res
         })
 }
 
-fn request(interface: &str, command: u32, on: bool) -> io::Result<()> {
-    let mut value = EthtoolValue {
-        command,
-        data: on.into(),
-    };
+fn request(interface: &str, command: u32, data: u32) -> io::Result<()> {
+    let mut value = EthtoolValue { command, data };
     let data = (&raw mut value).cast();
     let what = libc::__c_anonymous_ifr_ifru { ifru_data: data };
     // SAFETY: the command takes a structure of this layout, which outlives the call.

@@ -44,6 +44,7 @@ pub async fn checks(args: &Choices, view: &View, tried: Option<&Tried>) -> Resul
                     driver: driver(index, link, tried),
                     unreliable: node::why_not_native(view, index),
                     lost: losses.at(index, link).map(Loss::text),
+                    blind: node::hidden_tags(view, index),
                 };
                 let (verdict, mode) = known.mode();
                 checks.push(check.verdict(verdict, format!("{mode}; {why}")));
@@ -127,6 +128,8 @@ struct Known {
     unreliable: Option<String>,
     /// What was lost of it.
     lost: Option<String>,
+    /// Why XDP does not see whose packets some are.
+    blind: Option<String>,
 }
 
 impl Known {
@@ -144,9 +147,16 @@ impl Known {
             }
             (mode, None) => match (
                 &self.driver,
-                self.lost.as_ref().or(self.unreliable.as_ref()),
+                self.blind
+                    .as_ref()
+                    .or(self.lost.as_ref())
+                    .or(self.unreliable.as_ref()),
             ) {
                 (_, Some(why)) if mode == XdpMode::Auto => tc(why),
+                (Found::Yes, Some(why)) if self.blind.is_some() => (
+                    Verdict::Problem,
+                    format!("native XDP and TC, but {why}: --xdp auto would use TC"),
+                ),
                 (Found::Yes, Some(why)) => (
                     Verdict::Note,
                     format!("native XDP and TC; {why}: --xdp auto would use TC"),
@@ -173,10 +183,10 @@ impl Known {
     fn own(&self, native: bool) -> (Verdict, String) {
         let mode = if native { "native" } else { "generic" };
         let is_so = format!("{mode} XDP and TC: they are attached");
-        match (&self.lost, &self.unreliable) {
-            (Some(lost), _) if native => (
+        match (self.blind.as_ref().or(self.lost.as_ref()), &self.unreliable) {
+            (Some(wrong), _) if native || self.blind.is_some() => (
                 Verdict::Problem,
-                format!("{is_so}, and {lost}: --xdp auto uses TC there"),
+                format!("{is_so}, but {wrong}: --xdp auto uses TC there"),
             ),
             (None, Some(why)) if native => (
                 Verdict::Note,
@@ -225,12 +235,14 @@ mod tests {
         use Verdict::{Fallback, Note, Ok, Problem};
         let veth = || Some("a veth".to_owned());
         let lost = || Some("its driver lost 3".to_owned());
-        for (wanted, attached, own_pin, driver, unreliable, lost, verdict, begins) in [
+        let blind = || Some("its VLANs".to_owned());
+        for (wanted, attached, own_pin, driver, unreliable, lost, blind, verdict, begins) in [
             (
                 XdpMode::Auto,
                 None,
                 false,
                 Found::Yes,
+                None,
                 None,
                 None,
                 Ok,
@@ -243,6 +255,7 @@ mod tests {
                 no(),
                 None,
                 None,
+                None,
                 Fallback,
                 "TC: its driver",
             ),
@@ -251,6 +264,7 @@ mod tests {
                 None,
                 false,
                 unknown(),
+                None,
                 None,
                 None,
                 Note,
@@ -263,6 +277,7 @@ mod tests {
                 unknown(),
                 None,
                 None,
+                None,
                 Ok,
                 "native XDP and TC: they",
             ),
@@ -271,6 +286,7 @@ mod tests {
                 native,
                 false,
                 Found::Yes,
+                None,
                 None,
                 None,
                 Fallback,
@@ -283,6 +299,7 @@ mod tests {
                 Found::Yes,
                 veth(),
                 None,
+                None,
                 Fallback,
                 "TC: a veth",
             ),
@@ -292,6 +309,7 @@ mod tests {
                 false,
                 unknown(),
                 veth(),
+                None,
                 None,
                 Fallback,
                 "TC: a veth",
@@ -303,6 +321,7 @@ mod tests {
                 Found::Yes,
                 None,
                 lost(),
+                None,
                 Fallback,
                 "TC: its driver lost",
             ),
@@ -312,6 +331,7 @@ mod tests {
                 false,
                 Found::Yes,
                 veth(),
+                None,
                 None,
                 Note,
                 "native XDP and TC; a veth",
@@ -323,6 +343,7 @@ mod tests {
                 Found::Yes,
                 veth(),
                 None,
+                None,
                 Note,
                 "native XDP and TC: they",
             ),
@@ -333,6 +354,7 @@ mod tests {
                 Found::Yes,
                 veth(),
                 lost(),
+                None,
                 Problem,
                 "native XDP and TC: they",
             ),
@@ -341,6 +363,7 @@ mod tests {
                 None,
                 false,
                 no(),
+                None,
                 None,
                 None,
                 Problem,
@@ -353,6 +376,7 @@ mod tests {
                 Found::Yes,
                 None,
                 None,
+                None,
                 Ok,
                 "TC: --xdp off",
             ),
@@ -363,8 +387,42 @@ mod tests {
                 no(),
                 None,
                 None,
+                None,
                 Ok,
                 "generic XDP",
+            ),
+            (
+                XdpMode::Auto,
+                None,
+                false,
+                Found::Yes,
+                None,
+                None,
+                blind(),
+                Fallback,
+                "TC: its VLANs",
+            ),
+            (
+                XdpMode::Native,
+                None,
+                false,
+                Found::Yes,
+                None,
+                None,
+                blind(),
+                Problem,
+                "native XDP and TC, but its VLANs",
+            ),
+            (
+                XdpMode::Native,
+                native,
+                true,
+                Found::Yes,
+                veth(),
+                None,
+                blind(),
+                Problem,
+                "native XDP and TC: they are attached, but its VLANs",
             ),
         ] {
             let known = Known {
@@ -374,6 +432,7 @@ mod tests {
                 driver,
                 unreliable,
                 lost,
+                blind,
             };
             let (found, mode) = known.mode();
             assert!(

@@ -1,6 +1,6 @@
-//! What a driver counts of XDP, as `ethtool -S` shows it.
+//! What a driver counts of XDP, as `ethtool -S` shows it, and whether it takes VLAN tags off.
 //!
-//! Only the ioctl tells it: the statistics of ethtool's netlink family are standard ones, and none of them is XDP's.
+//! Only the ioctl tells the counters: the statistics of ethtool's netlink family are standard ones, and none of them is XDP's.
 
 use std::{io, mem, net::UdpSocket, os::fd::AsRawFd};
 
@@ -9,9 +9,11 @@ use nix::libc;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 /// Commands, and the set of strings that names statistics (include/uapi/linux/ethtool.h).
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSTATS: u32 = 0x1d;
 const ETH_SS_STATS: u32 = 1;
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 /// Length of a name, `ETH_GSTRING_LEN`.
 const NAME: usize = 32;
 
@@ -114,20 +116,32 @@ impl XdpErrors {
         Ok(info.statistics as usize)
     }
 
-    /// `data` begins with the command, and has room for what the command fills in.
     fn ask(&self, data: *mut u32) -> io::Result<()> {
-        // SAFETY: zeroes are an `ifreq` of no name.
-        let mut request: libc::ifreq = unsafe { mem::zeroed() };
-        let room = request.ifr_name.len() - 1;
-        for (to, from) in request.ifr_name[..room].iter_mut().zip(self.device.bytes()) {
-            *to = from as libc::c_char;
-        }
-        request.ifr_ifru.ifru_data = data.cast();
-        // SAFETY: the request outlives the call, and `data` has the room that the command wants.
-        match unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        ask(&self.socket, &self.device, data)
+    }
+}
+
+/// Does the device take the VLAN's tag off what it receives, and tell it beside the packet? One that cannot be asked does not.
+pub fn takes_tags_off(device: &str) -> bool {
+    let mut value = [ETHTOOL_GFLAGS, 0];
+    let asked =
+        UdpSocket::bind("0.0.0.0:0").and_then(|socket| ask(&socket, device, value.as_mut_ptr()));
+    asked.is_ok() && value[1] & ETH_FLAG_RXVLAN != 0
+}
+
+/// `data` begins with the command, and has room for what the command fills in.
+fn ask(socket: &UdpSocket, device: &str, data: *mut u32) -> io::Result<()> {
+    // SAFETY: zeroes are an `ifreq` of no name.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(device.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = data.cast();
+    // SAFETY: the request outlives the call, and `data` has the room that the command wants.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Link {
     pub ways: Ways,
     /// What the kernel asks of a packet's source: the higher one of `conf.all` and its own `rp_filter`.
     pub rp_filter: u8,
+    /// It takes the VLAN's tag off what it receives (`ethtool -k`: rx-vlan-offload), so that an XDP program sees none. Read of devices
+    /// with VLANs alone.
+    pub takes_tags_off: bool,
 }
 
 /// What sort of device it is, as far as that matters.
@@ -85,6 +88,7 @@ impl Link {
             addresses: Vec::new(),
             ways: Ways::default(),
             rp_filter: 0,
+            takes_tags_off: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -126,6 +130,11 @@ impl Link {
     /// Does it have an address of either family that is good beyond the link?
     pub fn has_address(&self) -> bool {
         self.addresses.iter().any(|address| address.global)
+    }
+
+    /// Is it a VLAN of another device?
+    pub fn is_vlan(&self) -> bool {
+        self.software.as_deref() == Some("vlan")
     }
 
     /// Are others than itself on link, by the prefix of an address?

@@ -24,7 +24,7 @@
 //! | `sysctl` | the switches that the kernel must have set |
 //! | `xdp` | XDP at a device: what is attached, what the driver can do |
 //! | `native` | whether what native XDP sends back can be relied on, and whether it arrives |
-//! | `ethtool` | what a driver counts of XDP |
+//! | `ethtool` | what a driver counts of XDP, and whether it takes VLAN tags off |
 //! | `filters` | the TC filters at a device that others attached through netlink |
 //! | `scratch` | a network namespace to try things in |
 
@@ -56,7 +56,7 @@ pub use self::{
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     filters::filter_names,
     link::{Address, Kind, Link},
-    native::{Lost, XdpWatch, why_not as why_not_native},
+    native::{Lost, XdpWatch, hidden_tags, why_not as why_not_native},
     reverse_path::SourceCheck,
     role::{Judged, Pattern, Role, Roles, Selection, better_named, judge, roles, unmatched},
     routes::Ways,

@@ -1,7 +1,8 @@
 //! Whether what native XDP sends back by a device can be relied on, and whether it arrives.
 //!
 //! What a program sends back is lost without a word on some devices; the driver alone counts it. So `auto` takes native
-//! XDP on hardware only, and watches the driver's counters while it is there.
+//! XDP on hardware only, and watches the driver's counters while it is there. Nor is it for a device whose VLANs it cannot tell
+//! from the device itself.
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,23 @@ pub fn why_not(view: &View, index: u32) -> Option<String> {
             (None, Ok(true) | Err(_)) => None,
         },
     }
+}
+
+/// Why native XDP would take packets of a device's VLANs for the device's own: their tags are gone before a program sees them.
+///
+/// A VLAN that was moved to another network namespace is not seen from here.
+pub fn hidden_tags(view: &View, index: u32) -> Option<String> {
+    let vlan = view.vlans(index).next()?;
+    let ports = view
+        .links
+        .iter()
+        .filter(|(port, link)| **port == index || link.master == Some(index));
+    let (_, taker) = ports.into_iter().find(|(_, link)| link.takes_tags_off)?;
+    Some(format!(
+        "{taker} takes the tags of VLANs ({}) off before XDP sees them; `ethtool -K {taker} rxvlan off` would leave them",
+        vlan.name,
+        taker = taker.name
+    ))
 }
 
 /// A driver counts frames of XDP that were not sent.

@@ -85,6 +85,7 @@ mod tests {
             addresses: vec![address([10, 0, 0, 5]), address([203, 0, 113, 5])],
             ways: Ways::default(),
             rp_filter: 0,
+            takes_tags_off: false,
         };
         assert_eq!(own(&link, true), Some([10, 0, 0, 5].into()));
         let mut default = RouteMessage::default();

@@ -25,6 +25,7 @@ fn link(name: &str, kind: Kind, addresses: &[&str]) -> Link {
         addresses: addresses.iter().map(|text| address(text)).collect(),
         ways: Ways::default(),
         rp_filter: 0,
+        takes_tags_off: false,
     }
 }
 
@@ -258,6 +259,48 @@ fn of_a_bridge_between_containers_the_port_with_its_mac_is_the_nic() {
         why_not_native(&view, 9).is_some_and(|why| why.contains("veth")),
         "what a veth sends back is not relied on"
     );
+}
+
+#[test]
+fn a_device_without_its_vlans_tags_is_none_for_xdp() {
+    let mut view = node();
+    let vlan = |lower| Link {
+        software: Some("vlan".to_owned()),
+        lower: Some(lower),
+        ..link("eth0.7", Kind::Stacked, &["198.51.107.1"])
+    };
+    let taking = |name: &str, takes, master| Link {
+        takes_tags_off: takes,
+        master,
+        ..link(name, Kind::Physical, &["192.0.2.1"])
+    };
+    view.links.insert(2, taking("eth0", true, None));
+    assert_eq!(hidden_tags(&view, 2), None, "it has no VLAN");
+    view.links.insert(8, vlan(2));
+    let why = hidden_tags(&view, 2).unwrap();
+    assert!(
+        why.contains("eth0.7") && why.contains("ethtool -K eth0 rxvlan off"),
+        "{why}"
+    );
+    view.links.insert(2, taking("eth0", false, None));
+    assert_eq!(hidden_tags(&view, 2), None, "its tags stay");
+    // What is stacked on it in another way has no tags.
+    view.links.insert(2, taking("eth0", true, None));
+    view.links.insert(
+        8,
+        Link {
+            software: Some("macvlan".to_owned()),
+            ..vlan(2)
+        },
+    );
+    assert_eq!(hidden_tags(&view, 2), None);
+    // A port of a bond, on which the VLAN is.
+    view.links
+        .insert(9, link("bond0", Kind::Aggregate, &["192.0.2.1"]));
+    view.links.insert(2, taking("eth0", true, Some(9)));
+    view.links.insert(8, vlan(9));
+    let why = hidden_tags(&view, 9).unwrap();
+    assert!(why.contains("ethtool -K eth0 rxvlan off"), "{why}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Devices, addresses and routes.
 
-use std::{collections::BTreeMap, net};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net,
+};
 
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
@@ -10,6 +13,7 @@ use rtnetlink::{
 };
 
 use super::{
+    ethtool::takes_tags_off,
     link::{Address, Kind, Link},
     routes::Route,
 };
@@ -57,7 +61,31 @@ impl View {
         view.read_routes(handle, RouteMessageBuilder::<net::Ipv6Addr>::new().build())
             .await?;
         view.read_reverse_paths();
+        view.read_tag_offloads();
         Ok(view)
+    }
+
+    /// Asks the devices that have VLANs, and their ports, what becomes of tags. The kernel tells of a change as of a link's.
+    fn read_tag_offloads(&mut self) {
+        let tagged: BTreeSet<u32> = self
+            .links
+            .values()
+            .filter(|link| link.is_vlan())
+            .filter_map(|link| link.lower)
+            .collect();
+        for (index, link) in &mut self.links {
+            let receives = |index: &u32| tagged.contains(index);
+            if receives(index) || link.master.as_ref().is_some_and(receives) {
+                link.takes_tags_off = takes_tags_off(&link.name);
+            }
+        }
+    }
+
+    /// The VLANs of a device.
+    pub fn vlans(&self, index: u32) -> impl Iterator<Item = &Link> {
+        self.links
+            .values()
+            .filter(move |link| link.is_vlan() && link.lower == Some(index))
     }
 
     async fn read_routes(&mut self, handle: &Handle, request: RouteMessage) -> Result<()> {

@@ -29,6 +29,8 @@ pub struct Hooks {
     roles: BTreeMap<Target, Role>,
     /// Hooks that a device did not take; they are not tried again while it is there.
     not_taken: BTreeSet<(Target, &'static str)>,
+    /// Devices whose VLANs native XDP cannot tell, and why: as the log has it.
+    blind: BTreeMap<Target, String>,
     watch: XdpWatch,
     losses: Losses,
     /// Where they are kept.
@@ -50,6 +52,7 @@ impl Hooks {
             on_software: args.xdp_on_software,
             roles: BTreeMap::new(),
             not_taken: BTreeSet::new(),
+            blind: BTreeMap::new(),
             watch: XdpWatch::start()?,
             losses,
             file,
@@ -77,6 +80,7 @@ impl Hooks {
         }
         self.not_taken
             .retain(|(target, _)| wanted.contains_key(target));
+        self.blind.retain(|target, _| wanted.contains_key(target));
         for (target, role) in &wanted {
             if self.roles.get(target) != Some(role) && !role.hooks().is_empty() {
                 info!("{} (device {}): {role}", target.name, target.ifindex);
@@ -106,6 +110,10 @@ impl Hooks {
         if self.not_taken.contains(&attempt) {
             return Ok(());
         }
+        if hook.xdp && self.is_blind(view, target) {
+            // It follows the VLANs and the NIC's settings: XDP comes back with them.
+            return datapath.detach(hook, target.ifindex);
+        }
         if hook.xdp
             && let Some(why) = self.why_not_native(view, target)
         {
@@ -130,6 +138,34 @@ impl Hooks {
             Err(_) if !is_there(target) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Does `auto` do without native XDP at a device, as long as XDP would take packets of its VLANs for the device's own? The other
+    /// modes go on. The log tells when that begins and ends.
+    fn is_blind(&mut self, view: &View, target: &Target) -> bool {
+        let is_auto = match self.xdp {
+            XdpMode::Auto => true,
+            XdpMode::Native | XdpMode::Generic => false,
+            XdpMode::Off => return false,
+        };
+        let why = node::hidden_tags(view, target.ifindex);
+        let name = &target.name;
+        match (&why, self.blind.get(target)) {
+            (Some(why), before) if before != Some(why) => {
+                if is_auto {
+                    info!("{name} without xdp_uplink, TC does its work: {why}");
+                } else {
+                    warn!("{name}: {why}: --xdp auto would use TC there");
+                }
+                self.blind.insert(target.clone(), why.clone());
+            }
+            (None, Some(_)) => {
+                info!("{name}: XDP sees the tags of its VLANs again, or it has none");
+                self.blind.remove(target);
+            }
+            _ => {}
+        }
+        is_auto && why.is_some()
     }
 
     /// Why `auto` does without native XDP at a device.

@@ -124,6 +124,7 @@ mod tests {
             addresses: Vec::new(),
             ways: Ways::default(),
             rp_filter: 0,
+            takes_tags_off: false,
         };
         let lost = Lost {
             ifindex: 2,

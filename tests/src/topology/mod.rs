@@ -115,6 +115,20 @@ impl Host {
         ethtool::set(&self.netns, "eth0", ethtool::SET_RECEIVE_OFFLOAD, true)
     }
 
+    /// From now on the uplink leaves a VLAN's tag in the frame that it receives.
+    pub fn keep_tags(&self) -> Result<()> {
+        ethtool::set(&self.netns, "eth0", ethtool::SET_FLAGS, false)
+    }
+
+    /// From now on it takes them off, as it did at first.
+    pub fn take_tags_off(&self) -> Result<()> {
+        ethtool::set_flags(
+            &self.netns,
+            "eth0",
+            ethtool::RECEIVE_TAGS | ethtool::SEND_TAGS,
+        )
+    }
+
     /// From now on the host finishes the checksums of what it sends, as if for a wire.
     pub fn finish_checksums(&self) -> Result<()> {
         ethtool::set(&self.netns, "eth0", ethtool::SET_TX_CHECKSUM, false)

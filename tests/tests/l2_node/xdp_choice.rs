@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
+use tests::address::{Family, Pair};
 use tests::ask::dial;
 use tests::cluster::{Cluster, Vip};
+use tests::netns::Netns;
 use tests::patience::eventually;
+use tests::runner::CannotRun;
 use tests::sockets::Protocol;
 use tests::sockets::http::fetch;
 use tests::topology::{Plan, Segments};
@@ -41,6 +43,11 @@ pub fn rows() -> Vec<Trial> {
             "xdp auto: TC serves a device from the moment that its driver loses frames",
             Plan::default(),
             given_up,
+        ),
+        row(
+            "stacks: TC serves a NIC whose VLANs have lost their tags before XDP",
+            Plan::default(),
+            tags_taken_off,
         ),
     ]
 }
@@ -125,4 +132,70 @@ fn given_up(cluster: &mut Cluster) -> Result<()> {
     cluster.stop_agents();
     tests::cli::ask(cluster.node(1), &["cleanup"])?;
     doctor()?.says("eth0", "fallback", &["TC: a veth"])
+}
+
+/// The VLAN of the uplink, between the node and the router.
+const TAGGED: &str = "eth0.7";
+const IN_VLAN: [Pair; 2] = [
+    Pair::new([198, 51, 100, 11], [0x2001, 0xdb8, 0x78, 0, 0, 0, 0, 11]),
+    Pair::new([198, 51, 100, 1], [0x2001, 0xdb8, 0x78, 0, 0, 0, 0, 1]),
+];
+
+/// A veth takes tags off, as NICs do, and leaves them beside the packet.
+fn tags_taken_off(cluster: &mut Cluster) -> Result<()> {
+    let vip = cluster.publish("remote", &[cluster.pod("p2")])?;
+    let (node, router) = (cluster.node(1), &cluster.topology.router.netns);
+    let [at_node, at_router] = IN_VLAN;
+    let vlan = |netns: &Netns, below: &str, device: &str, own: Pair| {
+        netns.ip(&format!(
+            "link add link {below} name {device} type vlan id 7\n\
+             link set {device} up\n\
+             addr add {}/24 dev {device}\n\
+             addr add {}/64 dev {device} nodad\n",
+            own.v4, own.v6
+        ))
+    };
+    if vlan(node.netns(), "eth0", TAGGED, at_node).is_err() {
+        return Err(CannotRun("needs vlan").into());
+    }
+    vlan(router, node.name(), "tagged", at_router)?;
+    // As if the driver were one that is relied on.
+    let trusting = ["--xdp-on-software"];
+    cluster.start_agent(&deciding(cluster).with_uplinks("auto").with(&trusting))?;
+    let said = [
+        "eth0 without xdp_uplink",
+        TAGGED,
+        "ethtool -K eth0 rxvlan off",
+    ];
+    has_said(cluster, &said)?;
+    for family in Family::BOTH {
+        let target = SocketAddr::new(at_node.of(family), vip.node_port);
+        never_fails(router, target, 5)?;
+    }
+    for target in node_port(cluster, &vip) {
+        never_fails(&cluster.topology.client().netns, target, 3)?;
+    }
+    let has_xdp = |wanted: bool| {
+        let mut command = node.netns().command("ip")?;
+        let output = command.args(["link", "show", "dev", "eth0"]).output()?;
+        let shown = String::from_utf8(output.stdout)?;
+        ensure!(shown.contains("prog/xdp") == wanted, "{shown}");
+        Ok(())
+    };
+    has_xdp(false)?;
+    doctor(node, &[])?.says("eth0", "fallback", &["TC: eth0 takes the tags", TAGGED])?;
+    // XDP comes back when there is no such VLAN any more, and goes when there is one.
+    node.netns().ip(&format!("link del {TAGGED}\n"))?;
+    eventually("XDP serves the uplink alone", || has_xdp(true))?;
+    vlan(node.netns(), "eth0", TAGGED, at_node)?;
+    eventually("TC serves the uplink with a VLAN", || has_xdp(false))?;
+    cluster.node(1).host.keep_tags()?;
+    eventually("XDP serves the uplink whose tags stay", || has_xdp(true))?;
+    cluster.node(1).host.take_tags_off()?;
+    // Who insists on XDP has it, and is told.
+    cluster.stop_agents();
+    cluster.start_agent(&deciding(cluster).with_xdp("native"))?;
+    has_said(cluster, &["eth0 takes the tags", "--xdp auto would use TC"])?;
+    let arguments = ["--uplinks", "eth0", "--xdp", "native"];
+    doctor(node, &arguments)?.says("eth0", "problem", &["attached", "takes the tags"])
 }
