@@ -81,13 +81,17 @@ impl Node {
     /// A new pod whose link is narrower on the node's side: the pod does not know, so only an ICMP error tells.
     pub fn add_pod_behind(&self, name: &str, host_mtu: u16) -> Result<Pod> {
         let number = self.next_pod.fetch_add(1, Ordering::Relaxed);
-        pod::create(
-            self,
-            name,
-            number,
-            host_mtu,
-            format!("{}-{name}", self.netns_prefix),
-        )
+        self.create_pod(name, address::pod(self.number, number), host_mtu)
+    }
+
+    /// A new pod with addresses of another range than the node's.
+    pub fn add_pod_at(&self, name: &str, ip: Pair) -> Result<Pod> {
+        self.create_pod(name, ip, self.pod_mtu)
+    }
+
+    fn create_pod(&self, name: &str, ip: Pair, host_mtu: u16) -> Result<Pod> {
+        let netns = format!("{}-{name}", self.netns_prefix);
+        pod::create(self, name, ip, host_mtu, netns)
     }
 
     /// Whether `address` is one of this node's own.

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::node::POD_BRIDGE;
 use super::{Host, Node, PodLinks};
-use crate::address::{self, Mac, Pair};
+use crate::address::{Mac, Pair};
 use crate::netns::Netns;
 
 pub struct Pod {
@@ -28,7 +28,7 @@ impl Deref for Pod {
 pub(super) fn create(
     node: &Node,
     name: &str,
-    number: u8,
+    ip: Pair,
     host_mtu: u16,
     netns_name: String,
 ) -> Result<Pod> {
@@ -36,7 +36,7 @@ pub(super) fn create(
     let host = Host {
         name: name.to_owned(),
         netns: Netns::create(netns_name)?,
-        ip: address::pod(node.number, number),
+        ip,
         mac: Mac::fresh(),
         gateway_mac: match node.links {
             PodLinks::Ptp => host_mac,

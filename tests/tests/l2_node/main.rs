@@ -5,6 +5,7 @@
 mod devices;
 mod neighbours;
 mod nft;
+mod nics;
 mod site;
 mod sources;
 mod stacks;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     rows.extend(takeover::rows());
     rows.extend(devices::rows());
     rows.extend(stacks::rows());
+    rows.extend(nics::rows());
     rows.extend(sources::rows());
     rows.extend(neighbours::rows());
     rows.extend(switches::rows());
