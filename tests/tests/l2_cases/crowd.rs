@@ -1,6 +1,6 @@
 //! One source with more flows than there is room for: what others have stays theirs.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use proxy_agent::datapath::PinDir;
 use tests::address::Family;
 use tests::agent::{Agent, Tables, Uplink};
 use tests::cluster::{Cluster, Vip};
-use tests::patience::eventually;
+use tests::patience::{eventually, is_slow};
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
 use tests::topology::{Host, Plan};
@@ -35,6 +35,14 @@ const AT_ONCE: u16 = 128;
 const CLIENTS: u8 = 4;
 /// New conversations of each client after the crowd came.
 const LATER: usize = 25;
+/// Forged tuples to one backend: more than an address of the node has ports towards it.
+const TUPLES: u32 = 100_000;
+/// A source goes through so many side by side.
+const PORTS_OF_EACH: u32 = 50_000;
+/// So many of them at least hold a port when others ask.
+const HELD: usize = 10_000;
+const NEW_CLIENTS: usize = 200;
+const TOO_MANY: &str = "100,000 packets take an emulated machine minutes";
 /// No server has it.
 const UNSERVED: u16 = 7;
 
@@ -43,8 +51,13 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
         clients: CLIENTS,
         ..Plan::default()
     };
-    let [crowds, pairs] = [(); 2].map(|()| World::without_agents(uplink, plan()));
+    let [crowds, pairs, floods] = [(); 3].map(|()| World::without_agents(uplink, plan()));
     vec![
+        floods.row_unless(
+            is_slow().then_some(TOO_MANY),
+            "100,000 forged datagrams leave 200 new clients of the same backend their ports",
+            flooded,
+        ),
         crowds.row(
             "flows of one source leave those of others their room and their ports",
             crowded,
@@ -180,6 +193,58 @@ fn beside(cluster: &Cluster, vip: &Vip, crowd: &Crowd) -> Result<()> {
     Ok(())
 }
 
+/// With the tables that an agent has by itself.
+fn flooded(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(1);
+    let vip = cluster.publish("flooded", &[cluster.pod("p2")])?;
+    // Answers to nobody end at the router, without a word.
+    cluster
+        .topology
+        .router
+        .netns
+        .ip("route add blackhole 203.0.113.0/24\n\
+         route add blackhole 2001:db8:f00::/48\n")?;
+    cluster.start_agent(&cluster.launch(node).with_default_tables())?;
+    let neighbour = &cluster.topology.neighbour;
+    let link = Link {
+        source: neighbour.mac,
+        destination: node.host.mac,
+        vlan: None,
+    };
+    let socket = PacketSocket::open(&neighbour.netns, "eth0")?;
+    for family in Family::BOTH {
+        let to = vip.on_node(node, family);
+        for client in &cluster.topology.clients {
+            await_answer(client, Protocol::Udp, to, |answer| answer.who().is_some())?;
+        }
+        for number in 0..TUPLES {
+            let (host, port) = (number / PORTS_OF_EACH, number % PORTS_OF_EACH);
+            let from = SocketAddr::new(source(family, host as u8), 1024 + port as u16);
+            socket.send(&build::udp(link, from, to, Extra::Nothing, b"?")?)?;
+        }
+        let all = PinDir::new(&node.bpffs).open_maps()?.connections()?;
+        let held = all
+            .iter()
+            .filter(|flow| is_forged(flow.client.ip()))
+            .count();
+        ensure!(held > HELD, "{held} of {TUPLES} forged tuples hold a port");
+        let mut clients = cluster.topology.clients.iter().cycle();
+        let answered = (0..NEW_CLIENTS)
+            .filter_map(|_| clients.next())
+            .filter(|client| {
+                // A port that is taken, wherever there is one.
+                let asked = dial(client, Protocol::Udp, to).from_port(fresh_port());
+                asked.ask().who().is_some()
+            })
+            .count();
+        ensure!(
+            answered == NEW_CLIENTS,
+            "{family}: {answered} of {NEW_CLIENTS} new clients got an answer, while {held} forged tuples held ports"
+        );
+    }
+    Ok(())
+}
+
 /// SYN and ACK with forged sources: the latter acknowledges what nobody said.
 fn never_confirmed(cluster: &Cluster) -> Result<()> {
     let node = cluster.node(1);
@@ -256,10 +321,19 @@ const FIRST_FORGED: u16 = 61_000;
 
 /// Sources that are nobody's, on the segment's far side, a few ports for each.
 fn forged(family: Family, number: u16) -> SocketAddr {
-    let host = (number / 8) as u8;
-    let ip = match family {
+    SocketAddr::new(source(family, (number / 8) as u8), FIRST_FORGED + number)
+}
+
+fn source(family: Family, host: u8) -> IpAddr {
+    match family {
         Family::V4 => Ipv4Addr::new(203, 0, 113, host).into(),
         Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xf00, u16::from(host), 0, 0, 0, 1).into(),
-    };
-    SocketAddr::new(ip, FIRST_FORGED + number)
+    }
+}
+
+fn is_forged(client: IpAddr) -> bool {
+    match client {
+        IpAddr::V4(addr) => addr.octets().starts_with(&[203, 0, 113]),
+        IpAddr::V6(addr) => addr.segments().starts_with(&[0x2001, 0xdb8, 0xf00]),
+    }
 }
