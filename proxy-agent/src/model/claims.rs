@@ -1,7 +1,7 @@
 //! Which service owns a frontend that two of them claim.
 //!
 //! Every service claims all its frontends, and all claims are kept. The first in order (older service, then namespace
-//! and name, then the service's own order of ports) owns the place; when it leaves, the next one is the owner without
+//! and name, then the service's own order of ports) owns the address; when it leaves, the next one is the owner without
 //! anyone having to remember it.
 
 use std::{
@@ -14,7 +14,7 @@ use super::{Family, Frontend, FrontendKind, ObjectName, Protocol, Service, Servi
 
 /// What only one service port can own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Place {
+pub struct ServiceAddress {
     pub family: Family,
     /// `None` for a NodePort.
     pub addr: Option<IpAddr>,
@@ -22,7 +22,7 @@ pub struct Place {
     pub protocol: Protocol,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ServiceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             family,
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A service port's wish for a place. The least claim wins.
+/// A service port's wish for an address. The least claim wins.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
     created: i64,
@@ -49,24 +49,24 @@ pub struct Claim {
 /// All claims of all services.
 #[derive(Default, Debug)]
 pub struct Claims {
-    owners: HashMap<Place, Claim>,
+    owners: HashMap<ServiceAddress, Claim>,
     /// Those behind the owner, in ascending order. Few places have any.
-    others: HashMap<Place, Vec<Claim>>,
+    others: HashMap<ServiceAddress, Vec<Claim>>,
 }
 
 impl Claims {
-    /// Who has the place?
-    pub fn owner(&self, place: &Place) -> Option<&Claim> {
-        self.owners.get(place)
+    /// Who has the address?
+    pub fn owner(&self, address: &ServiceAddress) -> Option<&Claim> {
+        self.owners.get(address)
     }
 
-    /// Who has the place next, should its owner leave?
-    pub fn runner_up(&self, place: &Place) -> Option<&Claim> {
-        self.others.get(place)?.first()
+    /// Who has the address next, should its owner leave?
+    pub fn runner_up(&self, address: &ServiceAddress) -> Option<&Claim> {
+        self.others.get(address)?.first()
     }
 
-    pub fn insert(&mut self, place: Place, claim: Claim) {
-        let mut owner = match self.owners.entry(place) {
+    pub fn insert(&mut self, address: ServiceAddress, claim: Claim) {
+        let mut owner = match self.owners.entry(address) {
             Entry::Vacant(entry) => {
                 entry.insert(claim);
                 return;
@@ -81,39 +81,39 @@ impl Claims {
         } else {
             claim
         };
-        let others = self.others.entry(place).or_default();
+        let others = self.others.entry(address).or_default();
         if let Err(at) = others.binary_search(&behind) {
             others.insert(at, behind);
         }
     }
 
-    pub fn remove(&mut self, place: &Place, claim: &Claim) {
-        let is_owner = self.owners.get(place) == Some(claim);
-        let Some(others) = self.others.get_mut(place) else {
+    pub fn remove(&mut self, address: &ServiceAddress, claim: &Claim) {
+        let is_owner = self.owners.get(address) == Some(claim);
+        let Some(others) = self.others.get_mut(address) else {
             if is_owner {
-                self.owners.remove(place);
+                self.owners.remove(address);
             }
             return;
         };
         if is_owner {
-            self.owners.insert(*place, others.remove(0));
+            self.owners.insert(*address, others.remove(0));
         } else if let Ok(at) = others.binary_search(claim) {
             others.remove(at);
         }
         if others.is_empty() {
-            self.others.remove(place);
+            self.others.remove(address);
         }
     }
 
-    /// The places that `service` claims and another one has.
+    /// The addresses that `service` claims and another one has.
     pub fn lost(&self, service: &Service) -> Vec<Warning> {
         if self.others.is_empty() {
             return Vec::new();
         }
-        let conflict = |(place, claim): (Place, Claim)| {
-            let owner = self.owner(&place).filter(|owner| **owner != claim)?;
+        let conflict = |(address, claim): (ServiceAddress, Claim)| {
+            let owner = self.owner(&address).filter(|owner| **owner != claim)?;
             Some(Warning::FrontendConflict {
-                place,
+                address,
                 winner: owner.service.clone(),
                 loser: claim.service,
             })
@@ -127,18 +127,18 @@ impl Claims {
         let claim = claim(service, index);
         frontends(service, port, family)
             .into_iter()
-            .filter(|frontend| self.owner(&place(frontend, port, family)) == Some(&claim))
+            .filter(|frontend| self.owner(&address_of(frontend, port, family)) == Some(&claim))
             .collect()
     }
 }
 
 /// Everything that `service` claims.
-pub fn of(service: &Service) -> BTreeSet<(Place, Claim)> {
+pub fn of(service: &Service) -> BTreeSet<(ServiceAddress, Claim)> {
     let mut claims = BTreeSet::new();
     for (index, port) in service.ports.iter().enumerate() {
         for &family in &service.families {
             for frontend in frontends(service, port, family) {
-                claims.insert((place(&frontend, port, family), claim(service, index)));
+                claims.insert((address_of(&frontend, port, family), claim(service, index)));
             }
         }
     }
@@ -153,8 +153,8 @@ fn claim(service: &Service, port: usize) -> Claim {
     }
 }
 
-fn place(frontend: &Frontend, port: &ServicePort, family: Family) -> Place {
-    Place {
+fn address_of(frontend: &Frontend, port: &ServicePort, family: Family) -> ServiceAddress {
+    ServiceAddress {
         family,
         addr: frontend.addr,
         port: frontend.port,
@@ -162,7 +162,7 @@ fn place(frontend: &Frontend, port: &ServicePort, family: Family) -> Place {
     }
 }
 
-/// Where the port would be reached if no other service were there: sorted, each place once. An address that the service
+/// Where the port would be reached if no other service were there: sorted, each address once. An address that the service
 /// lists twice counts as the kind that asks for more: as load-balancer IP (with its source ranges) before external IP.
 fn frontends(service: &Service, port: &ServicePort, family: Family) -> Vec<Frontend> {
     let at = |kind, addrs: &[IpAddr]| {

@@ -43,7 +43,7 @@ mod tests;
 pub use address::{REFUSED, Ranges, not_routable, parse_address};
 pub use bounds::Bounds;
 pub use cidr::{Cidr, CidrError};
-pub use claims::Place;
+pub use claims::ServiceAddress;
 pub use desired::{
     DesiredService, Endpoint, EndpointId, Frontend, FrontendKind, OnEmpty, Scope, ServicePortKey,
 };

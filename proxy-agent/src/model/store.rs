@@ -136,7 +136,7 @@ impl Store {
         self.node_names.take_stranger(&self.node.name)
     }
 
-    /// What is wrong with a service now: places that it lost, and what was refused of it and of its slices.
+    /// What is wrong with a service now: addresses that it lost, and what was refused of it and of its slices.
     pub fn warnings_of(&self, name: &ObjectName) -> Vec<Warning> {
         let Some(service) = self.service(name) else {
             return Vec::new();
@@ -281,31 +281,31 @@ impl Store {
         }
     }
 
-    /// Replaces the claims `before` of a service by those it has `after`; services that lose or gain a place by it
+    /// Replaces the claims `before` of a service by those it has `after`; services that lose or gain an address by it
     /// become dirty.
     fn move_claims(
         &mut self,
-        before: &BTreeSet<(claims::Place, claims::Claim)>,
-        after: &BTreeSet<(claims::Place, claims::Claim)>,
+        before: &BTreeSet<(claims::ServiceAddress, claims::Claim)>,
+        after: &BTreeSet<(claims::ServiceAddress, claims::Claim)>,
     ) {
-        for (place, claim) in before.difference(after) {
-            let owned = self.claims.owner(place) == Some(claim);
-            self.claims.remove(place, claim);
-            if let Some(heir) = self.claims.owner(place).filter(|_| owned) {
+        for (address, claim) in before.difference(after) {
+            let owned = self.claims.owner(address) == Some(claim);
+            self.claims.remove(address, claim);
+            if let Some(heir) = self.claims.owner(address).filter(|_| owned) {
                 self.dirty.insert(heir.service.clone());
             }
         }
-        for (place, claim) in after.difference(before) {
-            self.claims.insert(*place, claim.clone());
+        for (address, claim) in after.difference(before) {
+            self.claims.insert(*address, claim.clone());
             let (Some(winner), Some(second)) =
-                (self.claims.owner(place), self.claims.runner_up(place))
+                (self.claims.owner(address), self.claims.runner_up(address))
             else {
                 continue;
             };
             let loser = if winner == claim { second } else { claim };
             self.dirty.insert(loser.service.clone());
             self.warnings.push(Warning::FrontendConflict {
-                place: *place,
+                address: *address,
                 winner: winner.service.clone(),
                 loser: loser.service.clone(),
             });

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use super::{ObjectName, claims::Place};
+use super::{ObjectName, claims::ServiceAddress};
 
 /// An address that no object may name, and why.
 pub type RefusedAddress = (IpAddr, Cow<'static, str>);
@@ -21,9 +21,9 @@ pub enum Warning {
         addr: IpAddr,
         reason: Cow<'static, str>,
     },
-    /// Two services claim one place; the loser goes without it.
+    /// Two services claim one address; the loser goes without it.
     FrontendConflict {
-        place: Place,
+        address: ServiceAddress,
         winner: ObjectName,
         loser: ObjectName,
     },
@@ -57,12 +57,12 @@ impl fmt::Display for Warning {
                 reason,
             } => write!(f, "Service {service} is not served at {addr}: {reason}"),
             Self::FrontendConflict {
-                place,
+                address,
                 winner,
                 loser,
             } => write!(
                 f,
-                "Service {loser} is not served at {place}: Service {winner} claims it and comes first \
+                "Service {loser} is not served at {address}: Service {winner} claims it and comes first \
                  (by age, then by name)"
             ),
         }

@@ -71,8 +71,10 @@ fn text(warning: &Warning) -> String {
             slice.name
         ),
         Warning::AddressRefused { addr, reason, .. } => format!("not served at {addr}: {reason}"),
-        Warning::FrontendConflict { place, winner, .. } => format!(
-            "not served at {place}: Service {winner} claims it and comes first (by age, then by name)"
+        Warning::FrontendConflict {
+            address, winner, ..
+        } => format!(
+            "not served at {address}: Service {winner} claims it and comes first (by age, then by name)"
         ),
     }
 }

@@ -48,11 +48,11 @@ pub struct Checks {
 }
 
 /// A service and where its check is served.
-type Place = (ObjectName, SocketAddr);
+type CheckPort = (ObjectName, SocketAddr);
 
 impl Checks {
     /// All sockets, each with the endpoints it answers for.
-    fn wanted(&self) -> BTreeMap<Place, usize> {
+    fn wanted(&self) -> BTreeMap<CheckPort, usize> {
         let mut wanted = BTreeMap::new();
         for (name, check) in &self.services {
             for (&family, &count) in &check.local_endpoints {
@@ -89,21 +89,21 @@ struct Open {
 /// Opens and closes sockets as the checks change. Never ends.
 pub async fn serve(status: Arc<Status>, room: Room) {
     let mut checks = status.checks();
-    let mut open: BTreeMap<Place, Open> = BTreeMap::new();
-    let mut failed: BTreeMap<Place, String> = BTreeMap::new();
+    let mut open: BTreeMap<CheckPort, Open> = BTreeMap::new();
+    let mut failed: BTreeMap<CheckPort, String> = BTreeMap::new();
     loop {
         let wanted = checks.borrow_and_update().wanted();
-        failed.retain(|place, _| {
-            let stays = wanted.contains_key(place);
+        failed.retain(|port, _| {
+            let stays = wanted.contains_key(port);
             if !stays {
-                let (name, at) = place;
+                let (name, at) = port;
                 status.notices().set(name, Topic::Check(*at), Vec::new());
             }
             stays
         });
         let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = open
             .into_iter()
-            .partition(|(place, _)| wanted.contains_key(place));
+            .partition(|(port, _)| wanted.contains_key(port));
         open = stay;
         for ((name, at), Open { task, .. }) in gone {
             task.abort();
@@ -111,25 +111,25 @@ pub async fn serve(status: Arc<Status>, room: Room) {
             let _ = task.await;
             info!("Service {name}: health-check node port at {at} closed");
         }
-        for (place, count) in wanted {
-            if let Some(Open { endpoints, .. }) = open.get(&place) {
+        for (port, count) in wanted {
+            if let Some(Open { endpoints, .. }) = open.get(&port) {
                 endpoints.store(count, Ordering::Relaxed);
                 continue;
             }
-            let (name, at) = &place;
+            let (name, at) = &port;
             match listen::listen(*at, Families::Own) {
                 Ok(listener) => {
                     info!("Service {name}: health-check node port at {at} opened");
-                    failed.remove(&place);
+                    failed.remove(&port);
                     status.notices().set(name, Topic::Check(*at), Vec::new());
                     let endpoints = Arc::new(AtomicUsize::new(count));
                     let answer = answerer(name.clone(), &endpoints, &status);
                     let task = tokio::spawn(http::serve(listener, room.clone(), answer));
-                    open.insert(place, Open { endpoints, task });
+                    open.insert(port, Open { endpoints, task });
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    if failed.get(&place) != Some(&error) {
+                    if failed.get(&port) != Some(&error) {
                         warn!(
                             "Service {name}: spec.healthCheckNodePort {}: cannot listen at {at}: {error}; \
                              it is tried again every {RETRY:?}",
@@ -140,7 +140,7 @@ pub async fn serve(status: Arc<Status>, room: Room) {
                         );
                         let notice = Notice::new(Reason::HealthCheckPortTaken, notice);
                         status.notices().set(name, Topic::Check(*at), vec![notice]);
-                        failed.insert(place, error);
+                        failed.insert(port, error);
                     }
                 }
             }

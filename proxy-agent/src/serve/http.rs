@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net, net::TcpStream, sync::oneshot, task::JoinSet, time};
 use tracing::{debug, warn};
 
-use super::room::{Place, Room};
+use super::room::{Permit, Room};
 
 /// How long a client may take to send its request.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
@@ -105,8 +105,8 @@ pub async fn serve<F>(
         let Ok(own) = stream.local_addr() else {
             continue;
         };
-        if let Some((place, leave)) = room.enter(peer, own) {
-            connections.spawn(converse(stream, place, leave, answer.clone()));
+        if let Some((permit, leave)) = room.enter(peer, own) {
+            connections.spawn(converse(stream, permit, leave, answer.clone()));
         }
         if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
             let turned_away = room.take_turned_away();
@@ -126,14 +126,14 @@ pub async fn serve<F>(
 /// One connection, until it is answered, late, or has to go.
 async fn converse<F>(
     stream: TcpStream,
-    place: Place,
+    permit: Permit,
     leave: oneshot::Receiver<()>,
     answer: impl Fn(String) -> F,
 ) where
     F: Future<Output = Answer>,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        place.is_asking();
+        permit.is_asking();
         let answer = answer(request.uri().path().to_owned());
         async move { Ok::<_, Infallible>(answer.await.response()) }
     });

@@ -1,6 +1,6 @@
 //! Who is let in at a socket, so that nobody keeps others out.
 //!
-//! In: a client's address. Out: a [`Place`], for as long as its connection lasts. The one rule: a new connection never waits.
+//! In: a client's address. Out: a [`Permit`], for as long as its connection lasts. The one rule: a new connection never waits.
 //! Where there is no room for it, the connection goes that has waited for its request for longest, of the same client if
 //! that one has more than its share. The node itself has room of its own: the kubelet's probes are answered whatever comes
 //! from outside.
@@ -64,7 +64,7 @@ enum Client {
 
 /// A connection's. Dropped, it is free.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     shared: Arc<Shared>,
     number: u64,
 }
@@ -82,7 +82,7 @@ impl Room {
         &self,
         peer: SocketAddr,
         own: SocketAddr,
-    ) -> Option<(Place, oneshot::Receiver<()>)> {
+    ) -> Option<(Permit, oneshot::Receiver<()>)> {
         let client = Client::of(peer.ip(), own.ip());
         let limits = self.0.limits;
         let mut state = self.0.state();
@@ -114,11 +114,11 @@ impl Room {
         state.places.insert(number, taken);
         *state.clients.entry(client).or_default() += 1;
         state.inside += usize::from(client == Client::Inside);
-        let place = Place {
+        let permit = Permit {
             shared: Arc::clone(&self.0),
             number,
         };
-        Some((place, has_to_leave))
+        Some((permit, has_to_leave))
     }
 
     /// Lets the connection go that has waited for longest, whosever it is: there is no file descriptor for another.
@@ -132,7 +132,7 @@ impl Room {
     }
 }
 
-impl Place {
+impl Permit {
     /// Its request is here: it may stay until it is answered.
     pub fn is_asking(&self) {
         if let Some(taken) = self.shared.state().places.get_mut(&self.number) {
@@ -141,7 +141,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.shared.state().free(self.number);
     }
@@ -207,7 +207,7 @@ mod tests {
         inside: 2,
     };
 
-    type Entered = (Place, oneshot::Receiver<()>);
+    type Entered = (Permit, oneshot::Receiver<()>);
 
     fn enter(room: &Room, peer: &str) -> Option<Entered> {
         let own = if peer.contains(':') {
@@ -268,7 +268,7 @@ mod tests {
     fn a_connection_that_has_asked_stays_until_it_is_answered() {
         let room = Room::new(LIMITS);
         let mut asking: Vec<_> = (0..2).map(|_| enter(&room, "192.0.2.9").unwrap()).collect();
-        asking.iter().for_each(|(place, _)| place.is_asking());
+        asking.iter().for_each(|(permit, _)| permit.is_asking());
         assert!(enter(&room, "192.0.2.9").is_none());
         assert!(!asking.iter_mut().any(had_to_go));
         asking.pop();

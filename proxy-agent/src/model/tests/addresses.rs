@@ -64,7 +64,7 @@ fn external_ips_that_are_switched_off_are_not_served() {
 }
 
 #[test]
-fn a_place_that_is_lost_is_a_warning_until_it_is_had() {
+fn a_lost_address_is_a_warning_until_the_service_gets_it() {
     let rival = Service {
         created: -1,
         ..service("b")

@@ -170,7 +170,7 @@ fn what_is_beyond_a_services_bounds_is_left_out_and_comes_back_with_room() {
 }
 
 #[test]
-fn a_place_beyond_the_bounds_is_anothers() {
+fn an_address_beyond_the_bounds_goes_to_another_service() {
     let bounds = Bounds {
         ports: 1,
         ..Bounds::default()

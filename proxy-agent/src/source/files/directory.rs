@@ -63,7 +63,7 @@ struct File {
 /// A manifest, its object shared with what was sent.
 #[derive(Clone, Debug)]
 struct Kept {
-    place: manifest::Place,
+    position: manifest::Position,
     key: Key,
     object: Option<Arc<Object>>,
 }
@@ -151,9 +151,9 @@ impl Directory {
                 }
                 Entry::Occupied(entry) => duplicates.push(format!(
                     "{} {}: not used, {} has the same object and comes first",
-                    manifest.place,
+                    manifest.position,
                     manifest.key,
-                    entry.get().place
+                    entry.get().position
                 )),
             }
         }
@@ -225,11 +225,17 @@ impl File {
         }
         let mut kept: Vec<Kept> = manifests
             .into_iter()
-            .map(|Manifest { place, key, object }| Kept {
-                place,
-                key,
-                object: object.map(Arc::new),
-            })
+            .map(
+                |Manifest {
+                     position,
+                     key,
+                     object,
+                 }| Kept {
+                    position,
+                    key,
+                    object: object.map(Arc::new),
+                },
+            )
             .collect();
         let now: BTreeSet<Key> = kept.iter().map(|kept| kept.key.clone()).collect();
         let stays = |old: &Kept| {

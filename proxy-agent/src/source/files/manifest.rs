@@ -43,7 +43,7 @@ impl Default for Contents {
 /// One valid object.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    pub place: Place,
+    pub position: Position,
     pub key: Key,
     /// `None` for one that is not for this proxy. Its name is taken all the same.
     pub object: Option<Object>,
@@ -73,17 +73,17 @@ pub enum Object {
 /// Where an object stands: `dir/svc.yaml#2`, or in a list `dir/svc.yaml#2.items[0]`. Documents count from 1, those that
 /// are empty do not count.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place(String);
+pub struct Position(String);
 
 /// Reads a file. `file` is its name for problems, `own_node` the Node that counts.
 pub fn parse(file: &Path, bytes: &[u8], own_node: &str) -> Contents {
     let mut contents = Contents::default();
     let mut add = |i: usize, document: Result<Value, String>| {
-        let place = Place(format!("{}#{}", file.display(), i + 1));
+        let position = Position(format!("{}#{}", file.display(), i + 1));
         match document {
-            Ok(value) => contents.add(place, value, own_node),
+            Ok(value) => contents.add(position, value, own_node),
             Err(error) => {
-                contents.problems.push(format!("{place}: {error}"));
+                contents.problems.push(format!("{position}: {error}"));
                 contents.is_whole = false;
             }
         }
@@ -101,13 +101,13 @@ pub fn parse(file: &Path, bytes: &[u8], own_node: &str) -> Contents {
 }
 
 impl Contents {
-    fn add(&mut self, place: Place, mut value: Value, own_node: &str) {
+    fn add(&mut self, position: Position, mut value: Value, own_node: &str) {
         let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         match (version.as_str(), kind.as_str()) {
             ("v1", "Service") => {
                 self.object(
-                    place,
+                    position,
                     ObjectKind::Service,
                     value,
                     |object: &k8s::Service| Ok(convert::service(object)?.map(Object::Service)),
@@ -115,7 +115,7 @@ impl Contents {
             }
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 self.object(
-                    place,
+                    position,
                     ObjectKind::EndpointSlice,
                     value,
                     |object: &k8s::EndpointSlice| {
@@ -125,7 +125,7 @@ impl Contents {
             }
             ("v1", "Node") => {
                 if key(ObjectKind::Node, &value).is_some_and(|key| *key.name.name == *own_node) {
-                    self.object(place, ObjectKind::Node, value, |object: &k8s::Node| {
+                    self.object(position, ObjectKind::Node, value, |object: &k8s::Node| {
                         Ok(Converted::Served(Object::Node(convert::node(object)?)))
                     });
                 }
@@ -137,7 +137,7 @@ impl Contents {
                     None | Some(Value::Null) => Vec::new(),
                     Some(_) => {
                         self.problems
-                            .push(format!("{place} {list}: items: is not a list"));
+                            .push(format!("{position} {list}: items: is not a list"));
                         return;
                     }
                 };
@@ -150,7 +150,7 @@ impl Contents {
                         fields.entry("apiVersion").or_insert(version.clone().into());
                         fields.entry("kind").or_insert(item_kind.into());
                     }
-                    self.add(Place(format!("{place}.items[{i}]")), item, own_node);
+                    self.add(Position(format!("{position}.items[{i}]")), item, own_node);
                 }
             }
             ("", _) | (_, "") => {
@@ -158,23 +158,23 @@ impl Contents {
                     Value::Array(_) => "not a Kubernetes object: a list has kind List, and items",
                     _ => "not a Kubernetes object: apiVersion or kind is missing",
                 };
-                self.problems.push(format!("{place}: {problem}"));
+                self.problems.push(format!("{position}: {problem}"));
             }
             _ => match instead(&version, &kind) {
                 Some(instead) => {
                     let name = named(&value, &kind);
                     self.notes.push(format!(
-                        "{place} {name}: apiVersion: {version} is not read: {instead}"
+                        "{position} {name}: apiVersion: {version} is not read: {instead}"
                     ));
                 }
-                None => tracing::debug!("{place}: ignored, as every {version} {kind} is"),
+                None => tracing::debug!("{position}: ignored, as every {version} {kind} is"),
             },
         }
     }
 
     fn object<K: DeserializeOwned>(
         &mut self,
-        place: Place,
+        position: Position,
         kind: ObjectKind,
         value: Value,
         convert: impl FnOnce(&K) -> Result<Converted<Object>, FieldError>,
@@ -192,18 +192,22 @@ impl Contents {
                     Converted::Served(object) => Some(object),
                     Converted::Skipped(skip) => {
                         if skip.is_surprising {
-                            self.notes.push(format!("{place} {key}: {skip}"));
+                            self.notes.push(format!("{position} {key}: {skip}"));
                         }
                         None
                     }
                 };
-                self.manifests.push(Manifest { place, key, object });
+                self.manifests.push(Manifest {
+                    position,
+                    key,
+                    object,
+                });
             }
             (Err(error), Some(key)) => {
-                self.problems.push(format!("{place} {key}: {error}"));
-                self.invalid.push((key, format!("{place}: {error}")));
+                self.problems.push(format!("{position} {key}: {error}"));
+                self.invalid.push((key, format!("{position}: {error}")));
             }
-            (Err(error), None) => self.problems.push(format!("{place} {kind}: {error}")),
+            (Err(error), None) => self.problems.push(format!("{position} {kind}: {error}")),
             (Ok(_), None) => unreachable!("an object without a name is not valid"),
         }
     }
@@ -250,7 +254,7 @@ fn key(kind: ObjectKind, value: &Value) -> Option<Key> {
     })
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

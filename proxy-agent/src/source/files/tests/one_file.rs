@@ -6,7 +6,7 @@ fn parse(name: &str, text: &str) -> (Vec<String>, Vec<String>) {
     let contents = manifest::parse(Path::new(name), text.as_bytes(), "node1");
     let objects = contents.manifests.iter().map(|m| {
         let skipped = if m.object.is_none() { " (skipped)" } else { "" };
-        format!("{} {}{skipped}", m.place, m.key)
+        format!("{} {}{skipped}", m.position, m.key)
     });
     (objects.collect(), contents.problems)
 }
