@@ -122,3 +122,68 @@ pub fn check(frame: &[u8]) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Gives a frame, or what is left of one, the checksums that its bytes ask for, as if its sender had meant them. What has none, a
+/// fragment or a packet that was cut off, keeps what it has.
+pub fn repair(frame: &mut [u8]) {
+    let Some(ip) = frame.get_mut(ETHERNET..) else {
+        return;
+    };
+    repair_header(ip);
+    let Some(l) = layout(ip).filter(|l| !l.is_fragment) else {
+        return;
+    };
+    let Some(segment) = ip.get_mut(l.l4..l.end) else {
+        return;
+    };
+    if matches!(
+        (l.proto, segment.first()),
+        (1, Some(3 | 11 | 12)) | (58, Some(1..=4))
+    ) && let Some(quoted) = segment.get_mut(8..)
+    {
+        repair_header(quoted);
+    }
+    let (field, has_pseudo) = match l.proto {
+        132 => {
+            if segment.len() >= 12 {
+                let field = sctp_field(segment);
+                segment[8..12].copy_from_slice(&field);
+            }
+            return;
+        }
+        1 => (2, false),
+        58 => (2, true),
+        6 => (16, true),
+        17 => (6, true),
+        _ => return,
+    };
+    if segment.len() < field + 2 {
+        return;
+    }
+    segment[field..field + 2].fill(0);
+    let mut covered = Vec::new();
+    if has_pseudo {
+        covered.extend(&l.addrs);
+        covered.extend((segment.len() as u32).to_be_bytes());
+        covered.extend([0, 0, 0, l.proto]);
+    }
+    covered.extend_from_slice(segment);
+    let check = match !sum(&covered) {
+        0 if l.proto == 17 => 0xffff,
+        check => check,
+    };
+    segment[field..field + 2].copy_from_slice(&check.to_be_bytes());
+}
+
+/// The same of an IPv4 header; another one has no checksum.
+fn repair_header(ip: &mut [u8]) {
+    let len = match ip.first() {
+        Some(first) if first >> 4 == 4 => (first & 15) as usize * 4,
+        _ => return,
+    };
+    if let Some(header) = ip.get_mut(..len).filter(|header| header.len() >= 20) {
+        header[10..12].fill(0);
+        let check = !sum(header);
+        header[10..12].copy_from_slice(&check.to_be_bytes());
+    }
+}

@@ -7,7 +7,7 @@ mod node;
 mod packet;
 mod tables;
 
-pub use check::{check, sum};
+pub use check::{check, repair, sum};
 pub use frame::{Frame, Seen, frame as ip_frame, icmp_error, see, see_at};
 pub use net::Net;
 pub use node::{
