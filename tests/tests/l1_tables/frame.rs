@@ -106,6 +106,26 @@ impl Frame {
         bytes
     }
 
+    /// The first `len` bytes behind its IP header, which says that there is no more. A packet without options.
+    pub fn cut_to(&self, len: usize) -> Vec<u8> {
+        let whole = self.bytes();
+        let (headers, segment) = whole.split_at(self.transport());
+        let mut bytes = headers[..ETHERNET].to_vec();
+        match self.ip() {
+            IpHeaders::Ipv4(mut header, _) => {
+                header.set_payload_len(len).expect("it is short");
+                header.header_checksum = header.calc_header_checksum();
+                bytes.extend_from_slice(&header.to_bytes());
+            }
+            IpHeaders::Ipv6(mut header, _) => {
+                header.payload_length = len as u16;
+                bytes.extend_from_slice(&header.to_bytes());
+            }
+        }
+        bytes.extend_from_slice(&segment[..len]);
+        bytes
+    }
+
     /// Offset of the transport header.
     pub fn transport(&self) -> usize {
         let ip = if self.source.is_ipv4() {

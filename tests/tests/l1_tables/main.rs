@@ -14,7 +14,6 @@ use std::sync::{Mutex, PoisonError};
 
 use tests::address::Family;
 use tests::runner::{self, Shared, no_testbed};
-use tests::sockets::Protocol;
 
 use crate::node::Node;
 use crate::world::World;
@@ -31,9 +30,9 @@ fn no_object() -> Option<&'static str> {
 fn main() -> ExitCode {
     let node = Shared::new(|| Node::create().map(Mutex::new));
     let mut rows = Vec::new();
-    for (name, case) in cases::all() {
+    for (name, protocols, case) in cases::all() {
         for family in Family::BOTH {
-            for protocol in Protocol::ALL {
+            for &protocol in protocols {
                 let node = node.clone();
                 let row = format!("{name}/{family}/{protocol:?}").to_lowercase();
                 rows.push(runner::row(row, no_object(), move || {

@@ -1,4 +1,4 @@
-//! The cases, by subject. Each runs in both families, over TCP, UDP and SCTP.
+//! The cases, by subject. Each runs in both families, over TCP, UDP and SCTP, unless it is of some protocols only.
 
 mod answers;
 mod flows;
@@ -6,11 +6,20 @@ pub mod forward;
 mod shapes;
 
 use anyhow::Result;
+use tests::sockets::Protocol;
 
 use crate::world::World;
 
 pub type Case = fn(&mut World) -> Result<()>;
 
-pub fn all() -> Vec<(&'static str, Case)> {
-    [forward::CASES, flows::CASES, answers::CASES, shapes::CASES].concat()
+pub fn all() -> Vec<(&'static str, &'static [Protocol], Case)> {
+    let each = [forward::CASES, flows::CASES, answers::CASES, shapes::CASES].concat();
+    let each = each
+        .into_iter()
+        .map(|(name, case)| (name, &Protocol::ALL[..], case));
+    each.chain(shapes::CASES_OF_UDP.iter().map(|&(name, case)| {
+        let protocols = &[Protocol::Udp][..];
+        (name, protocols, case)
+    }))
+    .collect()
 }
