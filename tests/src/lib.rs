@@ -23,6 +23,7 @@ mod interface;
 pub mod kube_proxy;
 pub mod manifests;
 pub mod masquerade;
+pub mod meanwhile;
 pub mod netns;
 pub mod one_cpu;
 pub mod outside;

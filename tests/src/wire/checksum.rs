@@ -1,6 +1,9 @@
-//! The Internet checksum, computed plainly: the reference that a packet on the wire is held against.
+//! The Internet checksum and SCTP's CRC32c, computed plainly: the reference that a packet on the wire is held against.
 
 use std::net::IpAddr;
+use std::ops::Range;
+
+use crc::{CRC_32_ISCSI, Crc};
 
 /// Whether a transport segment's own checksum is right under its pseudo-header.
 pub(super) fn transport_is_right(
@@ -27,6 +30,22 @@ pub(super) fn is_right(bytes: &[u8]) -> bool {
     let mut sum = Sum::default();
     sum.add(bytes);
     sum.is_all_ones()
+}
+
+/// Where an SCTP packet has its checksum (RFC 9260 section 3.1).
+const SCTP_FIELD: Range<usize> = 8..12;
+
+/// Whether an SCTP packet's checksum is right, whose field counts as 0 in it (RFC 9260 appendix A).
+pub(super) fn sctp_is_right(packet: &[u8]) -> bool {
+    let Some(field) = packet.get(SCTP_FIELD) else {
+        return false;
+    };
+    let crc = Crc::<u32>::new(&CRC_32_ISCSI);
+    let mut digest = crc.digest();
+    digest.update(&packet[..SCTP_FIELD.start]);
+    digest.update(&[0; 4]);
+    digest.update(&packet[SCTP_FIELD.end..]);
+    field == digest.finalize().to_le_bytes()
 }
 
 #[derive(Default)]
@@ -70,5 +89,22 @@ mod tests {
             changed[bit / 8] ^= 1 << (bit % 8);
             assert!(!is_right(&changed), "bit {bit}");
         }
+    }
+
+    /// A COOKIE ACK.
+    #[test]
+    fn an_sctp_packet_with_its_checksum_is_right_and_any_changed_bit_is_wrong() {
+        let mut packet = [
+            0x9c, 0x40, 0x1f, 0x90, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 0x0b, 0x00, 0x00, 0x04,
+        ];
+        let crc = Crc::<u32>::new(&CRC_32_ISCSI).checksum(&packet);
+        packet[SCTP_FIELD].copy_from_slice(&crc.to_le_bytes());
+        assert!(sctp_is_right(&packet));
+        for bit in 0..packet.len() * 8 {
+            let mut changed = packet;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(!sctp_is_right(&changed), "bit {bit}");
+        }
+        assert!(!sctp_is_right(&packet[..10]));
     }
 }

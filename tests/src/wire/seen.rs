@@ -137,6 +137,7 @@ impl Seen {
 
 const TCP: u8 = IpNumber::TCP.0;
 const UDP: u8 = IpNumber::UDP.0;
+const SCTP: u8 = IpNumber::SCTP.0;
 
 struct Ip<'a> {
     source: IpAddr,
@@ -231,6 +232,7 @@ fn transport_is_right(packet: &LaxSlicedPacket, ip: &Ip) -> bool {
         Some(TransportSlice::Udp(udp)) if udp.checksum() == 0 => ip.source.is_ipv4(),
         Some(TransportSlice::Icmpv4(_)) => checksum::is_right(ip.payload),
         Some(_) => checksum::transport_is_right(ip.source, ip.destination, ip.protocol, ip.payload),
+        None if ip.protocol == SCTP => checksum::sctp_is_right(ip.payload),
         // Cut off or unknown: a TCP or UDP segment that cannot even be read is wrong.
         None => !matches!(IpNumber(ip.protocol), IpNumber::TCP | IpNumber::UDP),
     }

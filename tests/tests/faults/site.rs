@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,9 @@ use tests::address::Family;
 use tests::agent::{Agent, Launch, Tables, Uplink};
 use tests::ask::{await_answer, dial};
 use tests::cluster::{Cluster, Vip};
+use tests::meanwhile::Meanwhile;
 use tests::one_cpu::OneCpu;
-use tests::patience::{eventually_within, pause};
+use tests::patience::{eventually_within, patient, pause};
 use tests::runner::{no_agent, row};
 use tests::sockets::{Protocol, http};
 use tests::topology::{Host, Node, Plan};
@@ -182,16 +182,14 @@ impl Site {
 
     /// Does `work` while all clients ask.
     pub fn under_traffic<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Tally)> {
-        let done = AtomicBool::new(false);
+        let meanwhile = &Meanwhile::default();
         thread::scope(|scope| {
-            let done = &done;
             let asking: Vec<_> = self
                 .clients()
                 .into_iter()
-                .map(|client| scope.spawn(move || ask_until(done, client)))
+                .map(|client| scope.spawn(move || ask_until_over(meanwhile, client)))
                 .collect();
-            let worked = work();
-            done.store(true, Ordering::Relaxed);
+            let worked = meanwhile.work(asking.len(), work);
             let mut tally = Tally::default();
             for asking in asking {
                 tally.add(asking.join().expect("asking does not panic")?);
@@ -271,13 +269,15 @@ impl Site {
     }
 }
 
-fn ask_until(done: &AtomicBool, client: (&Host, Protocol, SocketAddr)) -> Result<Tally> {
+fn ask_until_over(meanwhile: &Meanwhile, client: (&Host, Protocol, SocketAddr)) -> Result<Tally> {
     let (host, protocol, target) = client;
     let _on = OneCpu::stay()?;
     let mut tally = Tally::default();
-    while !done.load(Ordering::Relaxed) {
+    meanwhile.repeat(|| {
         let began = Instant::now();
-        let answer = dial(host, protocol, target).within(pause(LOST_AFTER)).ask();
+        let answer = dial(host, protocol, target)
+            .within(patient(LOST_AFTER))
+            .ask();
         tally.requests += 1;
         if answer.who().is_none() {
             tally.lost += 1;
@@ -288,7 +288,8 @@ fn ask_until(done: &AtomicBool, client: (&Host, Protocol, SocketAddr)) -> Result
                 .get_or_insert_with(|| format!("{protocol} {target} from {}: {answer}", host.name));
         }
         thread::sleep(pause(PAUSE));
-    }
+        Ok(())
+    })?;
     Ok(tally)
 }
 

@@ -1,11 +1,13 @@
 //! The agent's commands about a datapath that carries traffic, and the one that takes it down.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
 use proxy_common::abi::VERSION;
+use serde_json::Value;
 use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::Answer;
@@ -15,20 +17,30 @@ use tests::patience::eventually;
 use tests::pinned::{self, directory_of_version};
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
-use tests::topology::Plan;
+use tests::topology::{Node, Plan};
 
 use crate::world::{World, await_answer, await_everywhere, dial, open, serve, who};
+
+const REFUSED: u64 = 3;
 
 pub fn rows(world: &World) -> Vec<Trial> {
     vec![world.row("the commands show what the maps hold", shown)]
 }
 
-/// What takes the datapath down needs a cluster of its own.
-pub fn rows_of_cleanup(uplink: Uplink) -> Vec<Trial> {
-    vec![World::of(uplink, Plan::default()).row(
+/// What takes the datapath down needs a cluster of its own, and so does what tells numbers: others' services and packets count, too.
+pub fn rows_of_own_clusters(uplink: Uplink) -> Vec<Trial> {
+    let mut rows = vec![World::of(uplink, Plan::default()).row(
         "cleanup takes down the datapath, and a new agent brings it back",
         cleaned_up,
-    )]
+    )];
+    // A pod's packets do not come by an uplink.
+    if uplink == Uplink::Tc {
+        rows.push(World::of(uplink, Plan::default()).row(
+            "the commands tell each entry and each refused packet",
+            told_by_number,
+        ));
+    }
+    rows
 }
 
 fn shown(cluster: &Cluster) -> Result<()> {
@@ -65,22 +77,67 @@ fn shown(cluster: &Cluster) -> Result<()> {
     let node_port = vip.node_port.to_string();
     let of_the_service = |line: &str| line.contains(&vip.name) && line.contains(&node_port);
     ensure!(node_ports.lines().any(of_the_service), "{node_ports}");
-
-    // Nobody is on this port: a packet that no service takes, and a reason for it.
-    let refused = cluster.vip("refused");
-    cluster.manifests.apply(&refused.service())?;
-    let target = refused.on_cluster_ip(Family::V4);
-    await_answer(cluster.pod("c1"), Protocol::Tcp, target, |answer| {
-        *answer == Answer::Refused
-    })?;
-    let drops = cli::ask(node, &["drops"])?;
-    ensure!(drops.contains("refused"), "{drops}");
-    let maps = cli::ask(node, &["maps"])?;
-    ensure!(maps.contains("SERVICES"), "{maps}");
     for connection in &mut connections {
         who(connection.ask())?;
     }
     Ok(())
+}
+
+fn told_by_number(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(1);
+    let used = || -> Result<BTreeMap<String, u64>> {
+        let rows = json(node, &["maps"])?;
+        let used = |row: &Value| Some((row["map"].as_str()?.to_owned(), row["used"].as_u64()?));
+        let used: Option<BTreeMap<_, _>> = rows.iter().map(used).collect();
+        used.context("a map without a name or a number")
+    };
+    serve(cluster, "first", &[cluster.pod("p1")])?;
+    let before = used()?;
+    serve(cluster, "second", &[cluster.pod("p1")])?;
+    let after = used()?;
+    // A service of each protocol and family; a backend of each protocol.
+    for (map, more) in [("SERVICES", 4), ("BACKENDS_4", 2), ("BACKENDS_6", 2)] {
+        let [before, after] = [&before, &after].map(|used| used.get(map).copied());
+        ensure!(
+            after == before.map(|before| before + more),
+            "{map} had {before:?} entries, and then {after:?}"
+        );
+    }
+
+    // Nobody is behind this service: a packet that is refused, and a reason for it.
+    let refused = || -> Result<u64> {
+        let rows = json(node, &["drops"])?;
+        let of_pods = |row: &&Value| row["reason"] == "refused" && row["hook"] == "tc_workload_in";
+        let packets = |row: &Value| row["packets"].as_u64().context("no number");
+        rows.iter().find(of_pods).map_or(Ok(0), packets)
+    };
+    ensure!(refused()? == 0, "before a packet was refused");
+    let vip = cluster.vip("refused");
+    cluster.manifests.apply(&vip.service())?;
+    let (client, target) = (cluster.pod("c1"), vip.on_cluster_ip(Family::V4));
+    await_answer(client, Protocol::Tcp, target, |answer| {
+        *answer == Answer::Refused
+    })?;
+    let first = refused()?;
+    ensure!(first == 1, "{first} packets refused, not one");
+    for _ in 0..REFUSED {
+        let answer = dial(client, Protocol::Tcp, target).ask();
+        ensure!(answer == Answer::Refused, "{answer}");
+    }
+    let all = refused()?;
+    ensure!(
+        all == 1 + REFUSED,
+        "{all} packets refused of {}",
+        1 + REFUSED
+    );
+    Ok(())
+}
+
+/// The rows that a command prints.
+fn json(node: &Node, command: &[&str]) -> Result<Vec<Value>> {
+    let text = cli::ask(node, &[command, &["-o", "json"]].concat())?;
+    let document: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    document["items"].as_array().cloned().context(text)
 }
 
 fn cleaned_up(cluster: &Cluster) -> Result<()> {

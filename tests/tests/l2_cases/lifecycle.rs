@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use libtest_mimic::Trial;
 use tests::address::Family;
 use tests::agent::Uplink;
 use tests::answer::{Answer, Tally, tally};
 use tests::cluster::{Cluster, Vip};
+use tests::meanwhile::Meanwhile;
 use tests::one_cpu::OneCpu;
 use tests::patience::{eventually, pause};
 use tests::sockets::Protocol;
@@ -213,13 +214,7 @@ fn deletion(cluster: &Cluster) -> Result<()> {
 fn agent_restarted(cluster: &Cluster) -> Result<()> {
     let vip = serve(cluster, "restarted", &[cluster.pod("p1")])?;
     let mut connections = open_everywhere(cluster, &vip, Protocol::Tcp)?;
-    let done = AtomicBool::new(false);
     let target = vip.on_node(cluster.node(1), Family::V4);
-    let ask = |_| {
-        thread::sleep(pause(PAUSE));
-        dial(cluster.topology.client(), Protocol::Tcp, target).ask()
-    };
-    let asking = |_: &usize| !done.load(Ordering::Relaxed);
     let mut restart = || {
         cluster.stop_agents();
         for (connection, name) in &mut connections {
@@ -234,17 +229,26 @@ fn agent_restarted(cluster: &Cluster) -> Result<()> {
         cluster.start_first_agent()?;
         await_everywhere(cluster, &vip, |answer| answer.who() == Some("p2:8080"))
     };
+    let meanwhile = Meanwhile::default();
     let tally = thread::scope(|scope| {
-        let running = scope.spawn(|| tally((0..).take_while(asking).map(ask)));
-        let restarted = restart();
-        done.store(true, Ordering::Relaxed);
-        let tally = running.join().expect("asking does not panic");
+        let running = scope.spawn(|| {
+            let mut answers = Vec::new();
+            meanwhile.repeat(|| {
+                thread::sleep(pause(PAUSE));
+                answers.push(dial(cluster.topology.client(), Protocol::Tcp, target).ask());
+                Ok(())
+            })?;
+            Ok::<_, Error>(tally(answers))
+        });
+        let restarted = meanwhile.work(1, &mut restart);
+        let tally = running.join().expect("asking does not panic")?;
         restarted.map(|()| tally)
     })?;
-    let only_servers = tally
-        .keys()
-        .all(|who| ["p1:8080", "p2:8080"].contains(&who.as_str()));
-    ensure!(only_servers, "requests during the restart: {tally:?}");
+    let servers: Vec<_> = tally.keys().collect();
+    ensure!(
+        servers == ["p1:8080", "p2:8080"],
+        "requests during the restart: {tally:?}"
+    );
     for (connection, name) in &mut connections {
         ensure!(
             who(connection.ask()).context(name.clone())? == "p1",

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         rows.extend(moved::rows_of_takeovers(uplink));
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
-        rows.extend(commands::rows_of_cleanup(uplink));
+        rows.extend(commands::rows_of_own_clusters(uplink));
         rows.extend(flood::rows(uplink));
         rows.extend(crowd::rows(uplink));
         rows.extend(upgrade::rows(uplink));

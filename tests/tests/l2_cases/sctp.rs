@@ -14,10 +14,12 @@ use tests::patience::eventually;
 use tests::sockets::Protocol;
 use tests::sockets::client::{Dial, unique_content};
 use tests::topology::{Host, Pod};
+use tests::wire::{Capture, Checksums, Seen};
 
 use crate::world::{World, dial, open};
 
 const SCTP: Protocol = Protocol::Sctp;
+const IPPROTO_SCTP: u8 = 132;
 
 /// Many packets, and more than one in a frame where segments are left to the device.
 const LONG: usize = 20_000;
@@ -50,6 +52,7 @@ pub fn rows(world: &World) -> Vec<Trial> {
                 })
             },
         ),
+        row("every checksum on the wire is right", checksums),
         row("the commands show a service and its associations", shown),
     ]
 }
@@ -174,6 +177,41 @@ fn kept_apart(
                 seen[0].port() == SOURCE_PORT && seen[1].port() != SOURCE_PORT,
                 "{family}: seen as {seen:?}"
             );
+        }
+    }
+    Ok(())
+}
+
+fn checksums(cluster: &Cluster) -> Result<()> {
+    let (client, pod) = (cluster.topology.client(), cluster.pod("c1"));
+    for backend in ["p1", "p2"] {
+        let vip = serve(cluster, cluster.pod(backend))?;
+        let places: [&Host; 3] = [client, pod, cluster.pod(backend)];
+        // Between two veths a checksum that nobody finishes is checked by nobody.
+        places.iter().try_for_each(|host| host.finish_checksums())?;
+        let captures = places.map(|host| Capture::start(&host.netns, "eth0"));
+        for family in Family::BOTH {
+            for (client, target) in [
+                (client, vip.on_node(cluster.node(1), family)),
+                (pod, vip.on_cluster_ip(family)),
+            ] {
+                let answer = by_one_path(client, target, 0).ask();
+                ensure!(
+                    answer.who().is_some(),
+                    "{} to {target}: {answer}",
+                    client.name
+                );
+            }
+        }
+        for (host, capture) in places.iter().zip(captures) {
+            let capture = capture?;
+            let of_sctp = |seen: &Seen| seen.protocol == IPPROTO_SCTP;
+            let what = format!("a checksum that is finished, at {}", host.name);
+            capture.find(&what, |seen| {
+                of_sctp(seen) && seen.checksums == Checksums::Right
+            })?;
+            let broken = capture.broken().into_iter().find(of_sctp);
+            ensure!(broken.is_none(), "at {}: {broken:#?}", host.name);
         }
     }
     Ok(())

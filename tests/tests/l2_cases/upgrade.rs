@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use tests::address::Family;
 use tests::agent::{Agent, Launch, Tables, Uplink};
 use tests::answer::Answer;
 use tests::cluster::{Cluster, Vip};
+use tests::meanwhile::Meanwhile;
 use tests::one_cpu::OneCpu;
 use tests::patience::{eventually, is_slow, pause};
 use tests::pinned::{self, Ids, directory_of_version};
@@ -188,18 +188,16 @@ impl<'a> Site<'a> {
     /// Runs `work` while the clients send requests, each by a connection of its own, and while those that are kept go on talking. None
     /// may fail.
     fn during(&self, kept: &mut Kept, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        let done = AtomicBool::new(false);
+        let meanwhile = &Meanwhile::default();
         thread::scope(|scope| {
-            let done = &done;
             let ask = |(client, protocol, target): (&'a Host, _, _)| {
                 let name = format!("{protocol} from {} to {target}", client.name);
                 let ask = move || answered(dial(client, protocol, target).ask()).map(drop);
-                scope.spawn(move || repeat_until(done, ask).context(name))
+                scope.spawn(move || repeat(meanwhile, ask).context(name))
             };
             let asking: Vec<_> = self.clients().into_iter().map(ask).collect();
-            let talking = scope.spawn(|| repeat_until(done, || kept.stay()));
-            let worked = work();
-            done.store(true, Ordering::Relaxed);
+            let talking = scope.spawn(|| repeat(meanwhile, || kept.stay()));
+            let worked = meanwhile.work(asking.len() + 1, work);
             let mut requests = 0;
             for asking in asking {
                 requests += asking.join().expect("asking does not panic")?;
@@ -230,15 +228,13 @@ impl<'a> Site<'a> {
     }
 }
 
-fn repeat_until(done: &AtomicBool, mut ask: impl FnMut() -> Result<()>) -> Result<usize> {
-    let mut requests = 0;
+fn repeat(meanwhile: &Meanwhile, mut ask: impl FnMut() -> Result<()>) -> Result<usize> {
     let _on = OneCpu::stay()?;
-    while !done.load(Ordering::Relaxed) {
-        ask().with_context(|| format!("after {requests} good requests"))?;
-        requests += 1;
+    meanwhile.repeat(|| {
+        ask()?;
         thread::sleep(pause(PAUSE));
-    }
-    Ok(requests)
+        Ok(())
+    })
 }
 
 /// The server that answered, and the client as it saw it.
@@ -272,11 +268,15 @@ struct Before {
 
 impl Before {
     fn of(site: &Site) -> Result<Self> {
-        Ok(Self {
+        let before = Self {
             ids: Ids::of(site.node)?,
             counts: counts(site.node)?,
             links: pinned::links(site.node)?,
-        })
+        };
+        let connections: u64 = before.counts.values().sum();
+        ensure!(connections > 0, "no connection was counted");
+        ensure!(!before.links.is_empty(), "no link is pinned");
+        Ok(before)
     }
 
     /// Ids are whose they were, counts go on, and the links are the same ones with other programs.
