@@ -13,7 +13,8 @@ use crate::netns::Netns;
 use crate::patience::patient;
 use crate::topology::Host;
 
-const PATIENCE: Duration = Duration::from_secs(4);
+/// An agent with a hundred thousand endpoints has much to tell in its metrics.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers every request with `<name> saw <client address>`. Dropped, it takes no more connections; those that it has
 /// are served to their end.

@@ -17,7 +17,8 @@ use crate::netns::Netns;
 use crate::one_cpu::OneCpu;
 
 /// A connection that says nothing for so long is given up, in case its client went away without a word.
-const IDLE: Duration = Duration::from_secs(120);
+/// Longer than any row on a busy machine.
+const IDLE: Duration = Duration::from_secs(1200);
 
 /// How long a socket that is dropped waits for its acceptor.
 const DRAIN: Duration = Duration::from_secs(5);

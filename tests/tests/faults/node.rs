@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tests::answer::Answer;
 use tests::ask::dial;
-use tests::patience::eventually_within;
+use tests::patience::{eventually, eventually_within};
 use tests::pinned;
 use tests::sockets::Protocol;
 
@@ -40,8 +40,11 @@ fn addresses(site: &Site) -> Result<()> {
         all_serve(site)
     })?;
     tally.nothing_is_lost().context("while tables grow")?;
-    let (_, room) = pinned::maps(site.node())?["LOCAL_ADDRS_4"];
-    ensure!(room >= ADDRESSES, "room for {room}");
+    eventually("the table has grown", || {
+        let (_, room) = pinned::maps(site.node())?["LOCAL_ADDRS_4"];
+        ensure!(room >= ADDRESSES, "room for {room}");
+        Ok(())
+    })?;
     site.answers_probes([200, 200, 200])?;
     let ((), tally) = site.under_traffic(|| {
         site.cluster.kill_agents();

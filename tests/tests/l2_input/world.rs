@@ -66,10 +66,7 @@ pub struct Running<'a>(&'a Cluster);
 
 impl Running<'_> {
     pub fn wait_until_ready(&self) -> Result<()> {
-        eventually("the agent is ready", || {
-            ensure!(self.0.agents()[0].is_ready(), "not ready");
-            Ok(())
-        })
+        self.0.agents()[0].wait_until_ready()
     }
 }
 

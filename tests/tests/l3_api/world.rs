@@ -17,7 +17,7 @@ use tests::api::client::Client;
 use tests::ask::dial;
 use tests::cluster::{Cluster, Vip};
 use tests::manifests::{Endpoints, Service};
-use tests::patience::{eventually, eventually_within};
+use tests::patience::{eventually, eventually_within, patient};
 use tests::runner::{Shared, cluster_row, no_agent, row};
 use tests::sockets::Protocol;
 use tests::topology::{Plan, Pod};
@@ -123,7 +123,7 @@ impl World {
                 for protocol in Protocol::BOTH {
                     let target = vip.on_node(node, family);
                     eventually_within(ARRIVES_WITHIN, &format!("{protocol} {target}"), || {
-                        let dial = dial(client, protocol, target).within(ANSWERS_WITHIN);
+                        let dial = dial(client, protocol, target).within(patient(ANSWERS_WITHIN));
                         let answer = dial.ask();
                         ensure!(wanted(&answer), "{answer}");
                         Ok(())
