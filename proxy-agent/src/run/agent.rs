@@ -44,6 +44,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const GROW_AGAIN: Duration = Duration::from_secs(300);
 /// From one look at what is attached and pinned to the next.
 const LOOK: Duration = Duration::from_secs(1);
+/// From one look at links to the next: so long packets may pass by one that somebody has detached.
+const LOOK_AT_LINKS: Duration = Duration::from_millis(200);
 /// From a failed write of the node's devices and addresses, which may have loaded programs, to the next.
 const WRITE_NODE_AGAIN: Duration = Duration::from_secs(5);
 /// The file of names is at most this far behind.
@@ -89,6 +91,7 @@ pub struct Agent {
     /// Why the programs do not know the node as it is.
     node_unknown: Option<String>,
     look_at: Option<Instant>,
+    look_at_links: Option<Instant>,
     /// What the last look found.
     found: Findings,
     looks: Looks,
@@ -156,6 +159,7 @@ impl Agent {
             write_node_at: None,
             node_unknown: None,
             look_at: None,
+            look_at_links: None,
             found: Findings::default(),
             looks: Looks::default(),
             looks_file: args.place.looks(),
@@ -287,6 +291,11 @@ impl Agent {
         }
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_after();
+        } else if self.look_at_links.is_some_and(|at| at <= now) {
+            self.look_at_links = Some(now + LOOK_AT_LINKS);
+            if self.datapath.has_lost_link() {
+                self.look_after();
+            }
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -324,6 +333,7 @@ impl Agent {
             self.waiting.next_due(Instant::now()),
             self.write_node_at,
             self.look_at,
+            self.look_at_links,
         ]
         .into_iter()
         .flatten()
@@ -332,7 +342,9 @@ impl Agent {
 
     /// Looks whether everything that is attached and pinned is there still, and says what was not.
     fn look_after(&mut self) {
-        self.look_at = Some(Instant::now() + LOOK);
+        let now = Instant::now();
+        self.look_at = Some(now + LOOK);
+        self.look_at_links = Some(now + LOOK_AT_LINKS);
         let mut findings = self.datapath.look_after();
         match self.lock.renew() {
             Ok(true) => {}

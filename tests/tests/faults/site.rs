@@ -69,11 +69,12 @@ pub struct Tally {
     pub lost: usize,
     /// The first of them.
     why: Option<String>,
+    /// When the first and the last of them were made.
     span: Option<(Instant, Instant)>,
 }
 
 impl Tally {
-    /// From the first lost request to the last one.
+    /// From the first lost request to the last one. Each was waited for a while longer ([`LOST_AFTER`]).
     pub fn gap(&self) -> Duration {
         self.span
             .map_or(Duration::ZERO, |(first, last)| last - first)
@@ -281,8 +282,7 @@ fn ask_until_over(meanwhile: &Meanwhile, client: (&Host, Protocol, SocketAddr)) 
         tally.requests += 1;
         if answer.who().is_none() {
             tally.lost += 1;
-            let now = Instant::now();
-            tally.span = Some((tally.span.map_or(began, |(first, _)| first), now));
+            tally.span = Some((tally.span.map_or(began, |(first, _)| first), began));
             tally
                 .why
                 .get_or_insert_with(|| format!("{protocol} {target} from {}: {answer}", host.name));

@@ -1,4 +1,4 @@
-//! What others take away of a datapath whose agent runs comes back within a second.
+//! What others take away of a datapath whose agent runs comes back within a second, for clients too.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,8 +16,12 @@ use tests::tamper::{self, Other};
 
 use crate::site::{Site, Way, is_long};
 
-/// A look comes every second, and takes a while on a busy machine.
+/// A look at everything comes every second, and takes a while on a busy machine.
 const BACK_WITHIN: Duration = Duration::from_millis(2500);
+/// So often links are detached, each time at another moment between two looks.
+const TIMES: u32 = 8;
+/// How long that may take on average to be seen and mended.
+const MENDED_WITHIN: Duration = Duration::from_millis(500);
 
 struct Row {
     name: &'static str,
@@ -169,8 +173,46 @@ pub fn rows() -> Vec<Trial> {
         for one in ROWS.iter().filter(|row| row.ways.contains(&way)) {
             trials.push(trial(one, way, &site));
         }
+        if way == Way::Links {
+            let site = Arc::clone(&site);
+            trials.push(row(
+                "links: a link that is detached is missed before clients are",
+                no_agent(),
+                move || {
+                    let site = site.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+                    again_and_again(&site).map_err(|error| error.context(site.cluster.logs()))
+                },
+            ));
+        }
     }
     trials
+}
+
+/// The pauses are such that the moments lie anywhere between two looks.
+fn again_and_again(site: &Site) -> Result<()> {
+    let before = whole(site)?;
+    let (away, tally) = site.under_traffic(|| {
+        let mut away = Duration::ZERO;
+        for number in 0..TIMES {
+            std::thread::sleep(Duration::from_millis(800) + Duration::from_millis(130) * number);
+            for pin in link_pins(site)? {
+                tamper::detach(&pin)?;
+            }
+            let detached = Instant::now();
+            eventually_within(BACK_WITHIN, "the links are back", || {
+                ensure!(whole(site)? == before, "they are not");
+                Ok(())
+            })?;
+            away += detached.elapsed();
+        }
+        Ok(away / TIMES)
+    })?;
+    eprintln!("{away:?} from the damage until all is back, on average; {tally}");
+    ensure!(
+        away < patient(MENDED_WITHIN),
+        "back after {away:?} on average"
+    );
+    site.answers_probes([200, 200, 200])
 }
 
 fn trial(one: &'static Row, way: Way, site: &Arc<Shared<Mutex<Site>>>) -> Trial {
@@ -190,9 +232,9 @@ fn trial(one: &'static Row, way: Way, site: &Arc<Shared<Mutex<Site>>>) -> Trial 
 fn run(site: &Site, one: &Row) -> Result<()> {
     let before = whole(site)?;
     let counted = site.metric(one.counts)?;
-    let ((), tally) = site.under_traffic(|| {
-        (one.damage)(site).context("the damage")?;
+    let (back, tally) = site.under_traffic(|| {
         let damaged = Instant::now();
+        (one.damage)(site).context("the damage")?;
         eventually_within(BACK_WITHIN, "everything is back", || {
             let now = whole(site)?;
             ensure!(now == before, "{now:?} is not {before:?}");
@@ -200,13 +242,17 @@ fn run(site: &Site, one: &Row) -> Result<()> {
             ensure!(now > counted, "{} is {now}", one.counts);
             site.answers_probes([200, 200, 200])
         })?;
-        eprintln!("{}: back after {:?}", one.name, damaged.elapsed());
-        Ok(())
+        Ok(damaged.elapsed())
     })?;
+    eprintln!("{}: back after {back:?}", one.name);
     if one.is_silent {
         tally.nothing_is_lost()?;
     }
-    ensure!(tally.gap() < patient(2 * BACK_WITHIN), "{tally}");
+    // Whoever asks when all is back is answered.
+    ensure!(
+        tally.gap() < back,
+        "{tally}, and all was back after {back:?}"
+    );
     let ((), after) = site.under_traffic(|| {
         site.is_served()?;
         std::thread::sleep(Duration::from_millis(if is_long() { 2000 } else { 300 }));

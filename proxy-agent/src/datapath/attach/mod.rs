@@ -27,7 +27,11 @@ use aya::programs::{TcAttachType, links::FdLink, tc::TcHandle};
 use nix::net::if_::if_nametoindex;
 use proxy_common::{abi::Dir, edge::hook::Hook};
 
-use super::{Datapath, PinDir, guard::Pin, sys};
+use super::{
+    Datapath, PinDir,
+    guard::Pin,
+    sys::{self, LinkInfo},
+};
 
 /// Whether XDP is used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
@@ -315,6 +319,24 @@ impl Attachments {
             .filter_map(|((_, hook), (target, held))| match held {
                 Held::Pinned { pin, .. } => Some((&*target, *hook, pin)),
                 Held::Link(_) | Held::Filter { .. } => None,
+            })
+    }
+
+    /// Is a link not at its device any more, or with another program?
+    pub(super) fn has_lost_link(&self) -> bool {
+        self.held
+            .iter()
+            .any(|((ifindex, _), (_, held))| match held {
+                Held::Pinned { pin, program } => {
+                    sys::link_info(pin.object().as_fd()).is_ok_and(|info| {
+                        let LinkInfo {
+                            program: found,
+                            ifindex: at,
+                        } = info;
+                        at != *ifindex || found != *program
+                    })
+                }
+                Held::Link(_) | Held::Filter { .. } => false,
             })
     }
 
