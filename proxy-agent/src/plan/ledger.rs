@@ -89,6 +89,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// A table's last part is kept for namespaces that have little: one in so many entries.
+const KEPT: u32 = 8;
+/// So little: one in so many entries of the table. Eight namespaces find that much, whatever the others have.
+const LITTLE: u32 = 64;
+
 /// How far the tables may grow, and how much of that one namespace may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -108,6 +113,16 @@ impl Limits {
     pub fn of_namespace(&self, table: Table) -> u32 {
         let part = u64::from(self.room.of(table)) * u64::from(self.namespace_share.min(100)) / 100;
         part as u32
+    }
+
+    /// How far a table may be filled for a namespace that has so many of its entries then.
+    pub const fn filled_for(&self, has: u32, table: Table) -> u32 {
+        let room = self.room.of(table);
+        if self.namespace_share >= 100 || has <= room / LITTLE {
+            room
+        } else {
+            room - room / KEPT
+        }
     }
 }
 
@@ -138,11 +153,15 @@ impl Ledger {
         if self.limits.namespace_share >= 100 {
             return u32::MAX;
         }
-        let used = self
-            .namespaces
+        let has = self.of(namespace, table);
+        self.limits.of_namespace(table).saturating_sub(has)
+    }
+
+    /// How many entries of a table its namespace has, or was promised.
+    pub fn of(&self, namespace: &str, table: Table) -> u32 {
+        self.namespaces
             .get(namespace)
-            .map_or(0, |amounts| amounts[table.index()]);
-        self.limits.of_namespace(table).saturating_sub(used)
+            .map_or(0, |amounts| amounts[table.index()])
     }
 
     /// How many entries a table has, or has promised.
@@ -196,5 +215,26 @@ mod tests {
         ledger.give_back(&a, Table::Backends, 45);
         assert_eq!(ledger.share_left("a", Table::Backends), 50);
         assert_eq!(ledger.namespaces.len(), 1, "who has nothing is forgotten");
+    }
+
+    #[test]
+    fn the_last_eighth_of_a_table_is_for_those_who_have_little() {
+        let limits = |namespace_share| Limits {
+            room: Room {
+                services: 640,
+                backends: 64,
+            },
+            namespace_share,
+        };
+        for (has, share, filled) in [
+            (1, 50, 640),
+            (10, 50, 640),
+            (11, 50, 560),
+            (300, 50, 560),
+            (640, 100, 640),
+        ] {
+            let fills = limits(share).filled_for(has, Table::Services);
+            assert_eq!(fills, filled, "{has} of {share} %");
+        }
     }
 }

@@ -24,8 +24,18 @@ const LEAST: u32 = 1024;
 pub enum Shortage {
     /// The namespace has its share.
     Namespace(Table),
+    /// What is left of the table is for namespaces that have less.
+    Kept(Table),
     /// The table has grown as far as it may.
     Full(Table),
+}
+
+/// The flag that bounds a table.
+const fn flag(table: Table) -> &'static str {
+    match table {
+        Table::Backends | Table::Slots => "--max-backends",
+        Table::Services | Table::Frontends(_) | Table::Ranges(_) => "--max-services",
+    }
 }
 
 impl fmt::Display for Shortage {
@@ -37,10 +47,16 @@ impl fmt::Display for Shortage {
                     "the namespace has its share of {table} (--namespace-share)"
                 )
             }
-            Self::Full(table @ (Table::Backends | Table::Slots)) => {
-                write!(f, "there is no room for more {table} (--max-backends)")
+            Self::Kept(table) => {
+                let flag = flag(*table);
+                write!(
+                    f,
+                    "what is left for {table} is kept for namespaces that have fewer ({flag})"
+                )
             }
-            Self::Full(table) => write!(f, "there is no room for more {table} (--max-services)"),
+            Self::Full(table) => {
+                write!(f, "there is no room for more {table} ({})", flag(*table))
+            }
         }
     }
 }
@@ -95,7 +111,7 @@ impl Tables {
     }
 
     pub fn take_service(&mut self, namespace: &Arc<str>) -> Result<u32, Shortage> {
-        self.has_share(namespace, Table::Services, 1)?;
+        self.may_have(namespace, Table::Services, 1)?;
         let id = loop {
             match self.services.take() {
                 Some(id) => break id,
@@ -108,7 +124,7 @@ impl Tables {
 
     /// An id and its generation.
     pub fn take_backend(&mut self, namespace: &Arc<str>) -> Result<(u32, u32), Shortage> {
-        self.has_share(namespace, Table::Backends, 1)?;
+        self.may_have(namespace, Table::Backends, 1)?;
         let taken = loop {
             match self.backends.take() {
                 Some(taken) => break taken,
@@ -120,7 +136,7 @@ impl Tables {
     }
 
     pub fn take_slots(&mut self, namespace: &Arc<str>, len: u32) -> Result<Extent, Shortage> {
-        self.has_share(namespace, Table::Slots, len)?;
+        self.may_have(namespace, Table::Slots, len)?;
         let extent = loop {
             match self.slots.take(len) {
                 Some(extent) => break extent,
@@ -142,8 +158,8 @@ impl Tables {
         promised: u32,
     ) -> Result<(), Shortage> {
         let table = Table::Frontends(family);
-        self.has_share(namespace, table, more)?;
         let wanted = self.frontend_counts[family as usize] + entries + promised;
+        self.has_share(namespace, table, more, wanted)?;
         while wanted > self.room.of(table) {
             self.grow(table)?;
         }
@@ -153,7 +169,7 @@ impl Tables {
     /// The same for source ranges. One that goes makes room only when it is gone.
     pub fn take_range(&mut self, namespace: &Arc<str>, family: Family) -> Result<(), Shortage> {
         let table = Table::Ranges(family);
-        self.has_share(namespace, table, 1)?;
+        self.may_have(namespace, table, 1)?;
         while self.ledger.used(table) + 1 > self.room.of(table) {
             self.grow(table)?;
         }
@@ -206,9 +222,28 @@ impl Tables {
         was_there
     }
 
-    fn has_share(&self, namespace: &str, table: Table, more: u32) -> Result<(), Shortage> {
+    /// May the namespace have `more` entries of a table that holds what the ledger says?
+    fn may_have(&self, namespace: &str, table: Table, more: u32) -> Result<(), Shortage> {
+        self.has_share(namespace, table, more, self.ledger.used(table) + more)
+    }
+
+    /// The same for a table that holds `filled` entries then.
+    fn has_share(
+        &self,
+        namespace: &str,
+        table: Table,
+        more: u32,
+        filled: u32,
+    ) -> Result<(), Shortage> {
         if self.ledger.share_left(namespace, table) < more {
             return Err(Shortage::Namespace(table));
+        }
+        let has = self.ledger.of(namespace, table) + more;
+        // Who wants no more may do what he does in its place. Beyond the whole table there is no room for anybody.
+        let kept =
+            self.limits.filled_for(has, table).saturating_add(1)..=self.limits.room.of(table);
+        if more > 0 && kept.contains(&filled) {
+            return Err(Shortage::Kept(table));
         }
         Ok(())
     }

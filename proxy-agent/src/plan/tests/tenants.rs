@@ -3,6 +3,8 @@
 //! From objects to maps: the model with its bounds, the plan with its limits, and the machine, which fails a write that does not fit. The
 //! victim asks for less than what is documented to be his: his namespace's share, at places that nobody else claims before him. What the
 //! neighbour does in between (sizes, names, addresses of his own and of others, in whatever order, with restarts) is drawn.
+//!
+//! Of several neighbours each has such a share. Together they may want all; then the victim has the documented minimum.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -60,6 +62,8 @@ enum Step {
 }
 
 struct Agent {
+    limits: Limits,
+    bounds: Bounds,
     now: Instant,
     store: Store,
     planner: Planner,
@@ -71,21 +75,28 @@ struct Agent {
 }
 
 impl Agent {
+    /// With a victim who came first.
     fn new() -> Self {
-        let now = Instant::now();
-        let image = Image::default();
-        let mut agent = Self {
-            now,
-            store: synced(),
-            planner: planner(FIRST, &image, now),
-            machine: Machine::with_room(FIRST),
-            objects: BTreeMap::new(),
-            wanted: BTreeMap::new(),
-        };
+        let mut agent = Self::within(LIMITS, BOUNDS);
         for n in 0..SERVICES {
             agent.victim(n, &[1, 2]).unwrap();
         }
         agent
+    }
+
+    /// With nobody.
+    fn within(limits: Limits, bounds: Bounds) -> Self {
+        let now = Instant::now();
+        Self {
+            limits,
+            bounds,
+            now,
+            store: synced(bounds),
+            planner: planner(limits, FIRST, &Image::default(), now),
+            machine: Machine::with_room(FIRST),
+            objects: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+        }
     }
 
     fn step(&mut self, step: Step) -> Result<(), String> {
@@ -133,7 +144,7 @@ impl Agent {
     }
 
     fn write(&mut self, plan: Plan) -> Result<(), String> {
-        if plan.room.services > LIMITS.room.services || plan.room.backends > LIMITS.room.backends {
+        if !self.limits.room.holds(&plan.room) {
             return Err(format!("{:?} is beyond the limits", plan.room));
         }
         self.machine.grow(plan.room);
@@ -158,12 +169,12 @@ impl Agent {
 
     fn restart(&mut self) -> Result<(), String> {
         let image = self.machine.image.clone();
-        self.store = synced();
+        self.store = synced(self.bounds);
         for event in self.objects.values() {
             self.store.apply(event.clone());
         }
         self.store.take_dirty();
-        self.planner = planner(self.machine.room(), &image, self.now);
+        self.planner = planner(self.limits, self.machine.room(), &image, self.now);
         let mut names: Vec<_> = self.store.services().map(|one| one.name.clone()).collect();
         names.sort_by_cached_key(|name| self.store.rank(name));
         let changes = names.into_iter().map(|name| {
@@ -224,15 +235,15 @@ impl Agent {
     }
 }
 
-fn synced() -> Store {
-    let mut store = Store::new("node1").with_bounds(BOUNDS);
+fn synced(bounds: Bounds) -> Store {
+    let mut store = Store::new("node1").with_bounds(bounds);
     store.apply(Event::Synced(Kind::Service));
     store.apply(Event::Synced(Kind::EndpointSlice));
     store
 }
 
-fn planner(room: Room, image: &Image, now: Instant) -> Planner {
-    Planner::new(LIMITS, room, HZ, NodeAddresses::default(), image, now)
+fn planner(limits: Limits, room: Room, image: &Image, now: Instant) -> Planner {
+    Planner::new(limits, room, HZ, NodeAddresses::default(), image, now)
 }
 
 fn address(service: u8, endpoint: u8) -> IpAddr {
@@ -392,21 +403,116 @@ fn hostile_slice() -> impl Strategy<Value = EndpointSlice> {
     )
 }
 
+/// Limits of which the minimum holds what the victim has, with what rests for him.
+const WIDE: Limits = Limits {
+    room: Room {
+        services: 1024,
+        backends: 2048,
+    },
+    namespace_share: 50,
+};
+const WIDE_BOUNDS: Bounds = Bounds {
+    ports: 64,
+    addresses: 512,
+    ranges: 512,
+    endpoints: 256,
+};
+/// Neighbours, more than have their shares together.
+const NEIGHBOURS: u8 = 3;
+
+/// The object as another neighbour has it, at addresses of his own.
+fn of_neighbour(number: u8, event: Event) -> Event {
+    let rename = |name: ObjectName| match &*name.namespace {
+        "hostile" => ObjectName::new(format!("hostile-{number}").as_str(), &*name.name),
+        _ => name,
+    };
+    let own = |addr: &mut IpAddr| {
+        if let IpAddr::V4(v4) = addr
+            && v4.octets()[0] == 203
+        {
+            *addr = IpAddr::from([204 + number, v4.octets()[1], v4.octets()[2], v4.octets()[3]]);
+        }
+    };
+    match event {
+        Event::ServiceUpserted(mut service) => {
+            service.name = rename(service.name);
+            for all in [
+                &mut service.cluster_ips,
+                &mut service.external_ips,
+                &mut service.load_balancer_ips,
+            ] {
+                all.iter_mut().for_each(own);
+            }
+            Event::ServiceUpserted(service)
+        }
+        Event::SliceUpserted(mut slice) => {
+            slice.name = rename(slice.name);
+            Event::SliceUpserted(slice)
+        }
+        Event::ServiceDeleted(name) => Event::ServiceDeleted(rename(name)),
+        Event::SliceDeleted(name) => Event::SliceDeleted(rename(name)),
+        other => other,
+    }
+}
+
+/// A neighbour takes of every table what he can get.
+fn take_all(agent: &mut Agent, number: u8) -> Result<(), String> {
+    for n in 0..8 {
+        let at = |last: u8| IpAddr::from([203, n, 0, last]);
+        let ports = (0..64).map(|port| ServicePort {
+            name: format!("p{port}").into(),
+            protocol: Protocol::Tcp,
+            port: 80 + port,
+            node_port: None,
+        });
+        let ranges =
+            (0..8_u8).map(|range| Cidr::new(IpAddr::from([100, n, range, 0]), 24).unwrap());
+        let service = Service {
+            name: hostile_name(n),
+            cluster_ips: vec![at(1)],
+            external_ips: (2..8).map(at).collect(),
+            load_balancer_ips: vec![],
+            source_ranges: ranges.collect(),
+            ports: ports.collect(),
+            ..victim(9)
+        };
+        let slice = EndpointSlice {
+            name: hostile_name(n),
+            service: format!("svc-{n}").into(),
+            ports: (0..64)
+                .map(|port| SlicePort {
+                    name: format!("p{port}").into(),
+                    protocol: Protocol::Tcp,
+                    number: 9000 + port,
+                })
+                .collect(),
+            endpoints: (0..4)
+                .map(|e| endpoint(IpAddr::from([10, 2 + number, n, e])))
+                .collect(),
+            ..victims_slice(0, &[])
+        };
+        agent.put(of_neighbour(number, Event::ServiceUpserted(service)))?;
+        agent.put(of_neighbour(number, Event::SliceUpserted(slice)))?;
+    }
+    Ok(())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => hostile_service().prop_map(|one| Step::Service(Box::new(one))),
+        6 => hostile_slice().prop_map(|one| Step::Slice(Box::new(one))),
+        1 => (0..SERVICES).prop_map(Step::VictimGone),
+        1 => (0u8..6).prop_map(Step::Gone),
+        1 => (0u8..6).prop_map(Step::SliceGone),
+        3 => (0..SERVICES, vec(1u8..20, 0..usize::from(ENDPOINTS)))
+            .prop_map(|(n, endpoints)| Step::Victim(n, endpoints)),
+        3 => (0u64..3000).prop_map(Step::Wait),
+        1 => Just(Step::Restart),
+    ]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    vec(
-        prop_oneof![
-            6 => hostile_service().prop_map(|one| Step::Service(Box::new(one))),
-            6 => hostile_slice().prop_map(|one| Step::Slice(Box::new(one))),
-            1 => (0..SERVICES).prop_map(Step::VictimGone),
-            1 => (0u8..6).prop_map(Step::Gone),
-            1 => (0u8..6).prop_map(Step::SliceGone),
-            3 => (0..SERVICES, vec(1u8..20, 0..usize::from(ENDPOINTS)))
-                .prop_map(|(n, endpoints)| Step::Victim(n, endpoints)),
-            3 => (0u64..3000).prop_map(Step::Wait),
-            1 => Just(Step::Restart),
-        ],
-        1..60,
-    )
+    vec(step(), 1..60)
 }
 
 proptest! {
@@ -460,5 +566,46 @@ proptest! {
         }
         prop_assert_eq!(agent.planner.left_out().clone(), BTreeMap::new());
         agent.check().map_err(TestCaseError::fail)?;
+    }
+}
+
+// Fewer, as each begins with thousands of entries.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn who_comes_last_finds_the_documented_minimum_whatever_others_have(
+        steps in vec((0..NEIGHBOURS, step()), 0..16),
+    ) {
+        let mut agent = Agent::within(WIDE, WIDE_BOUNDS);
+        for number in 0..NEIGHBOURS {
+            take_all(&mut agent, number).map_err(TestCaseError::fail)?;
+        }
+        // There is nothing left for those who have much.
+        prop_assert!(!agent.planner.left_out().is_empty());
+        for n in 0..SERVICES {
+            agent.victim(n, &[1, 2]).map_err(TestCaseError::fail)?;
+        }
+        agent.check().map_err(TestCaseError::fail)?;
+        for (number, step) in steps {
+            if matches!(step, Step::Victim(..) | Step::VictimGone(..)) {
+                agent.wait(Duration::from_secs(1)).map_err(TestCaseError::fail)?;
+            }
+            let said = format!("{step:?} by {number}");
+            let event = match step {
+                Step::Service(service) => Some(Event::ServiceUpserted(*service)),
+                Step::Slice(slice) => Some(Event::SliceUpserted(*slice)),
+                Step::Gone(n) => Some(Event::ServiceDeleted(hostile_name(n))),
+                Step::SliceGone(n) => Some(Event::SliceDeleted(hostile_name(n))),
+                other => {
+                    agent.step(other).map_err(TestCaseError::fail)?;
+                    None
+                }
+            };
+            if let Some(event) = event {
+                agent.put(of_neighbour(number, event)).map_err(TestCaseError::fail)?;
+            }
+            agent.check().map_err(|why| TestCaseError::fail(format!("{why} after {said}")))?;
+        }
     }
 }
