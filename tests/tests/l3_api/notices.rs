@@ -37,6 +37,11 @@ pub fn rows() -> Vec<Trial> {
             check,
         ),
         lone_row(
+            "a service that there is no room for is told by an Event of its node until there is",
+            1,
+            no_room,
+        ),
+        lone_row(
             "without Events nobody writes, and the commands tell all the same",
             1,
             without,
@@ -263,6 +268,45 @@ fn check(world: &World) -> Result<()> {
     await_notices(world, &vip.name, &["HealthCheckPortTaken"])?;
     drop(other);
     await_notices(world, &vip.name, &[])
+}
+
+/// Beyond the bounds of one Service, and in a table that is full: with room for 12, as no service port has id 0. Each port is two service
+/// ports, one in each family.
+fn no_room(world: &World) -> Result<()> {
+    let node = world.cluster.node(1);
+    let launch = world.cluster.launch(node).with_room_for(4096, 13);
+    let bounds = ["--service-bounds", "ports=12", "--namespace-share", "100"];
+    let agent = Agent::begin(&launch.with(&bounds))?;
+    agent.wait_until_ready()?;
+    world.cluster.agents().push(agent);
+    let [many, late] = ["many-ports", "late"].map(|name| world.cluster.vip(name));
+    let with_ports = |vip: &Vip, count: u16| {
+        let port = |n: u16| json!({"name": format!("p{n}"), "port": 1000 + n, "protocol": "TCP"});
+        let ports: Vec<_> = (0..count).map(port).collect();
+        let service = vip.service().with("type", json!("ClusterIP"));
+        service.with("ports", json!(ports))
+    };
+    world.apply(&with_ports(&many, 40))?;
+    let words = ["without 68 ports", "--service-bounds"];
+    let event = await_event(world, &many.name, "NoRoom", &words)?;
+    ensure!(event["source"]["host"] == node.name(), "{event:#}");
+    await_notices(world, &many.name, &["NoRoom"])?;
+    ensure!(metric(world, "NoRoom")? == 1);
+    world.apply(&with_ports(&late, 1))?;
+    await_event(
+        world,
+        &late.name,
+        "NoRoom",
+        &["without 2 ports", "--max-services"],
+    )?;
+    await_notices(world, &late.name, &["NoRoom"])?;
+    ensure!(metric(world, "NoRoom")? == 2);
+    world.apply(&with_ports(&many, 2))?;
+    for vip in [&many, &late] {
+        await_notices(world, &vip.name, &[])?;
+    }
+    ensure!(metric(world, "NoRoom")? == 0);
+    Ok(())
 }
 
 fn without(world: &World) -> Result<()> {
