@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use proxy_agent::{cli::Cli, log, plain::plain};
+use proxy_agent::{cli::Cli, log, memory, plain::plain};
+
+#[global_allocator]
+static ALLOCATOR: memory::Telling = memory::Telling;
 
 /// The eBPF object. The library has no part in it, and so can be compiled along with it.
 #[cfg(feature = "object")]

@@ -24,6 +24,7 @@ pub mod kube_proxy;
 pub mod manifests;
 pub mod masquerade;
 pub mod meanwhile;
+pub mod memory_group;
 pub mod netns;
 pub mod one_cpu;
 pub mod outside;

@@ -90,7 +90,11 @@ pub fn reap() {
     for name in entries(Path::new(RUN_DIR)).filter(|name| is_orphan(name)) {
         remove_directory(&Path::new(RUN_DIR).join(name));
     }
-    if let Ok(root) = cgroup2_mount() {
+    let with_memory = mounted("cgroup", |options| {
+        options.split(',').any(|one| one == "memory")
+    });
+    let roots = [cgroup2_mount().ok(), with_memory.ok().flatten()];
+    for root in roots.into_iter().flatten() {
         for name in entries(&root).filter(|name| is_orphan(name)) {
             remove_cgroup(&root.join(name));
         }
@@ -126,11 +130,17 @@ fn remove_cgroup(dir: &Path) {
 }
 
 fn cgroup2_mount() -> Result<PathBuf> {
+    mounted("cgroup2", |_| true)?.context("no cgroup2 file system is mounted")
+}
+
+/// Where the first file system of this kind with such options is mounted.
+pub(crate) fn mounted(kind: &str, has_options: impl Fn(&str) -> bool) -> Result<Option<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
-    mounts
+    let mut mounts = mounts
         .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|fields| fields.get(2) == Some(&"cgroup2"))
-        .map(|fields| PathBuf::from(fields[1]))
-        .context("no cgroup2 file system is mounted")
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let found = mounts.find(|fields| {
+        fields.get(2) == Some(&kind) && fields.get(3).is_some_and(|options| has_options(options))
+    });
+    Ok(found.map(|fields| PathBuf::from(fields[1])))
 }

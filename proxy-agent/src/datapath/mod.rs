@@ -61,7 +61,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader, util::nr_cpus};
 use nix::net::if_::if_nameindex;
 
 use self::{
@@ -70,6 +70,7 @@ use self::{
     shape::{Shape, shapes},
     takeover::Takeover,
 };
+use crate::plan::Room;
 
 pub use self::{
     attach::{Outcome, Target, TcMode, XdpMode, by_reply_first},
@@ -106,6 +107,7 @@ impl Datapath {
             pin,
             sizes,
             limits,
+            allowance,
             xdp,
             tc,
         } = options;
@@ -124,6 +126,11 @@ impl Datapath {
             None => None,
         };
         let pin = |name: &str| Some(takeover.as_ref()?.pins().map(name));
+        if let Some(allowance) = allowance {
+            let is_made = |shape: &&Shape| pin(shape.name).is_none_or(|path| !path.exists());
+            let made = shapes.iter().filter(is_made);
+            memory::ensure_fits(made, allowance, &sizes, cpus())?;
+        }
         let (ebpf, mut maps) = open(object, &shapes, *xdp, pin)?;
         if let Some(takeover) = &mut takeover {
             takeover.fill(&shapes, &mut maps)?;
@@ -179,6 +186,16 @@ impl Datapath {
     pub fn run(&self, name: &str, run: Run<'_>) -> Result<Ran> {
         program::run(&self.ebpf, name, run)
     }
+}
+
+/// CPUs that there may be; where the kernel does not tell, no machine has more.
+pub fn cpus() -> u64 {
+    nr_cpus().unwrap_or(8192) as u64
+}
+
+/// The size of the tables of services and endpoints that are pinned under `bpffs`, if there are any that this agent takes over.
+pub fn room(bpffs: &Path) -> Result<Option<Room>> {
+    takeover::room(bpffs)
 }
 
 /// Loads programs and maps; a map that is pinned at the path that `pin` gives for its name is used, another is pinned there.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Facts, TcMode, XdpMode};
-use crate::plan::Room;
+use crate::{memory::Allowance, plan::Room};
 
 /// How to load the object.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// Tables of an earlier process that are larger than `sizes` stay as large, up to this.
     pub limits: Option<Room>,
+    /// What this process may have, with the maps that it makes.
+    pub allowance: Option<Allowance>,
     pub xdp: XdpMode,
     pub tc: TcMode,
 }
@@ -46,13 +48,19 @@ impl Default for Sizes {
 }
 
 impl Sizes {
+    /// What a small cluster needs: tables begin with that, if they may grow as far.
+    pub const LEAST: Room = Room {
+        services: 1024,
+        backends: 4096,
+    };
+
     /// Those that tables begin with which may grow to `limits`: an eighth of that, but not less than a small cluster needs.
     pub fn first(connections: u32, limits: &Room) -> Self {
         let part = |limit: u32, least: u32| (limit / 8).max(least).min(limit);
         Self {
             connections,
-            backends: part(limits.backends, 4096),
-            services: part(limits.services, 1024),
+            backends: part(limits.backends, Self::LEAST.backends),
+            services: part(limits.services, Self::LEAST.services),
             devices: 4096,
             addresses: 4096,
         }

@@ -26,7 +26,7 @@ use super::{
     state,
 };
 use crate::{
-    datapath::{Datapath, Findings, Growth, Lock},
+    datapath::{Datapath, Findings, Growth, Lock, memory as tables},
     memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, SourceCheck, View},
@@ -113,12 +113,12 @@ impl Agent {
         let view = netlink.view().await?;
         let roles = node::roles(&view, &args.uplinks, &args.workloads);
         let facts = node::facts(&view, &roles, &args.nodeport_addresses, args.source_check);
-        let mut options = args.options();
+        let allowance = memory::Allowance::read().filter(|_| tables::counts_for_process());
+        let (limits, mut options) = args.options(allowance)?;
         options.sizes = options.sizes.with_room_for(&facts);
         let mut datapath = Datapath::load(object, &options)?;
         datapath.configure(RandomState::new().hash_one(()) as u32)?;
         datapath.set_facts(&facts)?;
-        let limits = args.room.limits();
         let planner = planner(&datapath, limits, node::node_addresses(&view, &roles))?;
         status.set_check_addresses(node::node_port_addresses(
             &view,

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
+
 use super::room;
 use crate::{
     cli::Place,
-    datapath::{Options, Sizes, TcMode, XdpMode},
+    datapath::{self, Options, Sizes, TcMode, XdpMode},
+    memory::Allowance,
     model,
     node::{self, NodePortAddresses, Selection, SourceCheck},
+    plan::Limits,
     serve,
     source::kube,
 };
@@ -88,16 +92,22 @@ fn node_name(text: &str) -> Result<String, String> {
 }
 
 impl Args {
-    /// How to load the datapath.
-    pub fn options(&self) -> Options {
-        let limits = self.room.limits();
-        Options {
+    /// How far the tables may grow on this machine, and how to load the datapath: within the memory that this process may have.
+    pub fn options(&self, allowance: Option<Allowance>) -> Result<(Limits, Options)> {
+        let mut limits = self.room.limits();
+        if let Some(allowance) = &allowance {
+            let found = datapath::room(&self.place.bpffs)?;
+            limits.room = room::bounded(limits.room, found, allowance, self.max_flows);
+        }
+        let options = Options {
             pin: Some(self.place.bpffs.clone()),
             sizes: Sizes::first(self.max_flows, &limits.room),
             limits: Some(limits.room),
+            allowance,
             xdp: self.xdp,
             tc: self.tc,
-        }
+        };
+        Ok((limits, options))
     }
 }
 

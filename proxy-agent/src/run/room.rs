@@ -11,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::util::nr_cpus;
 use tracing::{info, warn};
 
 use crate::{
     datapath::{
-        LARGEST,
+        LARGEST, Sizes, cpus,
         memory::{self, Bytes},
     },
+    memory::Allowance,
     model::{Bounds, DesiredService, ObjectName, Store},
     plan::{LeftOut, Limits, Planner, Room},
     serve::{Status, Unserved, summary},
@@ -62,13 +62,35 @@ impl Args {
             services: self.max_services,
             backends: self.max_backends,
         };
-        // Where the kernel does not tell, no machine has more.
-        let cpus = nr_cpus().unwrap_or(8192) as u64;
         Limits {
-            room: memory::within(room, self.table_memory, cpus),
+            room: memory::within(room, self.table_memory, cpus()),
             namespace_share: self.namespace_share,
         }
     }
+}
+
+/// How far tables may grow that may grow to `room` by the flags, where the process is allowed so much memory. Tables that were `found`
+/// stay as large as they are: what they take, they have taken.
+pub fn bounded(room: Room, found: Option<Room>, allowance: &Allowance, flows: u32) -> Room {
+    let sizes = Sizes::first(flows, &room);
+    let fits = memory::within_allowance(room, allowance, &sizes, cpus());
+    let found = found.unwrap_or(fits);
+    let bounded = Room {
+        services: fits.services.max(found.services).min(room.services),
+        backends: fits.backends.max(found.backends).min(room.backends),
+    };
+    if bounded != room {
+        let Room { services, backends } = bounded;
+        warn!(
+            "the tables grow to {backends} endpoints and {services} service ports, not to {} and {} (--max-backends, --max-services, \
+             --table-memory): this process may have {} MiB of memory ({})",
+            room.backends,
+            room.services,
+            allowance.bytes >> 20,
+            allowance.set_by.display()
+        );
+    }
+    bounded
 }
 
 /// What is left out, and who is tried again when.

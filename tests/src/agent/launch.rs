@@ -1,5 +1,6 @@
 //! How an agent is started: its binary, its flags, the rights of its container.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::deployment;
+use crate::memory_group::MemoryGroup;
 use crate::topology::Node;
 
 /// The variable that names the agent's static binary.
@@ -115,6 +117,7 @@ pub struct Launch<'a> {
     uplinks: Option<&'a str>,
     more: &'a [&'a str],
     limit: Option<Limit>,
+    group: Option<&'a MemoryGroup>,
 }
 
 impl<'a> Launch<'a> {
@@ -129,6 +132,7 @@ impl<'a> Launch<'a> {
             uplinks: None,
             more: &[],
             limit: None,
+            group: None,
         }
     }
 
@@ -193,6 +197,12 @@ impl<'a> Launch<'a> {
         Self { limit, ..self }
     }
 
+    /// It begins in this control group.
+    pub fn within(self, group: &'a MemoryGroup) -> Self {
+        let group = Some(group);
+        Self { group, ..self }
+    }
+
     /// It attaches TC programs in this way, as `--tc` has it.
     pub fn attaching_by(self, tc: &'a str) -> Self {
         Self { tc, ..self }
@@ -213,6 +223,7 @@ impl<'a> Launch<'a> {
             uplinks,
             more,
             limit,
+            group,
         } = self;
         let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
@@ -247,6 +258,11 @@ impl<'a> Launch<'a> {
             };
             // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
             unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
+        }
+        if let Some(group) = group {
+            let mut processes = group.processes()?;
+            // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+            unsafe { command.pre_exec(move || processes.write_all(b"0")) };
         }
         Ok(command)
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
-use tests::agent::Limit;
+use tests::agent::{Agent, Limit, Tables};
+use tests::memory_group::MemoryGroup;
 
 use crate::site::{Site, Way, is_long, lone_row};
 
@@ -26,7 +27,23 @@ pub fn rows() -> Vec<Trial> {
         lone_row(
             "an agent with 64 MiB of address space says what it lacks, or serves",
             Way::Filters,
-            |site| limited(site, Limit::AddressSpace(64 << 20), &["memory"]),
+            |site| {
+                limited(
+                    site,
+                    Limit::AddressSpace(64 << 20),
+                    &["error: ", "memory", "64 MiB"],
+                )
+            },
+        ),
+        lone_row(
+            "an agent whose tables do not fit into 64 MiB of memory says which flag is too large",
+            Way::Filters,
+            too_large,
+        ),
+        lone_row(
+            "an agent grows its tables within the memory that it may have",
+            Way::Filters,
+            within,
         ),
     ]
 }
@@ -69,6 +86,8 @@ fn limited(site: &Site, limit: Limit, words: &[&str]) -> Result<()> {
     } else {
         site.cluster.agents()[0].await_end().context("it hangs")?;
         site.await_said(words)?;
+        // By itself, not by a signal.
+        site.await_said(&["(ended: exit status: 1)"])?;
         let lines = site.cluster.agents()[0].lines();
         let last: Vec<_> = lines.iter().rev().take(14).collect();
         eprintln!("with {limit:?}: {last:?}");
@@ -77,5 +96,39 @@ fn limited(site: &Site, limit: Limit, words: &[&str]) -> Result<()> {
     site.start_agent()?;
     site.is_served()?;
     ensure!(site.cluster.agents().len() == 1, "one agent");
+    Ok(())
+}
+
+/// The kernel would kill it while it makes its maps, or later.
+fn too_large(site: &Site) -> Result<()> {
+    let group = MemoryGroup::of(&site.cluster.topology.run, 64 << 20)?;
+    let launch = site.launch().with_default_tables().within(&group);
+    let agent = Agent::begin(&launch)?;
+    site.cluster.agents().push(agent);
+    site.cluster.agents()[0].await_end()?;
+    let set_by = group.path().display().to_string();
+    site.await_said(&["64 MiB", &set_by, "--max-flows 131072", "--max-services"])?;
+    site.await_said(&["(ended: exit status: 1)"])?;
+    site.cluster.kill_agents();
+    // Nothing is left of the try.
+    site.start_agent()?;
+    site.is_served()
+}
+
+fn within(site: &Site) -> Result<()> {
+    let group = MemoryGroup::of(&site.cluster.topology.run, 192 << 20)?;
+    let few = Tables {
+        flows: 16_384,
+        backends: 1 << 20,
+        services: 1 << 18,
+    };
+    let agent = Agent::begin(&site.launch().with_tables(few).within(&group))?;
+    site.cluster.agents().push(agent);
+    site.cluster.agents()[0].wait_until_ready()?;
+    site.await_said(&["the tables grow to", "not to 1048576 and 262144", "192 MiB"])?;
+    site.is_served()?;
+    site.answers_probes([200, 200, 200])?;
+    site.follows()?;
+    site.cluster.kill_agents();
     Ok(())
 }
