@@ -15,6 +15,7 @@ pub mod api;
 pub mod ask;
 pub mod bench;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod demo;
 pub mod deployment;

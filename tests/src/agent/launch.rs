@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, setrlimit};
 
+use crate::clock::Clock;
 use crate::deployment;
 use crate::memory_group::MemoryGroup;
 use crate::topology::Node;
@@ -118,6 +119,7 @@ pub struct Launch<'a> {
     more: &'a [&'a str],
     limit: Option<Limit>,
     group: Option<&'a MemoryGroup>,
+    clock: Option<&'a Clock>,
 }
 
 impl<'a> Launch<'a> {
@@ -133,6 +135,7 @@ impl<'a> Launch<'a> {
             more: &[],
             limit: None,
             group: None,
+            clock: None,
         }
     }
 
@@ -203,6 +206,12 @@ impl<'a> Launch<'a> {
         Self { group, ..self }
     }
 
+    /// It has this wall clock in place of the machine's.
+    pub fn by(self, clock: &'a Clock) -> Self {
+        let clock = Some(clock);
+        Self { clock, ..self }
+    }
+
     /// It attaches TC programs in this way, as `--tc` has it.
     pub fn attaching_by(self, tc: &'a str) -> Self {
         Self { tc, ..self }
@@ -210,6 +219,10 @@ impl<'a> Launch<'a> {
 
     pub(super) fn node(&self) -> &Node {
         self.node
+    }
+
+    pub(super) fn clock(&self) -> Option<&Clock> {
+        self.clock
     }
 
     pub(super) fn command(&self) -> Result<Command> {
@@ -224,6 +237,7 @@ impl<'a> Launch<'a> {
             more,
             limit,
             group,
+            clock,
         } = self;
         let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
@@ -263,6 +277,9 @@ impl<'a> Launch<'a> {
             let mut processes = group.processes()?;
             // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
             unsafe { command.pre_exec(move || processes.write_all(b"0")) };
+        }
+        if clock.is_some() {
+            Clock::prepare(&mut command);
         }
         Ok(command)
     }

@@ -14,6 +14,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::clock::Clock;
 use crate::patience::patient;
 use crate::topology::Node;
 
@@ -65,7 +66,8 @@ impl Agent {
 
     /// Starts an agent, which may have to wait for its source.
     pub fn begin(launch: &Launch) -> Result<Self> {
-        Self::keep(launch.command()?, launch.node().name().to_owned())
+        let name = launch.node().name().to_owned();
+        Self::keep(launch.command()?, launch.clock().cloned(), name)
     }
 
     /// Ends it without a chance to do anything about it, and waits until it is gone.
@@ -121,7 +123,7 @@ impl Agent {
 
     /// Runs the command on a thread that lives as long as the process: the process is told to end with its parent,
     /// and to the kernel the parent is the thread.
-    fn keep(mut command: Command, node: String) -> Result<Self> {
+    fn keep(mut command: Command, clock: Option<Clock>, node: String) -> Result<Self> {
         // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let state = Arc::new(State::default());
@@ -134,7 +136,14 @@ impl Agent {
                 Err(error) => return drop(sender.send(Err(error))),
             };
             let stderr = child.stderr.take().expect("stderr is piped");
-            let _ = sender.send(Ok(Pid::from_raw(child.id() as i32)));
+            let pid = Pid::from_raw(child.id() as i32);
+            if let Some(clock) = clock
+                && let Err(error) = clock.keep(pid)
+            {
+                let _ = child.kill();
+                logging.add(format!("its clock: {error:#}"));
+            }
+            let _ = sender.send(Ok(pid));
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 logging.add(line);
             }

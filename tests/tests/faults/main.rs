@@ -4,6 +4,7 @@
 //! A short form runs with the other suites; `PORTSIDE_FAULTS=long` runs all of it.
 
 mod api;
+mod clock;
 mod kills;
 mod node;
 mod objects;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     rows.extend(node::rows());
     rows.extend(process::rows());
     rows.extend(state::rows());
+    rows.extend(clock::rows());
     rows.extend(probes::rows());
     rows.extend(objects::rows());
     rows.extend(api::rows());
