@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::Place;
 use crate::{
     datapath::{Attempt, Lock},
     migrate, run,
+    state::Place,
 };
 
 #[derive(Clone, Debug, clap::Args)]

@@ -4,10 +4,8 @@ use anyhow::Result;
 use proxy_common::{edge::hook::Hook, reason::Reason};
 use serde::Serialize;
 
-use super::{
-    Place,
-    output::{Format, Output, Row, print},
-};
+use super::output::{Format, Output, Row, print};
+use crate::state::Place;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

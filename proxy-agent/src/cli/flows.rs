@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{
-    Place,
-    output::{Format, Output, Row, print},
+use super::output::{Format, Output, Row, print};
+use crate::{
+    datapath::ConnectionState,
+    state::{Names, Place},
 };
-use crate::{datapath::ConnectionState, run::Names};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

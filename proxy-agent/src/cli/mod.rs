@@ -5,7 +5,6 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `place` | where a datapath and its names are |
 //! | `get` | services, backends, node ports |
 //! | `flows` | connections |
 //! | `drops` | why packets were dropped or left alone |
@@ -22,7 +21,6 @@ mod flows;
 mod get;
 mod maps;
 mod output;
-mod place;
 mod status;
 mod table;
 
@@ -32,8 +30,6 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{memory, run};
-
-pub use self::place::Place;
 
 /// A kube-proxy replacement for any CNI
 #[derive(Debug, Parser)]

@@ -3,13 +3,10 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{
-    Place,
-    output::{Format, Output, Row, print},
-};
+use super::output::{Format, Output, Row, print};
 use crate::{
     datapath::Lock,
-    run::{Looks, state},
+    state::{self, Looks, Place},
 };
 
 #[derive(Clone, Debug, clap::Args)]

@@ -11,7 +11,7 @@ use crate::{
         probe::{self, Found, Tried},
     },
     node::{self, Judged, Kind, Link, Role, View, XdpAt},
-    run::{Loss, Losses},
+    state::{Loss, Losses},
 };
 
 const DEVICES: &str = "devices";

@@ -23,9 +23,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::{
-    cli,
     datapath::{TcMode, XdpMode},
     node::{Netlink, Selection},
+    state::Place,
 };
 
 pub use self::report::{Check, Report, Verdict};
@@ -49,7 +49,7 @@ pub struct Choices {
     #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
     pub proc_sys: PathBuf,
     #[command(flatten)]
-    pub place: cli::Place,
+    pub place: Place,
 }
 
 /// Looks at everything, and tries out `object`.

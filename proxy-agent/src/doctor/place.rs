@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{Check, Verdict, kernel::yes};
-use crate::{cli::Place, node::LOOPBACK_SWITCHES};
+use crate::{node::LOOPBACK_SWITCHES, state::Place};
 
 const MOUNTS: &str = "mounts";
 const CAPABILITIES: &str = "capabilities";

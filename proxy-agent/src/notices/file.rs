@@ -11,7 +11,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use tracing::warn;
 
 use super::{Notice, Notices, Shape};
-use crate::{model::ObjectName, run::state};
+use crate::{model::ObjectName, state};
 
 /// From a change until it is written: others may come with it.
 const SETTLE: Duration = Duration::from_millis(200);

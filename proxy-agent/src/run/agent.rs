@@ -19,11 +19,8 @@ use super::{
     args::Args,
     complaints,
     hooks::Hooks,
-    looks::Looks,
-    names::Names,
     room::Waiting,
     rounds::{self, Rounds},
-    state,
 };
 use crate::{
     datapath::{Datapath, Findings, Growth, Lock, memory as tables},
@@ -34,6 +31,7 @@ use crate::{
     plan::{self, Limits, NodeAddresses, Planner, Room},
     serve::{Observed, ServiceNames, Status},
     source::Arrival,
+    state::{self, Looks, Names},
 };
 
 /// How long a first change of the network waits for those that come with it.

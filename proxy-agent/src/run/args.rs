@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use super::room;
 use crate::{
-    cli::Place,
     datapath::{self, Options, Sizes, TcMode, XdpMode},
     memory::Allowance,
     model,
@@ -14,6 +13,7 @@ use crate::{
     plan::Limits,
     serve,
     source::kube,
+    state::Place,
 };
 
 #[derive(Clone, Debug, clap::Args)]

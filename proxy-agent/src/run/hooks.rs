@@ -14,11 +14,12 @@ use nix::net::if_::if_nametoindex;
 use proxy_common::edge::hook::Hook;
 use tracing::{info, warn};
 
-use super::{args::Args, losses::Losses};
+use super::args::Args;
 use crate::{
     datapath::{Datapath, Outcome, Target, XdpMode, by_reply_first},
     node::{self, Lost, Role, Roles, View, XdpWatch},
     serve::Status,
+    state::Losses,
 };
 
 /// Which devices have which programs.

@@ -11,16 +11,12 @@
 //! | `feed` | the source, on a thread of its own |
 //! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
-//! | `looks` | what came of looking after the datapath, for the commands |
 //! | `lock` | one agent at a time |
 //! | `hooks` | the programs at each device follow its role |
-//! | `losses` | what native XDP lost, for the next agent and for `doctor` |
 //! | `complaints` | what is wrong with objects, in few lines |
 //! | `room` | tables that grow, and what is left out |
-//! | `state` | the files that the agent leaves for the commands |
 //! | `rounds` | when to look at what sends no event |
 //! | `own_service` | the service of the API servers as the datapath has it |
-//! | `names` | the file from which the CLI learns whose a service id is |
 
 mod agent;
 mod args;
@@ -29,13 +25,9 @@ mod feed;
 mod files;
 mod hooks;
 mod lock;
-mod looks;
-mod losses;
-mod names;
 mod own_service;
 mod room;
 mod rounds;
-pub mod state;
 
 use std::{
     sync::Arc,
@@ -50,15 +42,16 @@ use tokio::{
 };
 use tracing::info;
 
-use crate::{datapath, node::Netlink, notices, serve::Status};
+use crate::{
+    datapath,
+    node::Netlink,
+    notices,
+    serve::Status,
+    state::{self, Losses, Place},
+};
 
 use self::agent::Agent;
-pub use self::{
-    args::Args,
-    looks::Looks,
-    losses::{Loss, Losses},
-    names::{Name, Names},
-};
+pub use self::args::Args;
 
 /// Batches that may wait: a source that is ahead is held up, and what waits is taken at once.
 const BATCHES: usize = 64;
@@ -133,7 +126,7 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
 
 /// Takes down the datapath under `place`, and forgets what is kept beside it. Open connections have this long to end. Tells what it has
 /// removed.
-pub fn cleanup(place: &crate::cli::Place, drain: Option<Duration>) -> Result<Vec<String>> {
+pub fn cleanup(place: &Place, drain: Option<Duration>) -> Result<Vec<String>> {
     let removed = datapath::cleanup(&place.bpffs, drain)?;
     Losses::remove(&place.losses())?;
     state::remove(&place.looks())?;

@@ -9,11 +9,12 @@ use proxy_common::abi::FrontendKind;
 use serde_json::{Value, json};
 use tracing::debug;
 
-use super::{Args, Name, Names};
+use super::Args;
 use crate::{
     model::{Family, Protocol},
     plan::{FrontendAt, Image},
     source::kube::{Before, OWN},
+    state::{Name, Names},
 };
 
 /// What was programmed of it before this agent.

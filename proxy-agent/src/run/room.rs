@@ -22,9 +22,8 @@ use crate::{
     model::{Bounds, DesiredService, ObjectName, Store},
     plan::{LeftOut, Limits, Planner, Room},
     serve::{Status, Unserved, summary},
+    state,
 };
-
-use super::state;
 
 /// So many of those that wait are tried at once: events come in between.
 const AT_ONCE: usize = 256;

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::Named;
 use crate::{
-    cli::{Place, output::Row},
-    run::state,
+    cli::output::Row,
     serve::Unserved,
+    state::{self, Place},
 };
 
 #[derive(PartialEq, Eq, Debug, Serialize)]

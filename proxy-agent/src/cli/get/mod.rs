@@ -20,10 +20,8 @@ use self::{
     backends::BackendRow, left_out::LeftOutRow, node_ports::NodePortRow, services::ServiceRow,
     view::View,
 };
-use super::{
-    Place,
-    output::{Format, Output, Row, print},
-};
+use super::output::{Format, Output, Row, print};
+use crate::state::Place;
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);

@@ -6,11 +6,10 @@ use anyhow::Result;
 use proxy_common::abi::FrontendKind;
 
 use crate::{
-    cli::Place,
     datapath::Maps,
     notices::{self, ToldOf},
     plan::{BackendEntry, FrontendAt},
-    run::{Name, Names},
+    state::{Name, Names, Place},
 };
 
 /// One service port of one family, as the maps have it.

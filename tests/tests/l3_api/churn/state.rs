@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, bail, ensure};
-use proxy_agent::cli::Place;
 use proxy_agent::model::Cidr;
 use proxy_agent::plan::{FrontendAt, Image};
-use proxy_agent::run::{Name, Names};
+use proxy_agent::state::{Name, Names, Place};
 use proxy_common::abi::{Extent, FrontendKind, Service, backend_flags};
 use tests::topology::Node;
 

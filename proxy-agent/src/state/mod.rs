@@ -1,9 +1,31 @@
-//! The files that the agent leaves beside its datapath for the commands: JSON, replaced as a whole, so that a reader never sees half of one.
+//! The files that the agent leaves beside its datapath for the commands and for the next agent.
+//!
+//! In: what the agent knows. Out: the same for who asks. The one rule: a file is JSON and is replaced as a whole, so that a reader never
+//! sees half of one.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `place` | where a datapath and these files are |
+//! | `names` | whose a service id is |
+//! | `looks` | what came of looking after the datapath |
+//! | `losses` | what native XDP lost |
+
+mod looks;
+mod losses;
+mod names;
+mod place;
 
 use std::{fs, io, path::Path};
 
 use anyhow::{Context, Result};
 use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::{
+    looks::Looks,
+    losses::{Loss, Losses},
+    names::{Name, Names},
+    place::Place,
+};
 
 /// What is in `file`; nothing where no agent has written it yet.
 pub fn read<T: DeserializeOwned + Default>(file: &Path) -> Result<T> {

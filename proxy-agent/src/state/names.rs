@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::state;
-use crate::model::ServicePortKey;
+use crate::{model::ServicePortKey, state};
 
 /// The names of all services, by id.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
