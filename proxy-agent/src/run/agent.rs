@@ -18,32 +18,28 @@ use tracing::{error, info, warn};
 use super::{
     args::Args,
     complaints,
+    growth::Growth,
     hooks::Hooks,
+    looking::Looking,
     room::Waiting,
     rounds::{self, Rounds},
 };
 use crate::{
-    datapath::{Datapath, Findings, Growth, Lock, memory as tables},
+    datapath::{Datapath, Lock, memory as tables},
     memory,
     model::{ObjectName, Store},
     node::{self, Change, Netlink, NodePortAddresses, Roles, Selection, SourceCheck, View},
     notices::{self, Notices, Topic},
-    plan::{self, Limits, NodeAddresses, Planner, Room},
+    plan::{self, Limits, NodeAddresses, Planner},
     serve::{Observed, ServiceNames, Status},
     source::Arrival,
-    state::{self, Looks, Names},
+    state::Names,
 };
 
 /// How long a first change of the network waits for those that come with it.
 const SETTLE: Duration = Duration::from_millis(5);
 /// From a failed write until all is read and written anew.
 const RETRY: Duration = Duration::from_secs(1);
-/// From tables that could not grow until they are to try it again.
-const GROW_AGAIN: Duration = Duration::from_secs(300);
-/// From one look at what is attached and pinned to the next.
-const LOOK: Duration = Duration::from_secs(1);
-/// From one look at links to the next: so long packets may pass by one that somebody has detached.
-const LOOK_AT_LINKS: Duration = Duration::from_millis(200);
 /// From a failed write of the node's devices and addresses, which may have loaded programs, to the next.
 const WRITE_NODE_AGAIN: Duration = Duration::from_secs(5);
 /// The file of names is at most this far behind.
@@ -55,10 +51,7 @@ pub struct Agent {
     netlink: Netlink,
     store: Store,
     planner: Planner,
-    /// How far the tables may grow.
-    limits: Limits,
-    /// Until then they keep the size that they have.
-    grow_again_at: Option<Instant>,
+    growth: Growth,
     /// What there is no room for.
     waiting: Waiting,
     hooks: Hooks,
@@ -88,13 +81,7 @@ pub struct Agent {
     write_node_at: Option<Instant>,
     /// Why the programs do not know the node as it is.
     node_unknown: Option<String>,
-    look_at: Option<Instant>,
-    look_at_links: Option<Instant>,
-    /// What the last look found.
-    found: Findings,
-    looks: Looks,
-    looks_file: PathBuf,
-    lock: Lock,
+    looking: Looking,
 }
 
 impl Agent {
@@ -134,8 +121,7 @@ impl Agent {
             netlink,
             store,
             planner,
-            limits,
-            grow_again_at: None,
+            growth: Growth::new(limits),
             waiting: Waiting::new(args.place.left_out(), Instant::now()),
             hooks: Hooks::new(args, Arc::clone(&status))?,
             view,
@@ -156,12 +142,7 @@ impl Agent {
             write_names_at: None,
             write_node_at: None,
             node_unknown: None,
-            look_at: None,
-            look_at_links: None,
-            found: Findings::default(),
-            looks: Looks::default(),
-            looks_file: args.place.looks(),
-            lock,
+            looking: Looking::new(lock, args.place.looks()),
             advised: BTreeSet::new(),
         };
         agent.advise();
@@ -181,7 +162,7 @@ impl Agent {
 
     /// Lets go of the datapath, and leaves the lock to whoever has something left to do.
     pub fn end(self) -> Lock {
-        self.lock
+        self.looking.end()
     }
 
     /// Takes in a batch of events; nothing is written yet.
@@ -264,11 +245,7 @@ impl Agent {
             self.datapath.resize_flows(self.object)?;
             self.datapath.remember_pins()?;
             self.attached = true;
-            self.look_at = Some(Instant::now() + LOOK);
-            // What an agent before this one put back.
-            if let Err(error) = state::remove(&self.looks_file) {
-                warn!("{error:#}");
-            }
+            self.looking.begin();
             let names = self.publish_names();
             write_names(&names, &self.names);
             memory::give_back();
@@ -287,27 +264,21 @@ impl Agent {
         if self.write_node_at.is_some_and(|at| at <= now) {
             self.write_node();
         }
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_after();
-        } else if self.look_at_links.is_some_and(|at| at <= now) {
-            self.look_at_links = Some(now + LOOK_AT_LINKS);
-            if self.datapath.has_lost_link() {
-                self.look_after();
-            }
-        }
+        self.looking.look(
+            now,
+            &mut self.datapath,
+            &self.status,
+            self.node_unknown.as_deref(),
+        );
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             let addresses = node::node_addresses(&self.view, &self.roles);
-            let limits = match self.grow_again_at {
-                Some(_) => self.limits.without_growth(self.datapath.sizes().room()),
-                None => self.limits,
-            };
+            let limits = self.growth.limits(&self.datapath);
             self.planner = planner(&self.datapath, limits, addresses)?;
             return self.sync();
         }
-        if self.grow_again_at.is_some_and(|at| at <= now) {
-            self.grow_again_at = None;
-            self.planner.set_limits(self.limits);
+        if let Some(limits) = self.growth.may_again(now) {
+            self.planner.set_limits(limits);
         }
         let ops = self.planner.advance(now);
         self.write(&ops);
@@ -327,59 +298,14 @@ impl Agent {
             self.planner.next_due(),
             self.retry_at,
             self.write_names_at,
-            self.grow_again_at,
+            self.growth.next_due(),
             self.waiting.next_due(Instant::now()),
             self.write_node_at,
-            self.look_at,
-            self.look_at_links,
+            self.looking.next_due(),
         ]
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// Looks whether everything that is attached and pinned is there still, and says what was not.
-    fn look_after(&mut self) {
-        let now = Instant::now();
-        self.look_at = Some(now + LOOK);
-        self.look_at_links = Some(now + LOOK_AT_LINKS);
-        let mut findings = self.datapath.look_after();
-        match self.lock.renew() {
-            Ok(true) => {}
-            Ok(false) => {
-                findings.unpinned.get_or_insert_with(|| {
-                    "another agent has the bpffs that is mounted there now".to_owned()
-                });
-            }
-            Err(error) => {
-                findings
-                    .unpinned
-                    .get_or_insert_with(|| format!("{error:#}"));
-            }
-        }
-        for loss in &findings.restored {
-            warn!("{loss}; it is restored");
-        }
-        for lack in &findings.lacking {
-            if !self.found.lacking.contains(lack) {
-                error!("{lack}; trying again every {LOOK:?}");
-            }
-        }
-        match (&self.found.unpinned, &findings.unpinned) {
-            (before, Some(why)) if before.as_ref() != Some(why) => {
-                error!("the datapath works but is not pinned, and would end with this agent: {why}")
-            }
-            (Some(_), None) => info!("the datapath is pinned again"),
-            _ => {}
-        }
-        self.status
-            .looked_after(&findings, self.node_unknown.as_deref());
-        if self.looks.add(&findings)
-            && let Err(error) = state::write(&self.looks_file, &self.looks)
-        {
-            warn!("{error:#}: `proxy-agent status` does not show it");
-        }
-        self.found = findings;
     }
 
     /// The next change of the node's network. May be dropped before it is there.
@@ -412,8 +338,8 @@ impl Agent {
         if let Some(more) = self.netlink.drain() {
             change = change.max(more);
         }
-        if self.attached && !matches!(change, Change::Path | Change::Round) {
-            self.look_at = Some(Instant::now());
+        if !matches!(change, Change::Path | Change::Round) {
+            self.looking.soon();
         }
         if change == Change::Hooks {
             return Ok(());
@@ -506,7 +432,9 @@ impl Agent {
 
     fn execute(&mut self, plan: plan::Plan) -> Result<()> {
         let plan::Plan { ops, room } = plan;
-        if !self.datapath.sizes().room().holds(&room) && !self.grow(room)? {
+        if !self.growth.grow(&mut self.datapath, self.object, room)? {
+            self.complete = false;
+            self.retry_at = Some(Instant::now());
             return Ok(());
         }
         self.write(&ops);
@@ -521,22 +449,6 @@ impl Agent {
             self.write_names_at = Some(Instant::now() + NAMES_AFTER);
         }
         Ok(())
-    }
-
-    /// Gives the tables the room that a plan needs. `false` where that cannot be: then everything is planned anew without it.
-    fn grow(&mut self, room: Room) -> Result<bool> {
-        let Growth::Refused(error) = self.datapath.grow(self.object, room)? else {
-            memory::give_back();
-            return Ok(true);
-        };
-        error!(
-            "the tables keep their size, which is too small: {error:#}; they try to grow again in {GROW_AGAIN:?}"
-        );
-        let now = Instant::now();
-        self.grow_again_at = Some(now + GROW_AGAIN);
-        self.complete = false;
-        self.retry_at = Some(now);
-        Ok(false)
     }
 
     /// After a failed write nobody knows what the maps hold: they are read and everything is written anew, after a while.

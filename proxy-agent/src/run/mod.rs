@@ -11,6 +11,8 @@
 //! | `feed` | the source, on a thread of its own |
 //! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
+//! | `looking` | looking after the datapath |
+//! | `growth` | how far tables may grow |
 //! | `lock` | one agent at a time |
 //! | `hooks` | the programs at each device follow its role |
 //! | `complaints` | what is wrong with objects, in few lines |
@@ -23,8 +25,10 @@ mod args;
 mod complaints;
 mod feed;
 mod files;
+mod growth;
 mod hooks;
 mod lock;
+mod looking;
 mod own_service;
 mod room;
 mod rounds;
