@@ -17,7 +17,7 @@ use proxy_common::{
 };
 
 use super::{
-    Datapath, Maps, clock, fib_source,
+    Datapath, Maps, PinDir, clock, fib_source,
     maps::{MapAddr, entries, replace},
 };
 
@@ -96,14 +96,6 @@ impl Datapath {
             .collect())
     }
 
-    /// The addresses of services, those of NodePorts not counted.
-    pub fn service_addresses(&self) -> Result<HashSet<IpAddr>> {
-        let mut all = addresses(&self.maps.v4.frontends).context(names::FRONTENDS[0])?;
-        all.extend(addresses(&self.maps.v6.frontends).context(names::FRONTENDS[1])?);
-        all.retain(|addr| !addr.is_unspecified());
-        Ok(all)
-    }
-
     pub fn config(&self) -> Result<Config> {
         self.maps.config.get(&0, 0).context(names::CONFIG)
     }
@@ -118,6 +110,17 @@ impl Datapath {
         // 0 marks a flow without hints.
         config.epoch = config.epoch.wrapping_add(1).max(1);
         self.set_config(&config)
+    }
+}
+
+impl PinDir {
+    /// The addresses of services that are programmed, those of NodePorts not counted.
+    pub fn service_addresses(&self) -> Result<HashSet<IpAddr>> {
+        let maps = self.open_maps()?;
+        let mut all = addresses(&maps.v4.frontends).context(names::FRONTENDS[0])?;
+        all.extend(addresses(&maps.v6.frontends).context(names::FRONTENDS[1])?);
+        all.retain(|addr| !addr.is_unspecified());
+        Ok(all)
     }
 }
 

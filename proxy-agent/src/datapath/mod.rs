@@ -158,6 +158,11 @@ impl Datapath {
         &mut self.maps
     }
 
+    /// Where it is pinned, if it is.
+    pub fn pins(&self) -> Option<&PinDir> {
+        self.takeover.as_ref().map(Takeover::pins)
+    }
+
     pub const fn sizes(&self) -> Sizes {
         self.sizes
     }

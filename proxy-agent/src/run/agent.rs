@@ -381,7 +381,7 @@ impl Agent {
                 self.datapath.bump_epoch()?;
             }
         }
-        if let Some(held) = self.rounds.strangers(self.attached, &self.datapath).await {
+        if let Some(held) = self.rounds.strangers(self.attached, &self.datapath) {
             self.datapath.reset_strangers(!held)?;
         }
         Ok(())

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::{task, time};
+use anyhow::Result;
+use tokio::{
+    task::{self, JoinHandle},
+    time,
+};
 use tracing::{debug, info};
 
 use crate::{datapath::Datapath, node};
@@ -31,6 +35,16 @@ pub struct Rounds {
 enum Connections {
     #[default]
     Unknown,
+    /// On a thread of its own.
+    Looking {
+        was_held: bool,
+        look: JoinHandle<Result<bool>>,
+    },
+    /// `None` where it could not be told.
+    Looked {
+        was_held: bool,
+        held: Option<bool>,
+    },
     Held {
         look_at: Instant,
     },
@@ -51,7 +65,21 @@ impl Rounds {
     /// Waits for the next round. May be dropped before it is due.
     pub async fn next(&mut self) {
         let at = *self.next.get_or_insert_with(|| Instant::now() + PAUSE);
-        time::sleep_until(at.into()).await;
+        let round = time::sleep_until(at.into());
+        let Connections::Looking { was_held, look } = &mut self.connections else {
+            return round.await;
+        };
+        let was_held = *was_held;
+        let looked = tokio::select! {
+            looked = look => looked,
+            () = round => return,
+        };
+        let held = looked.map_err(anyhow::Error::from).flatten();
+        if let Err(error) = &held {
+            debug!("connection tracking: {error:#}");
+        }
+        let held = held.ok();
+        self.connections = Connections::Looked { was_held, held };
     }
 
     /// The next round looks at the routes, too.
@@ -72,52 +100,49 @@ impl Rounds {
     }
 
     /// Does connection tracking hold connections to service addresses that rules of kube-proxy made? `None` where that is
-    /// not to be looked at now, or cannot be told.
+    /// not to be looked at now, or not known yet.
     ///
     /// It is looked at once the programs are attached: from then on what is new is theirs, whether rules are there or not,
     /// so that none comes that was not there. (What a process of the node opens passes the rules first, and then shows no
     /// service address to any program.)
-    pub async fn strangers(&mut self, attached: bool, datapath: &Datapath) -> Option<bool> {
-        let is_due = match self.connections {
+    ///
+    /// With many services, or many connections, a look takes long. So it has a thread of its own, and a later round learns
+    /// what came of it.
+    pub fn strangers(&mut self, attached: bool, datapath: &Datapath) -> Option<bool> {
+        let is_due = match &self.connections {
             Connections::Unknown => true,
-            Connections::Held { look_at } => look_at <= Instant::now(),
-            Connections::None => false,
+            Connections::Held { look_at } => *look_at <= Instant::now(),
+            Connections::Looking { .. } | Connections::None => false,
+            Connections::Looked { .. } => return self.take_look(),
         };
-        if !attached || !is_due {
+        if attached && is_due {
+            let was_held = matches!(self.connections, Connections::Held { .. });
+            let pins = datapath.pins()?.clone();
+            let look = task::spawn_blocking(move || {
+                let services = pins.service_addresses()?;
+                node::conntrack_holds(|addr| services.contains(&addr))
+            });
+            self.connections = Connections::Looking { was_held, look };
+        }
+        None
+    }
+
+    fn take_look(&mut self) -> Option<bool> {
+        let Connections::Looked { was_held, held } = self.connections else {
             return None;
-        }
-        let services = match datapath.service_addresses() {
-            Ok(services) => services,
-            Err(error) => {
-                debug!("{error:#}");
-                return None;
-            }
         };
-        // On a thread of its own: with many connections it takes a while.
-        let look = move || node::conntrack_holds(|addr| services.contains(&addr));
-        let look_at = Instant::now() + CONNECTIONS;
-        match task::spawn_blocking(look).await {
-            Ok(Ok(true)) => {
-                if matches!(self.connections, Connections::Unknown) {
-                    info!("connections that kube-proxy's rules made go on by connection tracking");
-                }
-                self.connections = Connections::Held { look_at };
-                Some(true)
-            }
-            Ok(Ok(false)) => {
-                self.connections = Connections::None;
-                Some(false)
-            }
-            Ok(Err(error)) => {
-                debug!("connection tracking: {error:#}");
-                self.connections = Connections::Held { look_at };
-                Some(true)
-            }
-            Err(error) => {
-                debug!("{error}");
-                None
-            }
+        if held == Some(false) {
+            self.connections = Connections::None;
+            return Some(false);
         }
+        if held.is_some() && !was_held {
+            info!("connections that kube-proxy's rules made go on by connection tracking");
+        }
+        self.connections = Connections::Held {
+            look_at: Instant::now() + CONNECTIONS,
+        };
+        // What cannot be told may be.
+        Some(true)
     }
 }
 
