@@ -70,6 +70,13 @@ impl Datapath {
         self.bump_epoch()
     }
 
+    /// From now on workloads may send from a backend's address only where that is theirs, whoever they send to.
+    pub fn ask_all_sources(&mut self) -> Result<()> {
+        let mut config = self.config()?;
+        config.flags |= config_flags::WORKLOADS_STRICT;
+        self.set_config(&config)
+    }
+
     /// From now on a segment of no known connection to a service address is answered by a reset, or passed on.
     pub fn reset_strangers(&mut self, on: bool) -> Result<()> {
         let mut config = self.config()?;

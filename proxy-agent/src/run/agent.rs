@@ -103,6 +103,9 @@ impl Agent {
         options.sizes = options.sizes.with_room_for(&facts);
         let mut datapath = Datapath::load(object, &options)?;
         datapath.configure(RandomState::new().hash_one(()) as u32)?;
+        if args.source_check == SourceCheck::Strict {
+            datapath.ask_all_sources()?;
+        }
         datapath.set_facts(&facts)?;
         let planner = planner(&datapath, limits, node::node_addresses(&view, &roles))?;
         status.set_check_addresses(node::node_port_addresses(

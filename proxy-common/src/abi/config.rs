@@ -61,6 +61,9 @@ pub mod config_flags {
     /// A TCP segment of no known connection to a service address that is not the node's own is answered by a reset. Not set as long as
     /// the kernel's connection tracking may know the connection: made under kube-proxy, it goes on there.
     pub const RESET_STRANGERS: u32 = 1 << 1;
+    /// What a workload sends from a backend's address is dropped where the device does not take the source, also where the packet is of no
+    /// service: it may be made to be restored, behind the stack, as the answer of that backend. The stack has no `rp_filter` for IPv6.
+    pub const WORKLOADS_STRICT: u32 = 1 << 2;
 }
 
 const _: () = assert!(size_of::<Config>() == 44);

@@ -4,8 +4,9 @@
 //! nobody's are left to the stack, untouched; what fails a device's `rp_filter` is dropped, as the stack would. Nothing is answered.
 
 use crate::{
-    abi::{Device, Macs, device_flags},
+    abi::{Config, Device, Dir, Macs, config_flags, device_flags},
     addr::{Addr, Family},
+    edge::hook::Hook,
     tables::{Fib, Node, Routes},
     wire::packet::Packet,
 };
@@ -31,6 +32,14 @@ pub fn is_martian<F: Family, T: Routes<F> + Node>(
     source: &F::Addr,
 ) -> bool {
     source.is_no_source() || frame.is_from_group() || tables.local_addr(source).is_some()
+}
+
+/// Is a packet asked for its source at this hook though it is of no service, if its source may be a backend's?
+#[inline(always)]
+pub const fn asks_strangers(hook: Hook, config: &Config) -> bool {
+    hook.is_workload()
+        && matches!(hook.dir, Dir::In)
+        && config.flags & config_flags::WORKLOADS_STRICT != 0
 }
 
 /// Does the device take a packet from `src` to `dst`, as its `rp_filter` asks (kernel net/ipv4/fib_frontend.c, `fib_validate_source`)? IPv6

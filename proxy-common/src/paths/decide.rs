@@ -154,6 +154,9 @@ fn begin<F: Family, T: Tables<F>>(
     work: &mut Work<F::Addr>,
 ) -> Decision {
     let Some((client, frontend)) = addressed::<F, T>(hook, tables, &work.view) else {
+        if admit::asks_strangers(hook, config) && !work.is_admitted {
+            return Decision::Drop(DropReason::SourceCheck);
+        }
         own::note::<F, T>(hook, tables, now, work);
         return Decision::Pass(PassReason::NotService);
     };

@@ -100,6 +100,11 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         if to_service || is_known(Table::Pending) || is_known(Table::Confirmed) {
             return Verdict::SLOW;
         }
+        if let Some(config) = tables.config()
+            && admit::asks_strangers(hook, config)
+        {
+            return Verdict::SLOW;
+        }
         return Verdict::pass(PassReason::NotService);
     };
     let Some(config) = tables.config() else {

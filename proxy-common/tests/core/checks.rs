@@ -182,6 +182,35 @@ fn a_reply_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
     }
 }
 
+/// Behind the stack, which asks no source of IPv6, it would be restored for another pod.
+fn a_strict_workload_sends_from_no_backends_address_but_its_own<F: Net>(proto: u8) {
+    let mut world = World::with_backends(&[REMOTE, POD_A]);
+    world.devices.get_mut(&VETH_A).unwrap().flags |= device_flags::SOURCE_STRICT;
+    let to_pod = |source| {
+        Frame::<F>::new(
+            proto,
+            (F::addr(source), BACKEND_PORT),
+            (F::addr(POD_B), 4000),
+        )
+    };
+    let forged = to_pod(REMOTE);
+    passes::<F>(
+        &world,
+        (POD_IN, VETH_A),
+        forged.build(),
+        PassReason::NotService,
+    );
+    world.config_mut().flags |= config_flags::WORKLOADS_STRICT;
+    drops(&world, (POD_IN, VETH_A), &forged, DropReason::SourceCheck);
+    passes::<F>(
+        &world,
+        (POD_IN, VETH_A),
+        to_pod(POD_A).build(),
+        PassReason::NotService,
+    );
+    passes::<F>(&world, (IN, UPLINK), forged.build(), PassReason::NotService);
+}
+
 fn a_clients_packet_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
     for (flag, takes) in BY_MODE {
         let mut world = World::with_backend(REMOTE);
@@ -377,6 +406,7 @@ cases! {
     a_workloads_first_packet_has_a_source_that_its_device_takes
     a_full_proxys_client_has_a_source_that_the_uplink_takes
     a_reply_by_another_device_is_taken_as_that_device_asks
+    a_strict_workload_sends_from_no_backends_address_but_its_own
     a_clients_packet_by_another_device_is_taken_as_that_device_asks
     a_reply_leaves_by_the_device_that_its_connection_came_by
     a_full_proxy_takes_the_source_that_the_kernel_would

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::{ConnectionState, PinDir};
 use tests::address::Family;
+use tests::agent::Uplink;
 use tests::answer::Answer;
 use tests::cluster::{Cluster, PORT, Vip};
 use tests::sockets::Protocol;
 use tests::sockets::client::Conversation;
-use tests::topology::Host;
+use tests::topology::{Host, Plan};
 use tests::wire::build::{self, Extra, Link, Segment};
 use tests::wire::{Capture, PacketSocket};
 
@@ -56,6 +57,15 @@ pub fn rows_of_agents(world: &World) -> Vec<Trial> {
     vec![world.row("a blind reset does not cut the life of a flow", uncut)]
 }
 
+/// On a cluster of their own.
+pub fn rows_of_strict_agents(uplink: Uplink) -> Vec<Trial> {
+    let world = World::without_agents(uplink, Plan::default());
+    vec![world.row(
+        "where sources are asked strictly no pod answers in another backend's place behind the stack",
+        forged_behind_the_stack,
+    )]
+}
+
 /// Families in which a device asks where a source is: the kernel has `rp_filter` for IPv4, Portside for both.
 fn checked(cluster: &Cluster) -> &'static [Family] {
     if cluster.has_rules() {
@@ -99,24 +109,70 @@ fn forged_replies(cluster: &Cluster) -> Result<()> {
             .into_iter()
             .filter(|(client, _)| !through_stack(client))
         {
-            let name = || format!("{} to {target}", client.name);
-            let (mut victim, seen) = open_seen(client, Protocol::Udp, target).with_context(name)?;
-            let frame = build::udp(from_pod(forger), backend, seen, Extra::Nothing, FORGED)?;
-            socket.send(&frame)?;
-            forger_is_through(cluster, *family)?;
-            // What was forged would be taken for the next answer.
-            who(victim.ask()).with_context(name)?;
-
-            let mut victim = Victim::open(client, target).with_context(name)?;
-            for [_, sequence] in victim.guesses() {
-                let frame = build::tcp(from_pod(forger), backend, victim.seen, reset(sequence))?;
-                socket.send(&frame)?;
-            }
-            forger_is_through(cluster, *family)?;
-            victim.goes_on(target, "p2").with_context(name)?;
+            cannot_answer(cluster, &socket, backend, client, target)?;
         }
     }
     Ok(())
+}
+
+/// What is forged in the place of a backend, by `c1`, neither reaches the client as an answer nor ends its connection.
+fn cannot_answer(
+    cluster: &Cluster,
+    socket: &PacketSocket,
+    backend: SocketAddr,
+    client: &Host,
+    target: SocketAddr,
+) -> Result<()> {
+    let (forger, family) = (cluster.pod("c1"), family_of(target));
+    let name = || format!("{} to {target}", client.name);
+    let (mut victim, seen) = open_seen(client, Protocol::Udp, target).with_context(name)?;
+    let frame = build::udp(from_pod(forger), backend, seen, Extra::Nothing, FORGED)?;
+    socket.send(&frame)?;
+    forger_is_through(cluster, family)?;
+    // What was forged would be taken for the next answer.
+    let server = who(victim.ask()).with_context(name)?;
+
+    let mut victim = Victim::open(client, target).with_context(name)?;
+    for [_, sequence] in victim.guesses() {
+        let frame = build::tcp(from_pod(forger), backend, victim.seen, reset(sequence))?;
+        socket.send(&frame)?;
+    }
+    forger_is_through(cluster, family)?;
+    victim.goes_on(target, &server).with_context(name)
+}
+
+/// Pods of the node, one of which forges another, and a client outside: their packets meet in the stack, which asks no source of IPv6.
+fn forged_behind_the_stack(cluster: &Cluster) -> Result<()> {
+    let (node, forger) = (cluster.node(1), cluster.pod("c1"));
+    let services = ["p1", "p2"].map(|pod| (pod, cluster.publish("behind", &[cluster.pod(pod)])));
+    cluster.start_agent(&cluster.launch(node).with(&["--source-check", "strict"]))?;
+    let socket = PacketSocket::open(&forger.netns, "eth0")?;
+    for (pod, vip) in services {
+        let vip = vip?;
+        for family in Family::BOTH {
+            let backend = SocketAddr::new(cluster.pod(pod).ip.of(family), PORT);
+            let ways: [(&Host, SocketAddr); 2] = [
+                (cluster.pod("p1b"), vip.on_cluster_ip(family)),
+                (cluster.topology.client(), vip.on_node(node, family)),
+            ];
+            for (client, target) in ways {
+                cannot_answer(cluster, &socket, backend, client, target)?;
+            }
+            // Who sends from its own address is served, and serves.
+            who(dial(cluster.pod("p1"), Protocol::Tcp, vip.on_cluster_ip(family)).ask())?;
+            let straight = SocketAddr::new(cluster.pod("p1").ip.of(family), PORT);
+            who(dial(forger, Protocol::Tcp, straight).ask())?;
+        }
+    }
+    Ok(())
+}
+
+fn family_of(address: SocketAddr) -> Family {
+    if address.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    }
 }
 
 /// Waits until all that the forger sent before has been dealt with.
@@ -140,11 +196,7 @@ impl Victim {
     fn open(client: &Host, target: SocketAddr) -> Result<Self> {
         let capture = Capture::start(&client.netns, "eth0")?;
         let (connection, seen) = open_seen(client, Protocol::Tcp, target)?;
-        let family = if target.is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
-        };
+        let family = family_of(target);
         let own = SocketAddr::new(client.ip.of(family), connection.port()?);
         let packets = capture.packets();
         let sent = packets.iter().rev().find(|seen| seen.from() == Some(own));

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         rows.extend(sources::rows_of_agents(&world));
         drop(world);
         rows.extend(frames::rows_of_vlans(uplink));
+        rows.extend(forged::rows_of_strict_agents(uplink));
         rows.extend(sources::rows_of_loopback(uplink));
         rows.extend(moved::rows_of_takeovers(uplink));
         rows.extend(mtu::rows_of_other_plans(uplink));
