@@ -116,7 +116,7 @@ impl<K: Pod, V: Pod> Batched<HashMap<MapData, K, V>> {
 }
 
 impl<K: Pod, V: Pod> Batched<HashMap<MapData, K, V>> {
-    /// Has the kernel batches for this map? Asks for one element.
+    /// Does the kernel support batch operations on this map? Asks for one element.
     pub fn can_batch(&self) -> bool {
         // The place where a look-up stopped is a key, or the number of a bucket.
         let (mut place, mut keys, mut values) =

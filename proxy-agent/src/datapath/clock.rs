@@ -1,4 +1,4 @@
-//! How many jiffies the kernel counts in a second (its `CONFIG_HZ`, which it tells nobody).
+//! Measures how many jiffies the kernel counts in a second (`CONFIG_HZ`, which it does not export).
 //!
 //! The program `clock` returns the low 32 bits of jiffies: two readings, some time apart, tell the four values that
 //! kernels are built with from one another.

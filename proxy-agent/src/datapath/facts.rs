@@ -1,4 +1,4 @@
-//! What the node looks like -> configuration, device table, table of local addresses.
+//! Turns the node's state into the configuration, the device table and the table of local addresses.
 
 use std::{
     collections::{HashMap, HashSet},

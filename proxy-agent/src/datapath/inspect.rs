@@ -1,4 +1,4 @@
-//! What a running datapath holds, in plain types.
+//! Reads a running datapath into plain types.
 
 use std::net::SocketAddr;
 

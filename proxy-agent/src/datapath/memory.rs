@@ -1,4 +1,4 @@
-//! What tables take in the kernel, and how large they may become within a bound of memory.
+//! Computes the kernel memory of tables, and how large they may become within a bound of memory.
 //!
 //! Arrays take their memory when they are made, those with a value for each CPU that many times; tables that forget what was used least
 //! take all of theirs as well. Other hash tables take their buckets then, and an element when it is written. How far tables may grow is

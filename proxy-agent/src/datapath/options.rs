@@ -1,4 +1,4 @@
-//! What a caller chooses when the datapath is loaded.
+//! The choices of a caller who loads the datapath.
 
 use std::path::PathBuf;
 

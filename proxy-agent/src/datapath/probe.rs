@@ -1,4 +1,4 @@
-//! What this kernel can do, tried rather than told from its version.
+//! Finds out what this kernel can do by trying it, not by its version.
 //!
 //! Nothing here stays: maps and programs that are made for a probe end with it, and what is attached is attached to the
 //! device that the caller gives for it.

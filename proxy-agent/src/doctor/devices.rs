@@ -1,4 +1,4 @@
-//! What each device would have, what it has, and who else is there.
+//! Reports for each device the programs that it would have, those that it has, and those of others.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Who else handles services or programs devices here.
+//! Finds other software that handles services, or attaches programs to devices, on this node.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What was found, what follows from it, and whether the agent can run here.
+//! The report: what was found, what follows from it, and whether the agent can run here.
 
 use serde::Serialize;
 

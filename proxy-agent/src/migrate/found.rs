@@ -1,4 +1,4 @@
-//! What kube-proxy left, only looked at.
+//! Finds what kube-proxy left, and changes nothing.
 
 use std::fs;
 

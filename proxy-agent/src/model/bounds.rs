@@ -1,4 +1,4 @@
-//! How much one Service may ask for, and what of a Service is within that.
+//! Bounds what one Service may ask for, and cuts a Service to that.
 //!
 //! A Service of a few KiB asks for a quarter of a million addresses: 520 externalIPs at each of 520 ports. What nobody can serve is
 //! cut off where the object comes in, so that from here on everything that it costs is bounded: claims, comparisons, map entries.

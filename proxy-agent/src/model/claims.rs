@@ -1,4 +1,4 @@
-//! Which service owns a frontend that two of them claim.
+//! Decides which service owns a frontend that two of them claim.
 //!
 //! Every service claims all its frontends, and all claims are kept. The first in order (older service, then namespace
 //! and name, then the service's own order of ports) owns the address; when it leaves, the next one is the owner without

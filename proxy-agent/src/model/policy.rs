@@ -1,4 +1,4 @@
-//! Which endpoints the internal and the external scope of a service port use (services.md, section 2).
+//! Chooses the endpoints of a service port's internal and external scope (docs/conformance.md, items D, F and N).
 //!
 //! 1. `cluster`: the ready endpoints that the topology hints leave; without any, those that are terminating and still
 //!    serve.

@@ -1,4 +1,4 @@
-//! What is taken out of objects on this node, and remembered for those who ask why.
+//! Takes refused addresses out of objects on this node, and remembers them for those who ask why.
 //!
 //! In: objects as they came. Out: the same without what no object may have here. The one rule: a refused address costs
 //! itself; the rest of the object is in force.

@@ -1,4 +1,4 @@
-//! What is wrong with objects that were accepted: the rest of the object is in force. The caller tells it.
+//! Faults of objects that were accepted: the rest of the object is in force. The caller reports them.
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 

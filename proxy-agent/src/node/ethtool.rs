@@ -1,4 +1,4 @@
-//! What a driver counts of XDP, as `ethtool -S` shows it, and whether it takes VLAN tags off.
+//! Reads a driver's XDP counters, as `ethtool -S` shows them, and whether the driver takes VLAN tags off.
 //!
 //! Only the ioctl tells the counters: the statistics of ethtool's netlink family are standard ones, and none of them is XDP's.
 

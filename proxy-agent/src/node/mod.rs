@@ -1,4 +1,4 @@
-//! What the node's network looks like, and what follows for the datapath.
+//! Reads the node's network, and derives what the datapath needs from it.
 //!
 //! In: netlink (links, addresses, default routes, neighbours) of the network namespace that the agent runs in. Out: a
 //! [`View`] of it, the [`Role`] of each device, the [`crate::datapath::Facts`] and [`crate::plan::NodeAddresses`]; and

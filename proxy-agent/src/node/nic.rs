@@ -1,4 +1,4 @@
-//! Which devices lead out of the node, as far as the node itself tells.
+//! Finds the devices that lead out of the node, from what the node itself tells.
 //!
 //! The one rule: a device leads out where the node's addresses are. Of a bridge or a bond and its ports, and of a NIC and
 //! what is stacked on it, that is one, so that no packet passes a hook twice. A NIC and a pod's interface may be of one

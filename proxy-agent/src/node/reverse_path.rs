@@ -1,4 +1,4 @@
-//! What each device asks of a source: `rp_filter`, as the kernel applies it.
+//! Reads each device's check of source addresses: `rp_filter`, as the kernel applies it.
 //!
 //! The kernel takes the higher one of `conf.all` and `conf.DEVICE`; of a bridge's port it asks the bridge, to which the
 //! packet belongs by then. A device of a multipath route is not asked strictly: the way back may be by its peer. IPv6 has

@@ -1,4 +1,4 @@
-//! Which device is an uplink, a tunnel, a pod's interface, and which programs belong at it.
+//! Tells a device's role (uplink, tunnel, a pod's interface) and the programs that belong at it.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

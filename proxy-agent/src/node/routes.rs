@@ -1,4 +1,4 @@
-//! What the routes by a device tell of it.
+//! Judges a device by the routes that use it.
 //!
 //! A node may have a great many routes, so that no route is kept: only what they tell, device by device.
 

@@ -1,4 +1,4 @@
-//! Where the commands of this node find notices, beside the names of services.
+//! The file by which the commands of this node find notices, beside the names of services.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! Which addresses are ClusterIPs, and which of those are refused on every port that no service has.
+//! Counts which addresses are ClusterIPs, and which of those are refused on every port that no service has.
 //!
 //! A ClusterIP is, unless it is an address of this node too, or an external address of some service: there other ports are the
 //! business of whoever owns the address.

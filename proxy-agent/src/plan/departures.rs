@@ -1,4 +1,4 @@
-//! What was let go, until it may be used again.
+//! Keeps ids, slots and backends that services gave up, until they may be used again.
 //!
 //! A program that runs while a service's value is replaced may hold the old one. So a backend that no service refers to
 //! any more is closed a moment later, and ids and slots are free again only long after that.

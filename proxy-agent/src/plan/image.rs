@@ -1,4 +1,4 @@
-//! What the maps hold.
+//! The contents of the maps, as plain values.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,4 +1,4 @@
-//! Who has how much room in which table.
+//! Counts how much room each namespace has in each table.
 //!
 //! Each table has a size now and one that it may grow to, and of that a namespace may have a share. Sizes of all tables follow from two
 //! numbers. The rule: an entry is charged to its namespace from before it is written until it may be used again, so that neither a

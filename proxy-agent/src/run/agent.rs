@@ -258,7 +258,7 @@ impl Agent {
         Ok(())
     }
 
-    /// What time brings.
+    /// Does what has come due: writes names and the state of the node, looks after the datapath.
     pub fn advance(&mut self) -> Result<()> {
         let now = Instant::now();
         if self.write_names_at.is_some_and(|at| at <= now) {

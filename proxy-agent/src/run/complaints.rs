@@ -1,4 +1,4 @@
-//! What is wrong with objects, in few lines.
+//! Logs faults of objects in few lines.
 //!
 //! An object of a few KiB can be wrong in thousands of places, and change every second. So of each object some places are named, and how
 //! many more there are; the same over all objects of a batch.

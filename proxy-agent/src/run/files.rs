@@ -1,4 +1,4 @@
-//! How many files may be open: the agent holds one for each map, program, pinned link and connection.
+//! Raises the limit of open files: the agent holds one for each map, program, pinned link and connection.
 //!
 //! A process may have 1,024, unless it asks for what it may ask for (the soft and the hard limit of getrlimit(2)). A node with some
 //! hundred pods needs more.

@@ -1,4 +1,4 @@
-//! When to look at what sends no event: next hops that hints lead to, switches, what connection tracking holds.
+//! Timers for what sends no event: next hops that hints lead to, switches, the size of connection tracking.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Where to listen, as the command line has it.
+//! The listening addresses, as the command line gives them.
 
 use std::{
     fmt,

@@ -1,4 +1,4 @@
-//! What others ask the agent over HTTP: is it healthy, is it ready, what has it counted, does this node have endpoints?
+//! Answers over HTTP: is the agent healthy, is it ready, what has it counted, does this node have endpoints?
 //!
 //! In: what the agent's loop tells ([`Status`]), and the maps, read when somebody asks. Out: answers. Addresses, paths,
 //! bodies, headers and the names of metrics are those of kube-proxy where it has them, so that probes, dashboards and cloud

@@ -1,4 +1,4 @@
-//! Who is let in at a socket, so that nobody keeps others out.
+//! Admits connections to a socket, so that no client keeps others out.
 //!
 //! In: a client's address. Out: a [`Permit`], for as long as its connection lasts. The one rule: a new connection never waits.
 //! Where there is no room for it, the connection goes that has waited for its request for longest, of the same client if

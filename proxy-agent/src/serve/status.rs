@@ -1,4 +1,4 @@
-//! What the loop tells, for those who ask.
+//! The state that the loop publishes, for probes, metrics and health checks.
 //!
 //! An update is *queued* from the time at which the first of its events was received, and *written* when the maps hold it;
 //! what lies between is what health and the latency histograms are about.

@@ -1,4 +1,4 @@
-//! What the agent asks an API server for. The ClusterRole in `deploy/` grants exactly this, and a test holds the two together.
+//! Lists what the agent asks an API server for. The ClusterRole in `deploy/` grants exactly this; a test compares the two.
 
 /// A sort of objects, and what is done with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

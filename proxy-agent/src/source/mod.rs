@@ -1,4 +1,4 @@
-//! Where the model's events come from.
+//! The sources of the model's events.
 //!
 //! In: Kubernetes objects, from an API server or from files. Out: [`Batch`]es of [`Event`]s on a channel, each with the time at
 //! which it was received and the difference between two consistent views; the first ends with [`Event::Synced`] for both kinds.

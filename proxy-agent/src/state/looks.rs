@@ -1,4 +1,4 @@
-//! What came of looking after the datapath, for `proxy-agent status`.
+//! The results of looking after the datapath, for `proxy-agent status`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What drivers lost of the frames that native XDP was to send, kept for the next agent and for `doctor`.
+//! Keeps how many frames of native XDP each driver lost, for the next agent and for `doctor`.
 //!
 //! It stands in a file beside the names: a device that lost frames is served by TC from then on, also by the agent that
 //! comes next, until the node starts anew or `proxy-agent cleanup` forgets it.

@@ -1,4 +1,4 @@
-//! Whose a service id is. The maps hold no names, so the agent leaves them in a file beside its datapath.
+//! Maps service ids to Service names, for the CLI. The maps hold no names, so the agent writes them to a file.
 
 use std::{collections::BTreeMap, path::Path};
 

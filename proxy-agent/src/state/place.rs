@@ -1,4 +1,4 @@
-//! Where a datapath and its names are.
+//! The directories of one datapath and its names.
 
 use std::{
     fs,

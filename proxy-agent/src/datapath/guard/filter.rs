@@ -1,4 +1,4 @@
-//! Which program a TC filter has, asked of the kernel by RTM_GETTFILTER. It needs no right.
+//! Asks the kernel by RTM_GETTFILTER which program a TC filter has. It needs no right.
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::tc::{TcAttachType, TcHandle};

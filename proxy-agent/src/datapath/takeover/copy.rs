@@ -1,4 +1,4 @@
-//! What the plan's maps and the counters hold -> maps of other sizes.
+//! Copies the plan's maps and the counters into maps of other sizes.
 //!
 //! The agent that wrote the plan's maps is gone, and this one writes no others than its own: nothing changes while they are read. The old
 //! programs go on counting; what they count from here on until they are replaced is lost.

@@ -1,4 +1,4 @@
-//! What becomes of each map of an earlier agent.
+//! Decides what becomes of each map of an earlier agent: shared, copied, made anew or lost.
 //!
 //! In: the shapes of this agent, and of what is pinned. Out: a [`Fate`] for each map. The one rule: a map whose layout may be another
 //! is not read.

@@ -156,7 +156,7 @@ impl Planner {
         self.finish(batch)
     }
 
-    /// What time brings: backends close, ids and slots become free.
+    /// Closes backends, and frees ids and slots after the grace period.
     pub fn advance(&mut self, now: Instant) -> Vec<Op> {
         let ops = self.departures.close(now);
         while let Some((free, namespace)) = self.departures.rested(now) {

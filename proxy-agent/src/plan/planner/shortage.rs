@@ -1,4 +1,4 @@
-//! What there is no room for.
+//! Keeps what there is no room for.
 
 use std::fmt;
 

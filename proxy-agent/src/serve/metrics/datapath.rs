@@ -1,4 +1,4 @@
-//! What the maps hold, read at each scrape.
+//! Metrics from the maps, which are read at each scrape.
 //!
 //! In: the pinned maps, and the names of the services that the loop left. Where they cannot be read, `portside_datapath_up`
 //! is 0 and the rest is missing; the log says why.

@@ -1,4 +1,4 @@
-//! Which files count, and which directories tell of them.
+//! Lists the files that count, and the directories to watch for them.
 //!
 //! Files count that are named `*.yaml`, `*.yml` or `*.json` and are not hidden, in the directory and those below it, in
 //! the order of their paths. Hidden directories and links to directories below are not entered: of the two views that

@@ -1,4 +1,4 @@
-//! Where the API servers are, and which of them is asked.
+//! Finds the API servers, and chooses the one to ask.
 //!
 //! The agent must not need the service address that it implements itself: inside a cluster, `KUBERNETES_SERVICE_HOST` is
 //! that address until somebody says otherwise, so `--api-servers` names the servers themselves.

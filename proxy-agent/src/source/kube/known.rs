@@ -1,4 +1,4 @@
-//! What an object, or the end of a list, changes.
+//! Works out what an object, or the end of a list, changes.
 
 use std::{
     collections::{HashMap, HashSet},

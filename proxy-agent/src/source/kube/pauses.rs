@@ -1,4 +1,4 @@
-//! How long to leave a server alone after an attempt that failed.
+//! Computes the pause after an attempt at a server that failed.
 //!
 //! In: what came of each attempt. Out: a pause. The one rule: no pause is longer than what its failure calls for.
 //!
