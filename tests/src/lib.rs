@@ -39,3 +39,4 @@ pub mod sockets;
 pub mod tamper;
 pub mod topology;
 pub mod wire;
+pub mod xdp;

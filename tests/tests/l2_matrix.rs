@@ -19,6 +19,7 @@ use tests::runner::{self, Shared, ignorable_cluster_row};
 use tests::sockets::Protocol;
 use tests::sockets::client::Dial;
 use tests::topology::{Host, Joined, Plan, PodLinks};
+use tests::xdp;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frontend {
@@ -72,6 +73,7 @@ impl Backend {
 
 #[derive(Clone, Copy)]
 struct Row {
+    uplink: Uplink,
     joined: Joined,
     family: Family,
     protocol: Protocol,
@@ -127,6 +129,7 @@ fn table(plan: Plan, uplink: Uplink) -> Vec<Trial> {
                 for client in Client::ALL {
                     for backend in Backend::ALL {
                         let row = Row {
+                            uplink,
                             joined,
                             family,
                             protocol,
@@ -224,7 +227,11 @@ impl Row {
         let missing =
             (self.rests_on_masquerade() && !masquerade::available()).then_some(masquerade::MISSING);
         ignorable_cluster_row(format!("{world}/{self}"), missing, shared, move |world| {
-            self.run(world)
+            if self.is_taken_by_xdp() {
+                xdp::takes(&world.cluster, || self.run(world))
+            } else {
+                self.run(world)
+            }
         })
     }
 
@@ -296,6 +303,13 @@ impl Row {
         self.joined == Joined::Vxlan && pod && self.backend == Backend::RemoteHost
     }
 
+    /// Its first packet is: to a backend elsewhere it may be TC's, which finds the next hop.
+    fn is_taken_by_xdp(self) -> bool {
+        let from_outside = matches!(self.client, Client::Outside | Client::OnLink);
+        let is_here = matches!(self.backend, Backend::LocalPod | Backend::LocalHost);
+        self.uplink == Uplink::Xdp && from_outside && is_here
+    }
+
     fn has_a_meaning(self) -> bool {
         match self.client {
             // Other backends are the business of the client pod.
@@ -320,6 +334,7 @@ impl fmt::Display for Row {
             client,
             backend,
             joined: _,
+            uplink: _,
         } = self;
         write!(f, "{family}/{protocol}/{frontend}/{client}->{backend}")
     }

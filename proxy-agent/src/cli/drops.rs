@@ -1,4 +1,4 @@
-//! `proxy-agent drops`: why packets were dropped or left alone.
+//! `proxy-agent drops`: why packets were dropped or left alone, and how many were translated where.
 
 use anyhow::Result;
 use proxy_common::{edge::hook::Hook, reason::Reason};
@@ -21,6 +21,7 @@ pub struct Args {
 
 #[derive(Debug, Serialize)]
 struct ReasonRow {
+    action: &'static str,
     reason: &'static str,
     hook: &'static str,
     packets: u64,
@@ -34,6 +35,7 @@ pub fn drops(args: &Args) -> Result<()> {
             let packets = maps.reason_count(hook, reason)?;
             if packets > 0 || args.all {
                 rows.push(ReasonRow {
+                    action: reason.outcome().text(),
                     reason: reason.text(),
                     hook: hook.name,
                     packets,
@@ -46,13 +48,14 @@ pub fn drops(args: &Args) -> Result<()> {
 }
 
 impl Row for ReasonRow {
-    const COLUMNS: &'static [&'static str] = &["REASON", "HOOK", "PACKETS"];
+    const COLUMNS: &'static [&'static str] = &["REASON", "HOOK", "PACKETS", "ACTION"];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.reason.to_owned(),
             self.hook.to_owned(),
             self.packets.to_string(),
+            self.action.to_owned(),
         ]
     }
 }

@@ -47,14 +47,15 @@ impl Answer {
 }
 
 impl Decision {
-    /// Why the packet is not translated; `None` if it is, or waits.
+    /// What is counted of it: why the packet is not translated, or that it is; `None` if it waits.
     #[inline(always)]
     pub const fn reason(self) -> Option<Reason> {
         match self {
             Self::Pass(reason) => Some(reason.reason()),
             Self::Drop(reason) => Some(reason.reason()),
             Self::Answer(answer) => Some(answer.reason().reason()),
-            Self::Hold | Self::Translate => None,
+            Self::Translate => Some(Reason::Translated),
+            Self::Hold => None,
         }
     }
 

@@ -7,6 +7,7 @@ use proxy_common::{
         hook::Hook,
         verdict::{Action, Verdict},
     },
+    reason::Reason,
     wire::parse::tcp,
 };
 
@@ -51,7 +52,13 @@ fn play<F: Net>(proto: u8, way: Way) {
         assert_eq!(see::<F>(&packet).tuple, open.tuple.inverse());
     };
     forth(&open);
+    let translated = |hook| world.reason_count(hook, Reason::Translated);
+    assert_eq!(translated(way.at.0), 1, "at {}", way.at.0.name);
     back(tcp::SYN | tcp::ACK);
+    assert_eq!(
+        translated(way.reply_at.0),
+        1 + u64::from(way.at.0 == way.reply_at.0)
+    );
     forth(&open.clone().flags(tcp::ACK));
     let maps = F::maps(&world);
     assert_eq!((maps.pending.len(), maps.confirmed.len()), (0, 2));

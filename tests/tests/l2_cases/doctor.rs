@@ -17,19 +17,19 @@ use tests::topology::Node;
 use crate::world::World;
 
 pub fn rows(world: &World, uplink: Uplink) -> Vec<Trial> {
-    let served = world.row(
+    let served = world.row_beside_xdp(
         "doctor says how the uplink is served, and leaves the node as it is",
         move |cluster| uplink_is_served(cluster, uplink),
     );
     // What rights it has is the same for both.
     let [stranger, rights] = match uplink {
         Uplink::Tc => [
-            world.row("doctor sees a TC filter of somebody else", strange_filter),
-            world.row("doctor has the rights of the container", confined),
+            world.row_beside_xdp("doctor sees a TC filter of somebody else", strange_filter),
+            world.row_beside_xdp("doctor has the rights of the container", confined),
         ],
         Uplink::Xdp => [
-            world.row("doctor sees an XDP program of somebody else", stranger),
-            world.row("doctor without rights names them", without_rights),
+            world.row_beside_xdp("doctor sees an XDP program of somebody else", stranger),
+            world.row_beside_xdp("doctor without rights names them", without_rights),
         ],
     };
     vec![served, stranger, rights]

@@ -26,6 +26,7 @@ mod spread;
 mod untouched;
 mod upgrade;
 mod world;
+mod xdp_alone;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         rows.extend(source_ports::rows(&world));
         rows.extend(sctp::rows(&world));
         rows.extend(untouched::rows(&world));
+        rows.extend(xdp_alone::rows(&world, uplink));
         rows.extend(odd_packets::rows(&world));
         rows.extend(serving::rows(&world));
         rows.extend(doctor::rows(&world, uplink));

@@ -208,7 +208,14 @@ fn taken_over(cluster: &Cluster) -> Result<()> {
     ensure!(said.contains("removed table ip kube-proxy"), "{said}");
     go_on("without the rules")?;
     std::thread::sleep(IDLE);
-    go_on("after a while")
+    go_on("after a while")?;
+    // What is new is served by Portside alone.
+    for family in Family::BOTH {
+        let target = vip.on_node(node, family);
+        let answer = dial(cluster.topology.client(), Protocol::Tcp, target).ask();
+        who(answer).with_context(|| format!("a new connection to {target}"))?;
+    }
+    Ok(())
 }
 
 /// Longer than the coarse step of time at which flows are renewed.

@@ -49,11 +49,11 @@ pub fn rows_of_other_plans(uplink: Uplink) -> Vec<Trial> {
     let [overlay, beyond, clients] =
         [overlay, beyond, clients].map(|plan| World::with_first_agent(uplink, plan));
     vec![
-        overlay.row(
+        overlay.row_beside_xdp(
             "an upload through a node port fits through a narrow overlay",
             upload_to_the_other_node,
         ),
-        overlay.row(
+        overlay.row_beside_xdp(
             "a datagram that is too big for an overlay makes no flow",
             broken::too_big,
         ),

@@ -22,7 +22,7 @@ pub fn rows(world: &World) -> Vec<Trial> {
             "a fragmented datagram passes through a service both ways",
             fragments,
         ),
-        world.row(
+        world.row_beside_xdp(
             "a datagram with options to a pod arrives as it was sent",
             options_of_no_service,
         ),

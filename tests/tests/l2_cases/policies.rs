@@ -32,7 +32,7 @@ pub fn rows(world: &World) -> Vec<Trial> {
             "external policy Local drops where no endpoint is local",
             external_local_without,
         ),
-        world.row(
+        world.row_beside_xdp(
             "internal policy Local uses local endpoints and drops without one",
             internal_local,
         ),

@@ -13,7 +13,7 @@ use crate::world::{World, await_answer, dial};
 
 pub fn rows(world: &World) -> Vec<Trial> {
     vec![
-        world.row(
+        world.row_beside_xdp(
             "each port of a service leads to the target port of the same name",
             multi_port,
         ),

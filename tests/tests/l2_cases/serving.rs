@@ -24,13 +24,13 @@ const CHECK_PORT_ABOVE: u16 = 1000;
 
 pub fn rows(world: &World) -> Vec<Trial> {
     vec![
-        world.row("probes answer as kube-proxy's do", probes),
+        world.row_beside_xdp("probes answer as kube-proxy's do", probes),
         world.row("metrics count what passes", metrics),
         world.row(
             "a health-check node port follows the local endpoints",
             local_endpoints,
         ),
-        world.row(
+        world.row_beside_xdp(
             "a health-check node port that is taken is told and had later",
             taken_port,
         ),

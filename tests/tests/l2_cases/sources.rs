@@ -54,7 +54,7 @@ pub fn rows_of_agents(world: &World) -> Vec<Trial> {
 /// With an agent of its own.
 pub fn rows_of_loopback(uplink: Uplink) -> Vec<Trial> {
     let world = World::without_agents(uplink, Plan::default());
-    vec![world.row(
+    vec![world.row_beside_xdp(
         "node ports on loopback addresses alone are the node's alone",
         on_loopback_alone,
     )]

@@ -17,7 +17,7 @@ use crate::world::{World, await_answer, dial, seen_as_itself, serve, who};
 
 pub fn rows(world: &World) -> Vec<Trial> {
     vec![
-        world.row("traffic of no service passes untouched", no_service),
+        world.row_beside_xdp("traffic of no service passes untouched", no_service),
         world.row("every checksum on the wire is right", checksums),
         world.row("a pod that appears later is served and serves", late_pod),
     ]

@@ -12,6 +12,7 @@ use tests::cluster::{Cluster, Vip};
 use tests::masquerade;
 use tests::runner::{Shared, ignorable_cluster_row};
 use tests::topology::{Host, Plan, Pod};
+use tests::xdp;
 
 pub use tests::ask::{await_answer, await_everywhere, dial, open, who};
 
@@ -22,6 +23,8 @@ pub struct World {
     served: &'static str,
     /// Why its rows cannot run here, if so.
     missing: Option<&'static str>,
+    /// Whether its rows demand that XDP takes packets of theirs.
+    by_xdp: bool,
     cluster: Arc<Shared<Cluster>>,
 }
 
@@ -41,6 +44,7 @@ impl World {
         Self {
             served: served_by(uplink),
             missing: None,
+            by_xdp: uplink == Uplink::Xdp,
             cluster: Shared::new(move || Cluster::start(&plan, uplink)),
         }
     }
@@ -50,6 +54,7 @@ impl World {
         Self {
             served: served_by(uplink),
             missing: None,
+            by_xdp: uplink == Uplink::Xdp,
             cluster: Shared::new(move || {
                 let cluster = Cluster::build(&plan, uplink)?;
                 cluster.start_first_agent()?;
@@ -63,6 +68,7 @@ impl World {
         Self {
             served: served_by(uplink),
             missing: None,
+            by_xdp: uplink == Uplink::Xdp,
             cluster: Shared::new(move || Cluster::build(&plan, uplink)),
         }
     }
@@ -73,6 +79,7 @@ impl World {
         Self {
             served: "rules",
             missing: (!masquerade::available()).then_some(masquerade::MISSING),
+            by_xdp: false,
             cluster: Shared::new(|| {
                 Cluster::build_with_rules(&Plan {
                     clients: CLIENTS,
@@ -92,6 +99,28 @@ impl World {
 
     /// A row that may miss something here.
     pub fn row_unless(
+        &self,
+        missing: Option<&'static str>,
+        name: impl fmt::Display,
+        test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
+    ) -> Trial {
+        let by_xdp = self.by_xdp;
+        self.trial(missing, name, move |cluster| match by_xdp {
+            true => xdp::takes(cluster, || test(cluster)),
+            false => test(cluster),
+        })
+    }
+
+    /// A row whose packets are not XDP's: they do not come by an uplink, are no service's, or go out by another device.
+    pub fn row_beside_xdp(
+        &self,
+        name: impl fmt::Display,
+        test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
+    ) -> Trial {
+        self.trial(None, name, test)
+    }
+
+    fn trial(
         &self,
         missing: Option<&'static str>,
         name: impl fmt::Display,

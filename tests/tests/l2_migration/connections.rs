@@ -10,6 +10,7 @@ use tests::runner::{self, no_agent};
 use tests::sockets::Protocol;
 use tests::sockets::client::{Conversation, Dial, unique_content};
 use tests::topology::Plan;
+use tests::xdp;
 
 use crate::cleanup::cleanup;
 
@@ -26,7 +27,11 @@ pub fn row(uplink: Uplink) -> Trial {
 
 fn switch(uplink: Uplink) -> Result<()> {
     let cluster = Cluster::build(&Plan::default(), uplink)?;
-    outlive(&cluster).map_err(|error| error.context(cluster.logs()))
+    let outlived = match uplink {
+        Uplink::Xdp => xdp::takes(&cluster, || outlive(&cluster)),
+        Uplink::Tc => outlive(&cluster),
+    };
+    outlived.map_err(|error| error.context(cluster.logs()))
 }
 
 fn outlive(cluster: &Cluster) -> Result<()> {

@@ -16,6 +16,7 @@ use tests::runner::{self, CannotRun, no_agent};
 use tests::sockets::Protocol;
 use tests::sockets::client::Dial;
 use tests::topology::{Host, Plan};
+use tests::xdp;
 
 use crate::nft;
 use crate::site::{deciding, row};
@@ -56,7 +57,11 @@ pub fn rows() -> Vec<Trial> {
                 heals(&cluster, &vip)?;
                 follows(&cluster, &vip)
             };
-            healed().map_err(|error| error.context(cluster.logs()))
+            let healed = match uplink {
+                Uplink::Xdp => xdp::takes(&cluster, healed),
+                Uplink::Tc => healed(),
+            };
+            healed.map_err(|error| error.context(cluster.logs()))
         }));
     }
     rows

@@ -18,7 +18,7 @@ use prometheus_client::{
 use proxy_common::{
     abi::{Counter, ServiceCounter, backend_flags, names},
     edge::hook::Hook,
-    reason::Reason,
+    reason::{Outcome, Reason},
 };
 use tracing::warn;
 
@@ -221,20 +221,25 @@ fn encode_reasons(
     encoder: &mut DescriptorEncoder,
     reasons: &[(Reason, &'static Hook, u64)],
 ) -> fmt::Result {
-    for (name, help, drops) in [
+    for (name, help, outcome) in [
         (
             "portside_dropped_packets",
             "Packets that were dropped, or refused with an answer",
-            true,
+            Outcome::Drop,
         ),
         (
             "portside_passed_packets",
             "Packets that were left to the next layer untouched, other than those of no service",
-            false,
+            Outcome::Pass,
+        ),
+        (
+            "portside_translated_packets",
+            "Packets that the slow path translated: the first ones of connections above all",
+            Outcome::Translate,
         ),
     ] {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        let of_kind = reasons.iter().filter(|(r, ..)| r.is_drop() == drops);
+        let of_kind = reasons.iter().filter(|(r, ..)| r.outcome() == outcome);
         for (reason, hook, count) in of_kind {
             let labels: Labels<2> = [("reason", reason.text()), ("hook", hook.name)];
             ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;

@@ -1,0 +1,34 @@
+//! What XDP took, by the datapath's own count: TC would serve in its place, and no client would see a difference.
+
+use anyhow::{Result, ensure};
+use proxy_agent::datapath::PinDir;
+use proxy_common::edge::hook::Hook;
+use proxy_common::reason::Reason;
+
+use crate::cluster::Cluster;
+
+/// How many packets the slow path of XDP has translated on all nodes of a cluster: one at least of each connection that comes by
+/// an uplink. A node without an agent has none.
+pub fn translated(cluster: &Cluster) -> u64 {
+    let nodes = cluster.topology.nodes.iter();
+    nodes
+        .filter_map(|node| {
+            let maps = PinDir::new(&node.bpffs).open_maps().ok()?;
+            maps.reason_count(&Hook::XDP_UPLINK, Reason::Translated)
+                .ok()
+        })
+        .sum()
+}
+
+/// Does `work`, and demands that XDP translated something meanwhile.
+pub fn takes<T>(cluster: &Cluster, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = translated(cluster);
+    let worked = work()?;
+    let after = translated(cluster);
+    // Maps that were made anew meanwhile begin at zero.
+    ensure!(
+        after > 0 && after != before,
+        "XDP translated nothing: {after} packets, as before"
+    );
+    Ok(worked)
+}
