@@ -107,15 +107,15 @@ impl Matrix {
         );
         let mut jobs = Vec::new();
         let mut series_of = Vec::new();
-        // What is of one kernel is of the last one: the newest, as a rule.
-        let last = kernels.last().map(|(series, _)| *series);
+        // What is of one kernel is of the first one: the oldest, as a rule, whose machine has the fewest other rows.
+        let first = kernels.first().map(|(series, _)| *series);
         for (series, kernel) in kernels {
             for share in shares {
                 jobs.push(Job {
                     name: share.name(&kernel.version),
                     payload: self
                         .build
-                        .suites(&levels, *share, filter, last == Some(series))?,
+                        .suites(&levels, *share, filter, first == Some(series))?,
                     kernel: Arc::clone(&kernel),
                     limits: Limits::default(),
                 });
