@@ -3,7 +3,7 @@
 use crate::world::*;
 use proxy_common::{
     abi::{AffinityKey, Extent, Service, Tuple, backend_flags, service_flags},
-    addr::{Addr, Be16},
+    addr::{Addr, Be16, Ip4},
     edge::{hook::Hook, verdict::Verdict},
     reason::DropReason,
     service::select::{hash, reduce},
@@ -94,6 +94,24 @@ fn clients_spread_over_all_backends<F: Net>(proto: u8) {
     for backend in backends {
         let count = counts.get(&F::addr(backend)).copied().unwrap_or(0);
         assert!((60..140).contains(&count), "{backend} has {count} of 400");
+    }
+}
+
+/// Of a tuple of zeroes, so that the byte order does not matter. Computed by another program.
+#[test]
+fn a_hash_ends_with_the_finaliser_of_murmur_hash_3() {
+    for (seed, expected) in [
+        (0, 0),
+        (1, 0xd40b_5037),
+        (2, 0x1881_8443),
+        (0x8000_0000, 0xba27_1f90),
+        (0xdead_beef, 0xc81b_0474),
+    ] {
+        assert_eq!(
+            hash(&Tuple::<Ip4>::default(), seed),
+            expected,
+            "seed {seed:#x}"
+        );
     }
 }
 
