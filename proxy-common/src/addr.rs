@@ -217,6 +217,9 @@ impl Addr for Ip6 {
 pub struct Macs(pub [u32; 3]);
 
 impl Macs {
+    /// Of a packet without an Ethernet header.
+    pub const NONE: Self = Self([0; 3]);
+
     #[inline(always)]
     pub const fn new(dst: [u8; 6], src: [u8; 6]) -> Self {
         Self([

@@ -39,7 +39,7 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
         Fib::Unresolved { ifindex, mtu } => (
             Hop {
                 ifindex,
-                macs: Macs([0; 3]),
+                macs: Macs::NONE,
                 mtu,
                 route: Route::Forward,
                 aside: false,

@@ -1,10 +1,16 @@
-//! The bytes of a packet, the same for XDP and TC: between two pointers that the context holds.
+//! The bytes of a packet, the same for XDP and TC: between two pointers that the context holds, behind a link header.
 
-use proxy_common::wire::packet::Bytes;
+use proxy_common::{
+    addr::{Be16, Macs},
+    wire::packet::{Bytes, Head, MacsBefore},
+};
 
 /// Headers end well before this; a bound that the verifier can see. Not near a power of two: 7.2 clips the sum of an
 /// offset and a size to the mask that it keeps of them.
 const MAX_OFFSET: usize = 1280;
+
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
 
 /// A context that gives direct access to a packet.
 pub trait Context {
@@ -12,7 +18,10 @@ pub trait Context {
     fn bounds(&self) -> (*const u32, *const u32);
 }
 
-/// A packet, by its context.
+/// A packet in an Ethernet frame, by its context.
+///
+/// The VLAN tag of a frame that shows it in its bytes makes its EtherType another one, so that it goes on to the VLAN
+/// device untouched.
 pub struct Frame<C>(pub *mut C);
 
 impl<C: Context> Frame<C> {
@@ -30,21 +39,68 @@ impl<C: Context> Frame<C> {
         }
     }
 
-    /// Do the pointers enclose so many bytes?
+    /// Do the pointers enclose so many bytes behind the link header?
     #[inline(always)]
     pub fn reaches(&self, len: usize) -> bool {
         let (start, end) = self.bounds();
         // Volatile, or the compiler leaves out the mask, which tells the verifier of 5.10 that the length is bounded.
         // SAFETY: a reference is valid for reads.
         let len = unsafe { core::ptr::read_volatile(&raw const len) } & 0x1_ffff;
-        start + len <= end
+        start + ETHERNET + len <= end
     }
 
-    /// Length of what the pointers enclose.
+    /// Length of what the pointers enclose behind the link header.
     #[inline(always)]
     pub fn len(&self) -> u32 {
         let (start, end) = self.bounds();
-        (end - start) as u32
+        (end - start - ETHERNET) as u32
+    }
+
+    /// Where `len` bytes of the link header from `offset` on lie.
+    #[inline(always)]
+    fn link(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        let (start, end) = self.bounds();
+        let at = start + offset;
+        if at + len > end {
+            return None;
+        }
+        Some(at as *mut u8)
+    }
+
+    /// See [`proxy_common::wire::packet::Packet::ethertype`].
+    #[inline(always)]
+    pub fn link_ethertype(&self) -> Option<u16> {
+        let at = self.link(12, 2)?;
+        // SAFETY: `link` checked the bounds; BPF takes loads of any alignment.
+        Some(unsafe { *at.cast::<Be16>() }.get())
+    }
+
+    /// See [`proxy_common::wire::packet::Packet::macs`].
+    #[inline(always)]
+    pub fn link_macs(&self) -> Option<Macs> {
+        let at = self.link(0, 12)?;
+        // SAFETY: as for the EtherType.
+        Some(unsafe { *at.cast::<Macs>() })
+    }
+
+    /// See [`proxy_common::wire::packet::Packet::framed_head`]: one look at the bounds is enough for both.
+    #[inline(always)]
+    pub fn framed(&mut self, len: usize) -> Option<(Option<MacsBefore<'_>>, Head<'_>)> {
+        let at = self.at(0, len)?;
+        // SAFETY: what is before the network header is within the bounds that `at` checked.
+        unsafe {
+            let macs = MacsBefore::new(at.sub(ETHERNET));
+            Some((Some(macs), Head::new(at, len)))
+        }
+    }
+
+    /// See [`proxy_common::wire::packet::Packet::set_macs`].
+    #[inline(always)]
+    pub fn set_link_macs(&mut self, macs: Macs) -> Option<()> {
+        let at = self.link(0, 12)?;
+        // SAFETY: as for the EtherType.
+        unsafe { *at.cast::<Macs>() = macs };
+        Some(())
     }
 }
 
@@ -55,7 +111,7 @@ impl<C: Context> Bytes for Frame<C> {
         if offset > MAX_OFFSET {
             return None;
         }
-        let at = start + offset;
+        let at = start + ETHERNET + offset;
         if at + len > end {
             return None;
         }

@@ -22,7 +22,7 @@ use proxy_common::{
     edge::hook::Hook,
     paths::fragment::describe,
     tables::Node,
-    wire::parse::{Part, ethertype},
+    wire::{packet::Packet, parse::Part},
 };
 
 /// Fragments of one datagram that are held at most: 64 KiB of the usual MTU are 45.
@@ -44,7 +44,7 @@ pub fn tc_fragment(ctx: TcContext) -> i32 {
     // SAFETY: this CPU's elements; programs at these hooks do not interrupt one another.
     let (one, first) = unsafe { (&mut *one, &mut *first) };
     let packet: Frame<__sk_buff> = frame(skb, SLOW_HEADERS);
-    let part = match ethertype(&packet) {
+    let part = match packet.ethertype() {
         Some(V4::ETHERTYPE) => describe::<V4, _>(Hook::TC_UPLINK_IN, &packet, &mut one.key),
         Some(V6::ETHERTYPE) => describe::<V6, _>(Hook::TC_UPLINK_IN, &packet, &mut one.key),
         _ => Part::Whole,

@@ -1,22 +1,25 @@
 //! TC: the packet as a socket buffer, with its offloads.
 
 use crate::{
-    frame::{Context, Frame},
+    frame::{Context, ETHERNET, Frame},
     maps::{self, FamilyMaps},
     tables::Kernel,
 };
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT},
+    bindings::{
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers::generated::{
         bpf_csum_update, bpf_jiffies64, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     macros::classifier,
     programs::TcContext,
 };
 use proxy_common::{
     abi::{Dir, FRAGMENT_INDEX, slow_index},
-    addr::{Family, V4, V6},
+    addr::{Family, Macs, V4, V6},
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -25,8 +28,8 @@ use proxy_common::{
     sums::internet::Diff,
     tables::Node,
     wire::{
-        packet::{Bytes, L4Change, Packet},
-        parse::{ParseIp, ethertype},
+        packet::{Bytes, Head, L4Change, MacsBefore, Packet},
+        parse::ParseIp,
     },
 };
 
@@ -79,20 +82,41 @@ impl Frame<__sk_buff> {
     #[inline(always)]
     fn l4_replace(&mut self, offset: usize, diff: u64, flags: u64) -> i64 {
         // SAFETY: the helper checks the offset; size 0 in the flags says that `to` is a difference.
-        unsafe { bpf_l4_csum_replace(self.0, offset as u32, 0, diff, flags) }
+        unsafe { bpf_l4_csum_replace(self.0, (ETHERNET + offset) as u32, 0, diff, flags) }
     }
 }
 
 impl Packet for Frame<__sk_buff> {
     #[inline(always)]
-    fn frame_len(&self) -> u32 {
+    fn ethertype(&self) -> Option<u16> {
+        self.link_ethertype()
+    }
+
+    #[inline(always)]
+    fn macs(&self) -> Option<Macs> {
+        self.link_macs()
+    }
+
+    #[inline(always)]
+    fn framed_head(&mut self, len: usize) -> Option<(Option<MacsBefore<'_>>, Head<'_>)> {
+        self.framed(len)
+    }
+
+    #[inline(always)]
+    fn set_macs(&mut self, macs: Macs) -> Option<()> {
+        self.set_link_macs(macs)
+    }
+
+    #[inline(always)]
+    fn net_len(&self) -> u32 {
         // SAFETY: as in `at`.
-        unsafe { (*self.0).len }
+        unsafe { (*self.0).len - ETHERNET as u32 }
     }
 
     #[inline(always)]
     fn holds(&self, len: u32) -> bool {
-        self.frame_len() >= len
+        // SAFETY: as in `at`.
+        unsafe { (*self.0).len >= ETHERNET as u32 + len }
     }
 
     #[inline(always)]
@@ -156,13 +180,15 @@ impl Packet for Frame<__sk_buff> {
     #[inline(always)]
     fn trim(&mut self, len: u32) -> Option<()> {
         // SAFETY: the helper checks the length.
-        (unsafe { bpf_skb_change_tail(self.0, len, 0) } == 0).then_some(())
+        (unsafe { bpf_skb_change_tail(self.0, ETHERNET as u32 + len, 0) } == 0).then_some(())
     }
 
     #[inline(always)]
     fn grow_front(&mut self, len: u32) -> Option<()> {
+        // Behind the Ethernet header, which moves to the new front.
         // SAFETY: the helper checks the length.
-        (unsafe { bpf_skb_change_head(self.0, len, 0) } == 0).then_some(())
+        let grown = unsafe { bpf_skb_adjust_room(self.0, len as i32, BPF_ADJ_ROOM_MAC, 0) };
+        (grown == 0).then_some(())
     }
 }
 
@@ -200,7 +226,7 @@ fn enter(hook: Hook, ctx: &TcContext) -> i32 {
     let mut packet = frame(skb, FAST_HEADERS);
     let verdict = fast(hook, &mut packet, &tables(skb));
     if verdict.action == Action::Slow {
-        let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
+        let is_v6 = packet.ethertype() == Some(V6::ETHERTYPE);
         // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
         // filled the array, and the packet goes on as it is.
         unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.dir, is_v6)) };

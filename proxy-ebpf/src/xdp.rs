@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use proxy_common::{
     abi::slow_index,
-    addr::{Family, V4, V6},
+    addr::{Family, Macs, V4, V6},
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -20,8 +20,8 @@ use proxy_common::{
     paths::{answer::AnswerIp, fast::fast, slow::slow},
     sums::internet::Diff,
     wire::{
-        packet::{Bytes, L4Change, Packet},
-        parse::{ParseIp, ethertype},
+        packet::{Bytes, Head, L4Change, MacsBefore, Packet},
+        parse::ParseIp,
     },
 };
 
@@ -34,7 +34,27 @@ impl Context for xdp_md {
 
 impl Packet for Frame<xdp_md> {
     #[inline(always)]
-    fn frame_len(&self) -> u32 {
+    fn ethertype(&self) -> Option<u16> {
+        self.link_ethertype()
+    }
+
+    #[inline(always)]
+    fn macs(&self) -> Option<Macs> {
+        self.link_macs()
+    }
+
+    #[inline(always)]
+    fn framed_head(&mut self, len: usize) -> Option<(Option<MacsBefore<'_>>, Head<'_>)> {
+        self.framed(len)
+    }
+
+    #[inline(always)]
+    fn set_macs(&mut self, macs: Macs) -> Option<()> {
+        self.set_link_macs(macs)
+    }
+
+    #[inline(always)]
+    fn net_len(&self) -> u32 {
         self.len()
     }
 
@@ -122,7 +142,7 @@ pub fn xdp_uplink(ctx: XdpContext) -> u32 {
     let mut packet = Frame(ctx.ctx);
     let verdict = fast(hook, &mut packet, &tables(&ctx));
     if verdict.action == Action::Slow {
-        let is_v6 = ethertype(&packet) == Some(V6::ETHERTYPE);
+        let is_v6 = packet.ethertype() == Some(V6::ETHERTYPE);
         // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
         // filled the array, and TC decides.
         unsafe { maps::SLOW_XDP.tail_call(&ctx, slow_index(hook.dir, is_v6)) };

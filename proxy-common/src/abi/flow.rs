@@ -203,7 +203,7 @@ impl<A: Addr> Flow<A> {
             peer_ifindex: self.ifindex,
             epoch: 0,
             last_seen: self.last_seen,
-            macs: Macs([0; 3]),
+            macs: Macs::NONE,
             mtu: 0,
             route: self.peer_route,
             peer_route: self.route,

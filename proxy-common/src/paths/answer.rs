@@ -4,8 +4,7 @@
 //! ICMP error keeps the packet in place too, as the quotation, and grows new headers before it.
 
 use crate::{
-    abi::Macs,
-    addr::{Addr, Be16, Family, V4, V6},
+    addr::{Addr, Family, V4, V6},
     edge::{
         hook::{Client, Hook},
         verdict::Verdict,
@@ -13,7 +12,7 @@ use crate::{
     sums::{crc32c, internet::Sum},
     wire::{
         packet::Packet,
-        parse::{L3, View, csum_offset, tcp},
+        parse::{View, csum_offset, tcp},
     },
 };
 
@@ -36,7 +35,7 @@ pub trait AnswerIp: Family {
     /// "Fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443), with the MTU in bytes.
     fn too_big(mtu: u16) -> IcmpError;
 
-    /// Writes a whole header without options at [`L3`].
+    /// Writes a whole header without options at the start.
     fn write_header<P: Packet>(
         packet: &mut P,
         src: &Self::Addr,
@@ -45,7 +44,7 @@ pub trait AnswerIp: Family {
         payload: u16,
     ) -> Option<()>;
 
-    /// Sums the header at [`L3`] as it stands.
+    /// Sums the header at the start as it stands.
     fn sum_header<P: Packet>(packet: &P, sum: Sum) -> Option<Sum>;
 
     /// Adds what an ICMP checksum covers before the message: nothing in IPv4.
@@ -87,12 +86,12 @@ impl AnswerIp for V4 {
         ];
         let sum = Sum::default().words(&h).finish().to_ne_bytes();
         h[2] = u32::from_ne_bytes([HOP_LIMIT, proto, sum[0], sum[1]]);
-        packet.store(L3, h)
+        packet.store(0, h)
     }
 
     #[inline(always)]
     fn sum_header<P: Packet>(packet: &P, sum: Sum) -> Option<Sum> {
-        Some(sum.words(&packet.load::<[u32; 5]>(L3)?))
+        Some(sum.words(&packet.load::<[u32; 5]>(0)?))
     }
 
     #[inline(always)]
@@ -127,7 +126,7 @@ impl AnswerIp for V6 {
     ) -> Option<()> {
         let len = payload.to_be_bytes();
         packet.store(
-            L3,
+            0,
             [
                 u32::from_ne_bytes([0x60, 0, 0, 0]),
                 u32::from_ne_bytes([len[0], len[1], proto, HOP_LIMIT]),
@@ -145,7 +144,7 @@ impl AnswerIp for V6 {
 
     #[inline(always)]
     fn sum_header<P: Packet>(packet: &P, sum: Sum) -> Option<Sum> {
-        Some(sum.words(&packet.load::<[u32; 10]>(L3)?))
+        Some(sum.words(&packet.load::<[u32; 10]>(0)?))
     }
 
     #[inline(always)]
@@ -172,10 +171,19 @@ fn back(hook: Hook, ifindex: u32) -> Verdict {
     }
 }
 
+/// Addresses the frame, if it is one, to where it came from.
+#[inline(always)]
+fn turn_round<P: Packet>(packet: &mut P) -> Option<()> {
+    match packet.macs() {
+        Some(macs) => packet.set_macs(macs.swapped()),
+        None => Some(()),
+    }
+}
+
 /// Are there neither options nor extensions, so that the headers' places are known?
 #[inline(always)]
 fn is_plain<F: Family>(view: &View<F::Addr>) -> bool {
-    view.ip.l4 == L3 + F::HEADER_LEN && view.has_ports()
+    view.ip.l4 == F::HEADER_LEN && view.has_ports()
 }
 
 /// Turns a segment into the reset that answers it where there is no connection (RFC 9293 section 3.10.7.1).
@@ -189,13 +197,12 @@ pub fn reset<F: AnswerIp, P: Packet>(
     if !is_plain::<F>(view) {
         return None;
     }
-    let l4 = L3 + F::HEADER_LEN;
+    let l4 = F::HEADER_LEN;
     let (client, server) = (&view.tuple.src, &view.tuple.dst);
     let numbers = reset_numbers(view);
     let partial = packet.checksum_is_partial(l4 + 16);
     packet.trim(l4 as u32 + 20)?;
-    let macs: Macs = packet.load(0)?;
-    packet.store(0, macs.swapped())?;
+    turn_round(packet)?;
     F::write_header(packet, server, client, crate::abi::TCP, 20)?;
     let [d0, d1] = view.tuple.dport.0.to_ne_bytes();
     let [s0, s1] = view.tuple.sport.0.to_ne_bytes();
@@ -259,7 +266,7 @@ pub fn icmp_error<F: AnswerIp, P: Packet>(
     if !is_plain::<F>(view) {
         return None;
     }
-    let l4 = L3 + F::HEADER_LEN;
+    let l4 = F::HEADER_LEN;
     let (client, server) = (&view.tuple.src, &view.tuple.dst);
     let csum_at = l4 + csum_offset(view.ip.proto);
     let partial = packet.checksum_is_partial(csum_at);
@@ -280,11 +287,9 @@ pub fn icmp_error<F: AnswerIp, P: Packet>(
         Sum::default().words(&packet.load::<[u32; 2]>(l4)?)
     };
     let sum = F::sum_header(packet, sum)?;
-    let macs: Macs = packet.load(0)?;
 
     packet.grow_front(F::HEADER_LEN as u32 + 8)?;
-    packet.store(0, macs.swapped())?;
-    packet.store(12, Be16::new(F::ETHERTYPE))?;
+    turn_round(packet)?;
     let len = 8 + F::HEADER_LEN as u16 + quoted_l4;
     F::write_header(packet, server, client, F::ICMP_PROTO, len)?;
     let head = u32::from_ne_bytes([error.kind, error.code, 0, 0]);

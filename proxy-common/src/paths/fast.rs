@@ -4,7 +4,7 @@
 //! What it cannot finish is [`Verdict::SLOW`], with the packet untouched.
 
 use crate::{
-    abi::{Dir, Flow, FlowKey, Macs, Route, SCTP, TCP, Tuple, UDP},
+    abi::{Dir, Flow, FlowKey, Route, SCTP, TCP, Tuple, UDP},
     addr::{Family, V4, V6},
     edge::{admit, hook::Hook, verdict::Verdict},
     flow::{own, proof},
@@ -19,7 +19,7 @@ use crate::{
     way,
     wire::{
         packet::{Be16Pair, Head, L4Change, Packet},
-        parse::{L3, ParseIp, View, csum_offset, ethertype},
+        parse::{ParseIp, View, csum_offset},
         rewrite::{Protocols, ip_header},
     },
 };
@@ -31,7 +31,7 @@ pub fn fast<P: Packet, T: Tables<V4> + Tables<V6>>(
     packet: &mut P,
     tables: &T,
 ) -> Verdict {
-    match ethertype(packet) {
+    match packet.ethertype() {
         Some(V4::ETHERTYPE) => family::<V4, P, T>(hook, packet, tables),
         Some(V6::ETHERTYPE) => family::<V6, P, T>(hook, packet, tables),
         _ => Verdict::pass(PassReason::NotService),
@@ -40,7 +40,7 @@ pub fn fast<P: Packet, T: Tables<V4> + Tables<V6>>(
 
 #[inline(always)]
 fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, tables: &T) -> Verdict {
-    let l4 = L3 + F::HEADER_LEN;
+    let l4 = F::HEADER_LEN;
     let Some(head) = packet.head(l4 + UDP_HEADER) else {
         return Verdict::SLOW;
     };
@@ -113,8 +113,8 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     let flow = cell.peek();
     if has_news::<F, T>(tables, config, &view, flow)
         || !is_taken::<F, P, T>(hook, packet, tables, flow)
-        || len < (l4 - L3 + UDP_HEADER) as u32
-        || !packet.holds(L3 as u32 + len)
+        || len < (l4 + UDP_HEADER) as u32
+        || !packet.holds(len)
     {
         return Verdict::SLOW;
     }
@@ -165,7 +165,7 @@ fn edit<F: Family, P: Packet>(
     route: Route,
     forwarded: bool,
 ) -> Option<()> {
-    let l4 = L3 + F::HEADER_LEN;
+    let l4 = F::HEADER_LEN;
     let change = L4Change {
         pseudo: Diff::from_folded(flow.addr_change),
         data: Diff::from_folded(flow.port_change),
@@ -176,13 +176,17 @@ fn edit<F: Family, P: Packet>(
         l4 + csum_offset(if view.is_tcp() { TCP } else { UDP }),
         change,
     )?;
-    let mut head = packet.head(l4 + size_of::<Be16Pair>())?;
+    let (macs, mut head) = packet.framed_head(l4 + size_of::<Be16Pair>())?;
     ip_header::<F>(&mut head, view.ip.ttl, flow, forwarded)?;
     head.store(l4, Be16Pair(flow.to.sport, flow.to.dport))?;
-    if route != Route::Stack {
-        head.store(0, flow.macs)?;
+    match macs {
+        _ if route == Route::Stack => Some(()),
+        Some(mut macs) => {
+            macs.set(flow.macs);
+            Some(())
+        }
+        None => packet.set_macs(flow.macs),
     }
-    Some(())
 }
 
 /// Is a packet that comes in one that the stack would take ([`crate::edge::admit`])? It comes in by the device that its flow expects, addressed to
@@ -200,15 +204,16 @@ fn is_taken<F: ParseIp, P: Packet, T: Tables<F>>(
     if flow.peer_ifindex != tables.ifindex() {
         return false;
     }
-    let Some(head) = packet.head(L3 + F::HEADER_LEN) else {
-        return false;
-    };
-    let Some(frame) = head.load::<Macs>(0) else {
+    let Some((frame, head)) = packet.framed_head(F::HEADER_LEN) else {
         return false;
     };
     if !F::is_sound_plain(&head) {
         return false;
     }
+    let Some(frame) = frame else {
+        return packet.is_to_host();
+    };
+    let frame = frame.get();
     if packet.is_to_host() || frame.is_to_source_of(flow.macs) {
         return true;
     }
@@ -236,7 +241,7 @@ const TCP_HEADER: usize = 20;
 #[inline(always)]
 fn other<F: ParseIp>(head: &Head<'_>, proto: u8) -> Verdict {
     let is_error = proto == F::ICMP_PROTO
-        && match head.load::<u16>(L3 + F::HEADER_LEN) {
+        && match head.load::<u16>(F::HEADER_LEN) {
             Some(kind) => F::is_icmp_error(kind.to_ne_bytes()[0]),
             None => true,
         };

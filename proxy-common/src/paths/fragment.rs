@@ -11,7 +11,7 @@ use crate::{
     tables::{Flows, Node, Routes},
     wire::{
         packet::Packet,
-        parse::{L3, ParseIp, Part, View},
+        parse::{ParseIp, Part, View},
     },
 };
 
@@ -81,7 +81,7 @@ fn may_be_to_service<F: Family, T: Flows<F> + Routes<F> + Node>(tables: &T, dst:
 /// Describes a fragment for the table of held ones, as [`complete`] looks for it; gives which one it is.
 #[inline(always)]
 pub fn describe<F: ParseIp, P: Packet>(hook: Hook, packet: &P, key: &mut HeldKey) -> Part {
-    let Ok(ip) = F::ip(packet, L3) else {
+    let Ok(ip) = F::ip(packet, 0) else {
         return Part::Whole;
     };
     let mut i = 0;

@@ -19,7 +19,7 @@ use crate::{
     way,
     wire::{
         packet::{Be16Pair, L4Change, Packet},
-        parse::{Ip, L3, ParseIp, Quoted, quoted},
+        parse::{Ip, ParseIp, Quoted, quoted},
         rewrite::{IP4_CSUM, count_down},
     },
 };
@@ -143,16 +143,16 @@ fn edit<F: Family, P: Packet>(
         .addr(&outer.src, &src)
         .addr(&outer.dst, &flow.to.dst);
     let mut header = outer_addrs;
-    let mut head = packet.head(L3 + F::HEADER_LEN)?;
-    head.store(L3 + F::SRC_OFFSET, src)?;
-    head.store(L3 + F::DST_OFFSET, flow.to.dst)?;
+    let mut head = packet.head(F::HEADER_LEN)?;
+    head.store(F::SRC_OFFSET, src)?;
+    head.store(F::DST_OFFSET, flow.to.dst)?;
     if forwarded {
         header = header.and(count_down::<F>(&mut head, outer.ttl)?);
     }
     let mut pseudo = Diff::default();
     if F::ETHERTYPE == V4::ETHERTYPE {
-        let sum: u16 = packet.load(L3 + IP4_CSUM)?;
-        packet.store(L3 + IP4_CSUM, header.apply(sum))?;
+        let sum: u16 = packet.load(IP4_CSUM)?;
+        packet.store(IP4_CSUM, header.apply(sum))?;
     } else {
         pseudo = outer_addrs;
     }

@@ -7,7 +7,7 @@ use crate::{
     tables::{Hop, Tables},
     wire::{
         packet::Packet,
-        parse::{L3, View},
+        parse::View,
         rewrite::{self, Protocols},
     },
 };
@@ -38,7 +38,7 @@ pub fn counted_bytes<A, P: Packet>(hook: Hook, packet: &P, view: &View<A>) -> u3
     if hook.xdp {
         view.ip.len
     } else {
-        packet.frame_len() - L3 as u32
+        packet.net_len()
     }
 }
 
@@ -93,7 +93,7 @@ pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -
         } else {
             8
         };
-        (view.ip.l4 - L3) as u32 + header + gso
+        view.ip.l4 as u32 + header + gso
     }
 }
 
@@ -106,7 +106,7 @@ pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Opti
     if !hop.resolved {
         return Some(Verdict::neighbour(hop.ifindex));
     }
-    packet.store(0, hop.macs)?;
+    packet.set_macs(hop.macs)?;
     Some(leave(hook, hop.route, hop.ifindex, here))
 }
 

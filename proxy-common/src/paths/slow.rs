@@ -2,7 +2,7 @@
 //! sent in its place.
 
 use crate::{
-    abi::Dir,
+    abi::{Dir, Macs},
     edge::{
         admit,
         decision::{About, Answer, Decision, record},
@@ -55,9 +55,10 @@ fn look<F: ParseIp, P: Packet, T: Tables<F>>(
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Result<(), PassReason> {
-    if let Some(frame) = packet.load(0) {
-        work.frame = frame;
-    }
+    work.frame = match packet.macs() {
+        Some(frame) => frame,
+        None => Macs::NONE,
+    };
     work.is_error = false;
     match parse::<F, P>(packet) {
         Parsed::Transport(view) => {

@@ -25,7 +25,7 @@ impl Hop {
     /// On to the next layer.
     pub const STACK: Self = Self {
         ifindex: 0,
-        macs: Macs([0; 3]),
+        macs: Macs::NONE,
         mtu: 0,
         route: Route::Stack,
         aside: false,

@@ -1,6 +1,8 @@
-//! A packet as the core sees it: bytes at offsets from the start of the Ethernet header.
+//! A packet as the core sees it: bytes at offsets from the start of its network header.
+//!
+//! What stands before that, an Ethernet header or nothing, is the adapter's business: the core asks for its addresses and gives others.
 
-use crate::raw::Wire;
+use crate::{addr::Macs, raw::Wire};
 use core::marker::PhantomData;
 
 /// The source and destination port, as they begin every transport header.
@@ -53,7 +55,7 @@ unsafe fn write<T: Wire>(at: *mut T, value: T) {
     }
 }
 
-/// The first bytes of a frame, whose bounds were checked all at once. At an offset that the compiler knows, `load` and
+/// The first bytes of a packet, whose bounds were checked all at once. At an offset that the compiler knows, `load` and
 /// `store` are one instruction each.
 pub struct Head<'a> {
     start: *mut u8,
@@ -95,7 +97,31 @@ impl Head<'_> {
     }
 }
 
-/// The bytes of one packet. All offsets and lengths are in bytes.
+/// The Ethernet addresses before a packet's head.
+pub struct MacsBefore<'a>(*mut Macs, PhantomData<&'a mut [u8]>);
+
+impl MacsBefore<'_> {
+    /// # Safety
+    /// The 12 bytes at `at` are valid for reads and writes as long as this lives, and in no head.
+    #[inline(always)]
+    pub unsafe fn new(at: *mut u8) -> Self {
+        Self(at.cast(), PhantomData)
+    }
+
+    #[inline(always)]
+    pub fn get(&self) -> Macs {
+        // SAFETY: as `new` was promised.
+        unsafe { read(self.0) }
+    }
+
+    #[inline(always)]
+    pub fn set(&mut self, macs: Macs) {
+        // SAFETY: as `new` was promised.
+        unsafe { write(self.0, macs) }
+    }
+}
+
+/// The bytes of one packet. All offsets and lengths are in bytes, and count from the network header.
 pub trait Bytes {
     /// Where `len` bytes from `offset` on lie, valid for reads and writes; `None` past the end.
     fn at(&self, offset: usize, len: usize) -> Option<*mut u8>;
@@ -128,10 +154,22 @@ pub trait Bytes {
 
 /// One packet, with what a hook's kind of buffer knows of it beyond its bytes.
 pub trait Packet: Bytes {
-    /// Length of the frame.
-    fn frame_len(&self) -> u32;
+    /// The EtherType, in host byte order: by the link header, else by what the kernel tells.
+    fn ethertype(&self) -> Option<u16>;
 
-    /// Does the frame have so many bytes?
+    /// The Ethernet addresses; `None` without an Ethernet header.
+    fn macs(&self) -> Option<Macs>;
+
+    /// The first `len` bytes, and the Ethernet addresses before them, their bounds checked all at once.
+    fn framed_head(&mut self, len: usize) -> Option<(Option<MacsBefore<'_>>, Head<'_>)>;
+
+    /// Writes these Ethernet addresses; a packet without an Ethernet header gets one.
+    fn set_macs(&mut self, macs: Macs) -> Option<()>;
+
+    /// Length from the network header on.
+    fn net_len(&self) -> u32;
+
+    /// Are there so many bytes from the network header on?
     fn holds(&self, len: u32) -> bool;
 
     /// Has the kernel found that the frame is addressed to the device that it came in by? `false` where nobody has looked.
@@ -152,9 +190,9 @@ pub trait Packet: Bytes {
     /// (`CHECKSUM_PARTIAL`)? `offset` is that of the transport checksum.
     fn checksum_is_partial(&mut self, offset: usize) -> bool;
 
-    /// Cuts the frame to `len` bytes.
+    /// Cuts the packet to `len` bytes.
     fn trim(&mut self, len: u32) -> Option<()>;
 
-    /// Makes `len` bytes of room before the frame; offsets count from the new start.
+    /// Makes `len` bytes of room for another network header, behind the link header; offsets count from the new start.
     fn grow_front(&mut self, len: u32) -> Option<()>;
 }

@@ -10,10 +10,6 @@ use crate::{
     wire::packet::{Be16Pair, Head, Packet},
 };
 
-/// Offset of the IP header: hooks are attached to Ethernet devices, and the VLAN tag of a tagged frame makes
-/// its EtherType another one, so that it goes on to the VLAN device untouched.
-pub const L3: usize = 14;
-
 /// IPv6 extension headers that are stepped over before the packet is left alone.
 const MAX_EXTENSIONS: usize = 4;
 
@@ -56,7 +52,7 @@ pub struct Ip<A> {
     pub src: A,
     pub dst: A,
     pub proto: u8,
-    /// Offset of what follows the IP header and its extensions.
+    /// Offset of what follows the IP header and its extensions, from the packet's own IP header on.
     pub l4: usize,
     /// Length of the packet from its IP header on, as the header gives it.
     pub len: u32,
@@ -152,14 +148,14 @@ pub trait ParseIp: Family {
     /// Reads the header at `offset`.
     fn ip<P: Packet>(packet: &P, offset: usize) -> Result<Ip<Self::Addr>, PassReason>;
 
-    /// Reads the header at [`L3`] of a packet that is not fragmented and has no options; `None` for others. What is
+    /// Reads the header at the start of a packet that is not fragmented and has no options; `None` for others. What is
     /// an extension is for the caller to judge.
     fn plain(head: &Head<'_>) -> Option<Ip<Self::Addr>>;
 
     /// Is the header at `offset`, `len` bytes long, the one that its sender made, as far as its sum tells? IPv6 leaves that to what follows.
     fn is_sound<P: Packet>(packet: &P, offset: usize, len: usize) -> bool;
 
-    /// The same of a header at [`L3`] without options.
+    /// The same of a header at the start, without options.
     fn is_sound_plain(head: &Head<'_>) -> bool;
 
     /// Is this ICMP type an error about another packet?
@@ -208,17 +204,17 @@ impl ParseIp for V4 {
 
     #[inline(always)]
     fn plain(head: &Head<'_>) -> Option<Ip<Ip4>> {
-        let [b0, b1] = [head.load::<u32>(L3)?, head.load::<u32>(L3 + 4)?].map(u32::to_ne_bytes);
+        let [b0, b1] = [head.load::<u32>(0)?, head.load::<u32>(4)?].map(u32::to_ne_bytes);
         // Version 4 and five words of header; neither "more fragments" nor an offset.
         if b0[0] != 0x45 || u16::from_be_bytes([b1[2], b1[3]]) & 0x3fff != 0 {
             return None;
         }
-        let [ttl, proto] = head.load::<u16>(L3 + 8)?.to_ne_bytes();
+        let [ttl, proto] = head.load::<u16>(8)?.to_ne_bytes();
         Some(Ip {
-            src: head.load(L3 + Self::SRC_OFFSET)?,
-            dst: head.load(L3 + Self::DST_OFFSET)?,
+            src: head.load(Self::SRC_OFFSET)?,
+            dst: head.load(Self::DST_OFFSET)?,
             proto,
-            l4: L3 + Self::HEADER_LEN,
+            l4: Self::HEADER_LEN,
             len: u16::from_be_bytes([b0[2], b0[3]]) as u32,
             part: Part::Whole,
             datagram: 0,
@@ -240,7 +236,7 @@ impl ParseIp for V4 {
 
     #[inline(always)]
     fn is_sound_plain(head: &Head<'_>) -> bool {
-        match head.load::<[u32; 5]>(L3) {
+        match head.load::<[u32; 5]>(0) {
             Some(words) => Sum::default().words(&words).is_right(),
             None => false,
         }
@@ -328,15 +324,15 @@ impl ParseIp for V6 {
 
     #[inline(always)]
     fn plain(head: &Head<'_>) -> Option<Ip<Ip6>> {
-        if head.load::<u16>(L3)?.to_ne_bytes()[0] >> 4 != 6 {
+        if head.load::<u16>(0)?.to_ne_bytes()[0] >> 4 != 6 {
             return None;
         }
-        let [l0, l1, proto, ttl] = head.load::<u32>(L3 + 4)?.to_ne_bytes();
+        let [l0, l1, proto, ttl] = head.load::<u32>(4)?.to_ne_bytes();
         Some(Ip {
-            src: head.load(L3 + Self::SRC_OFFSET)?,
-            dst: head.load(L3 + Self::DST_OFFSET)?,
+            src: head.load(Self::SRC_OFFSET)?,
+            dst: head.load(Self::DST_OFFSET)?,
             proto,
-            l4: L3 + Self::HEADER_LEN,
+            l4: Self::HEADER_LEN,
             len: Self::HEADER_LEN as u32 + u16::from_be_bytes([l0, l1]) as u32,
             part: Part::Whole,
             datagram: 0,
@@ -367,24 +363,18 @@ impl ParseIp for V6 {
     }
 }
 
-/// The EtherType, in host byte order.
-#[inline(always)]
-pub fn ethertype<P: Packet>(packet: &P) -> Option<u16> {
-    packet.load::<Be16>(12).map(Be16::get)
-}
-
-/// Reads a packet of family `F` whose IP header is at [`L3`].
+/// Reads a packet of family `F`.
 #[inline(always)]
 pub fn parse<F: ParseIp, P: Packet>(packet: &P) -> Parsed<F::Addr> {
-    let ip = match F::ip(packet, L3) {
+    let ip = match F::ip(packet, 0) {
         Ok(ip) => ip,
         Err(reason) => return Parsed::Other(reason),
     };
-    let header = (ip.l4 - L3) as u32;
+    let header = ip.l4 as u32;
     // Several segments in one buffer have lengths of their own, and a header's may be 0 (kernel `iph_set_totlen`, `ipv6_set_payload_len`).
     let is_one = packet.gso_size() == 0;
-    if !F::is_sound(packet, L3, header as usize)
-        || (is_one && (ip.len < header || !packet.holds(L3 as u32 + ip.len)))
+    if !F::is_sound(packet, 0, header as usize)
+        || (is_one && (ip.len < header || !packet.holds(ip.len)))
     {
         return Parsed::Other(PassReason::BadHeader);
     }
@@ -528,7 +518,7 @@ pub fn quoted<F: ParseIp, P: Packet>(packet: &P, outer: &Ip<F::Addr>) -> Option<
         return None;
     }
     // What lies behind the error itself is padding, which its sum does not cover.
-    if (ip.l4 + size_of::<Be16Pair>()) as u32 > L3 as u32 + outer.len {
+    if (ip.l4 + size_of::<Be16Pair>()) as u32 > outer.len {
         return None;
     }
     let ports = packet.load::<Be16Pair>(ip.l4)?;

@@ -9,7 +9,7 @@ use crate::{
     sums::{crc32c, internet::Diff},
     wire::{
         packet::{Be16Pair, Head, L4Change, Packet},
-        parse::{L3, Part, View, csum_offset},
+        parse::{Part, View, csum_offset},
     },
 };
 
@@ -45,7 +45,7 @@ impl Protocols {
     }
 }
 
-/// Rewrites the IP header at [`L3`]: addresses, hop limit, IPv4's sum. Gives what has changed in it, but for that sum.
+/// Rewrites the IP header at the start: addresses, hop limit, IPv4's sum. Gives what has changed in it, but for that sum.
 #[inline(always)]
 pub fn ip_header<F: Family>(
     head: &mut Head<'_>,
@@ -53,15 +53,15 @@ pub fn ip_header<F: Family>(
     flow: &Flow<F::Addr>,
     forwarded: bool,
 ) -> Option<Diff> {
-    head.store(L3 + F::SRC_OFFSET, flow.to.src)?;
-    head.store(L3 + F::DST_OFFSET, flow.to.dst)?;
+    head.store(F::SRC_OFFSET, flow.to.src)?;
+    head.store(F::DST_OFFSET, flow.to.dst)?;
     let mut change = Diff::from_folded(flow.addr_change);
     if forwarded {
         change = change.and(count_down::<F>(head, ttl)?);
     }
     if F::ETHERTYPE == V4::ETHERTYPE {
-        let sum: u16 = head.load(L3 + IP4_CSUM)?;
-        head.store(L3 + IP4_CSUM, change.apply(sum))?;
+        let sum: u16 = head.load(IP4_CSUM)?;
+        head.store(IP4_CSUM, change.apply(sum))?;
     }
     Some(change)
 }
@@ -78,7 +78,7 @@ pub fn rewrite<F: Family, P: Packet>(
 ) -> Option<()> {
     let addrs = Diff::from_folded(flow.addr_change);
     let header = {
-        let mut head = packet.head(L3 + F::HEADER_LEN)?;
+        let mut head = packet.head(F::HEADER_LEN)?;
         ip_header::<F>(&mut head, view.ip.ttl, flow, forwarded)?
     };
     if !view.has_ports() {
@@ -129,11 +129,7 @@ fn fix_crc<A, P: Packet>(
     // Of a partial checksum the field is 0 and must stay so: the kernel's late CRC is over the packet as it stands,
     // field included (net/core/dev.c, `skb_crc32c_csum_help`).
     if !packet.checksum_is_partial(field) {
-        let len = view
-            .ip
-            .len
-            .wrapping_sub((protocols.transport(view) - L3) as u32)
-            & 0xffff;
+        let len = view.ip.len.wrapping_sub((protocols.transport(view)) as u32) & 0xffff;
         let before: u32 = packet.load(field)?;
         let after = before ^ crc32c::first_word_change(old, new, len);
         packet.store(field, after)?;
@@ -147,7 +143,7 @@ fn fix_crc<A, P: Packet>(
 #[inline(always)]
 pub fn count_down<F: Family>(head: &mut Head<'_>, ttl: u8) -> Option<Diff> {
     // The hop limit and its neighbour, the protocol: TTL first in IPv4, last in IPv6.
-    let at = if F::IS_V6 { L3 + 6 } else { L3 + 8 };
+    let at = if F::IS_V6 { 6 } else { 8 };
     let old: u16 = head.load(at)?;
     let [first, second] = old.to_ne_bytes();
     let less = ttl.wrapping_sub(1);

@@ -5,8 +5,11 @@ use proxy_common::{
     abi::{SCTP, TCP, UDP},
     addr::{V4, V6},
     reason::PassReason,
-    wire::parse::{Ip, L3, ParseIp, Parsed, Part, View, parse, tcp},
+    wire::parse::{Ip, ParseIp, Parsed, Part, View, parse, tcp},
 };
+
+/// Bytes of a frame before its network header.
+const L3: usize = 14;
 
 fn opening<F: Net>(proto: u8) -> Frame<F> {
     Frame::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT))
@@ -81,7 +84,7 @@ fn a_view_shows_what_the_headers_say<F: Net>(proto: u8) {
         (src, dst, found, ttl),
         (frame.tuple.src, frame.tuple.dst, proto, 17)
     );
-    assert_eq!((l4, part, datagram), (L3 + F::HEADER_LEN, Part::Whole, 0));
+    assert_eq!((l4, part, datagram), (F::HEADER_LEN, Part::Whole, 0));
     assert_eq!(len as usize, packet.bytes.len() - L3);
     assert!(view.has_ports());
     assert_eq!(
@@ -194,7 +197,7 @@ fn ipv4_options_are_stepped_over() {
         bytes.splice(34..34, vec![1; 4 * words]);
         amend::<V4>(&mut bytes);
         let view = view::<V4>(&Buffer::new(bytes));
-        assert_eq!(view.ip.l4, 34 + 4 * words);
+        assert_eq!(view.ip.l4, 20 + 4 * words);
         assert_eq!(view.tuple, frame.tuple);
         assert!(view.opens());
     }
@@ -265,14 +268,14 @@ fn the_fragment_field_of_ipv4_tells_the_part() {
 fn extension_headers_are_stepped_over() {
     let frame = opening::<V6>(UDP);
     for (extensions, l4) in [
-        (&[(0, 8)][..], 62),
-        (&[(43, 24)], 78),
-        (&[(60, 2048)], 2102),
-        (&[(0, 8), (60, 16)], 78),
-        (&[(0, 8), (43, 8), (60, 8), (60, 16)], 94),
+        (&[(0, 8)][..], 48),
+        (&[(43, 24)], 64),
+        (&[(60, 2048)], 2088),
+        (&[(0, 8), (60, 16)], 64),
+        (&[(0, 8), (43, 8), (60, 8), (60, 16)], 80),
         // An atomic fragment (RFC 6946): a whole datagram.
-        (&[(44, 8)], 62),
-        (&[(44, 8), (60, 16)], 78),
+        (&[(44, 8)], 48),
+        (&[(44, 8), (60, 16)], 64),
     ] {
         let view = view::<V6>(&extended(&frame, extensions));
         assert_eq!(
@@ -341,7 +344,7 @@ fn a_fragment_header_tells_the_part() {
             if part == Part::Whole { 0 } else { id },
             "{field:x?}"
         );
-        assert_eq!((view.ip.l4, view.ip.proto), (62, UDP));
+        assert_eq!((view.ip.l4, view.ip.proto), (48, UDP));
     }
     // Behind the header of a later fragment is no header, whatever it looks like.
     let mut packet = extended(&opening::<V6>(UDP), &[(44, 8), (60, 8)]);
@@ -349,7 +352,7 @@ fn a_fragment_header_tells_the_part() {
     assert_eq!(refusal::<V6>(&packet), Some(PassReason::NotService));
     // The first one has them, and its transport header.
     packet.bytes[57] = 1;
-    assert_eq!(view::<V6>(&packet).ip.l4, 70);
+    assert_eq!(view::<V6>(&packet).ip.l4, 56);
 }
 
 fn a_packet_that_is_shorter_than_its_header_says_is_bad<F: Net>(proto: u8) {
@@ -457,7 +460,7 @@ fn icmp_errors_are_told_from_other_messages<F: Net>() {
         match parse::<F, Buffer>(&packet) {
             Parsed::IcmpError(ip) => {
                 assert!(is_error, "type {kind}");
-                assert_eq!((ip.l4, ip.proto), (L3 + F::HEADER_LEN, F::ICMP_PROTO));
+                assert_eq!((ip.l4, ip.proto), (F::HEADER_LEN, F::ICMP_PROTO));
             }
             Parsed::Other(PassReason::NotService) => assert!(!is_error, "type {kind}"),
             other => panic!("type {kind}: {other:?}"),

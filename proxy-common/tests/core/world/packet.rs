@@ -2,9 +2,9 @@
 //! edits follow the kernel's helpers of the same purpose.
 
 use proxy_common::{
-    addr::Family,
+    addr::{Family, Macs},
     sums::internet::{Diff, fold},
-    wire::packet::{Bytes, L4Change, Packet},
+    wire::packet::{Bytes, Head, L4Change, MacsBefore, Packet},
 };
 
 /// Where the device will put the checksum of a `CHECKSUM_PARTIAL` packet.
@@ -98,8 +98,12 @@ impl Buffer {
     }
 }
 
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+
 impl Bytes for Buffer {
     fn at(&self, offset: usize, len: usize) -> Option<*mut u8> {
+        let offset = offset.checked_add(ETHERNET)?;
         if offset.checked_add(len)? > self.bytes.len() {
             return None;
         }
@@ -108,12 +112,37 @@ impl Bytes for Buffer {
 }
 
 impl Packet for Buffer {
-    fn frame_len(&self) -> u32 {
-        self.bytes.len() as u32
+    fn ethertype(&self) -> Option<u16> {
+        let field = self.bytes.get(12..ETHERNET)?;
+        Some(u16::from_be_bytes([field[0], field[1]]))
+    }
+
+    fn macs(&self) -> Option<Macs> {
+        let macs = self.bytes.get(..12)?;
+        let mac = |at: usize| macs[at..at + 6].try_into().expect("six bytes");
+        Some(Macs::new(mac(0), mac(6)))
+    }
+
+    fn framed_head(&mut self, len: usize) -> Option<(Option<MacsBefore<'_>>, Head<'_>)> {
+        let at = self.at(0, len)?;
+        // SAFETY: `at` checked the bounds from the beginning of the frame on, and neither reaches into the other.
+        let parts = unsafe { (MacsBefore::new(at.sub(ETHERNET)), Head::new(at, len)) };
+        Some((Some(parts.0), parts.1))
+    }
+
+    fn set_macs(&mut self, macs: Macs) -> Option<()> {
+        let source = macs.swapped().dst();
+        self.bytes.get_mut(..6)?.copy_from_slice(&macs.dst());
+        self.bytes.get_mut(6..12)?.copy_from_slice(&source);
+        Some(())
+    }
+
+    fn net_len(&self) -> u32 {
+        (self.bytes.len() - ETHERNET) as u32
     }
 
     fn holds(&self, len: u32) -> bool {
-        self.bytes.len() >= len as usize
+        self.bytes.len() >= ETHERNET + len as usize
     }
 
     fn is_to_host(&self) -> bool {
@@ -144,22 +173,24 @@ impl Packet for Buffer {
     }
 
     fn checksum_is_partial(&mut self, offset: usize) -> bool {
-        self.partial.is_some_and(|p| p.field == offset)
+        self.partial.is_some_and(|p| p.field == ETHERNET + offset)
     }
 
     fn trim(&mut self, len: u32) -> Option<()> {
+        let len = ETHERNET + len as usize;
         // The kernel refuses to cut off the field that the device is to write.
-        if self.partial.is_some_and(|p| (len as usize) < p.field + 2) {
+        if self.partial.is_some_and(|p| len < p.field + 2) {
             return None;
         }
-        self.bytes.resize(len as usize, 0);
+        self.bytes.resize(len, 0);
         self.gso = 0;
         Some(())
     }
 
     fn grow_front(&mut self, len: u32) -> Option<()> {
         let len = len as usize;
-        self.bytes.splice(0..0, std::iter::repeat_n(0, len));
+        self.bytes
+            .splice(ETHERNET..ETHERNET, std::iter::repeat_n(0, len));
         self.partial = self.partial.map(|p| Partial {
             start: p.start + len,
             field: p.field + len,

@@ -16,7 +16,7 @@ use proxy_common::{
     paths::{fast, slow},
     reason::Reason,
     tables::{self, Fib, FlowCell, Meters, Node, Routes, Services, ShareCell, Table},
-    wire::parse::ethertype,
+    wire::packet::Packet,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -210,7 +210,7 @@ impl World {
         if verdict.action == Action::Slow {
             self.slowed.set(self.slowed.get() + 1);
             assert_eq!(*packet, before, "the fast path touched what it left");
-            verdict = match ethertype(packet) {
+            verdict = match packet.ethertype() {
                 Some(V4::ETHERTYPE) => self.slow::<V4>(hook, packet),
                 _ => self.slow::<V6>(hook, packet),
             };
