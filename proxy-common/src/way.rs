@@ -3,15 +3,15 @@
 use crate::{
     abi::{Config, Dir, Flow, Macs, Route, config_flags, device_flags},
     addr::{Addr, Family},
-    edge::hook::Hook,
+    edge::Edge,
     reason::PassReason,
     tables::{Fib, FlowCell, Hop, Node, Routes},
 };
 
 /// The hop, if this hook can take it: XDP sends only by its own device and to a known next hop.
 #[inline(always)]
-pub fn usable_by(hop: Hop, hook: Hook, here: u32) -> Result<Hop, PassReason> {
-    if hook.xdp && hop.route != Route::Stack && (hop.ifindex != here || !hop.resolved) {
+pub fn usable_by(hop: Hop, edge: Edge, here: u32) -> Result<Hop, PassReason> {
+    if edge.is_xdp() && hop.route != Route::Stack && (hop.ifindex != here || !hop.resolved) {
         return Err(PassReason::OtherDevice);
     }
     Ok(hop)
@@ -89,20 +89,20 @@ pub fn receive<F: Family, T: Routes<F> + Node>(
 ///
 /// A reply for a process on this node does so if it came in by the very device on which the stack expects it.
 #[inline(always)]
-fn goes_on<A: Addr>(hook: Hook, here: u32, route: Route, flow: &Flow<A>) -> bool {
+fn goes_on<A: Addr>(edge: Edge, here: u32, route: Route, flow: &Flow<A>) -> bool {
     route == Route::Stack
-        || (route == Route::Receive && flow.ifindex == here && hook.dir == Dir::In)
+        || (route == Route::Receive && flow.ifindex == here && edge.dir == Dir::In)
 }
 
 /// The route of a packet of a known flow, if its hints hold for the way and this hook can take it.
 #[inline(always)]
-pub fn hinted<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Route> {
+pub fn hinted<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>) -> Option<Route> {
     let route = Route::from_bits(flow.route);
-    if goes_on(hook, here, route, flow) {
+    if goes_on(edge, here, route, flow) {
         return Some(Route::Stack);
     }
     // XDP sends only by its own device.
-    if flow.epoch != config.epoch || (hook.xdp && flow.ifindex != here) {
+    if flow.epoch != config.epoch || (edge.is_xdp() && flow.ifindex != here) {
         return None;
     }
     Some(route)
@@ -110,8 +110,8 @@ pub fn hinted<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -
 
 /// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
 #[inline(always)]
-pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
-    match hinted(hook, here, config, flow)? {
+pub fn by_hints<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
+    match hinted(edge, here, config, flow)? {
         Route::Stack => Some(Hop::STACK),
         route => Some(Hop {
             ifindex: flow.ifindex,
@@ -127,7 +127,7 @@ pub fn by_hints<A: Addr>(hook: Hook, here: u32, config: &Config, flow: &Flow<A>)
 /// The way of a packet of a known flow: its hints while they hold, else a look-up that renews them.
 #[inline(always)]
 pub fn of_flow<F: Family, T: Routes<F> + Node>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     config: &Config,
     cell: &FlowCell<F::Addr>,
@@ -136,8 +136,8 @@ pub fn of_flow<F: Family, T: Routes<F> + Node>(
 ) -> Result<Hop, PassReason> {
     let here = tables.ifindex();
     let route = Route::from_bits(flow.route);
-    if (!renew || goes_on(hook, here, route, flow))
-        && let Some(hop) = by_hints(hook, here, config, flow)
+    if (!renew || goes_on(edge, here, route, flow))
+        && let Some(hop) = by_hints(edge, here, config, flow)
     {
         return Ok(hop);
     }
@@ -149,7 +149,7 @@ pub fn of_flow<F: Family, T: Routes<F> + Node>(
     if hop.resolved {
         cell.set_hints(&hop, config.epoch);
     }
-    usable_by(hop, hook, here)
+    usable_by(hop, edge, here)
 }
 
 /// The source address of a full proxy's packets to `dst` by a device: the kernel's choice, where it tells, else the agent's.
@@ -176,8 +176,8 @@ pub fn source_by<F: Family, T: Routes<F> + Node>(
 /// Is this a reply that the stack routes out by another device than the one by which its connection came? It chose by the backend's
 /// address; the route of the service's may be another (several NICs, each with a table of its own).
 #[inline(always)]
-pub fn is_astray<A: Addr>(hook: Hook, here: u32, flow: &Flow<A>) -> bool {
-    hook.dir == Dir::Out
+pub fn is_astray<A: Addr>(edge: Edge, here: u32, flow: &Flow<A>) -> bool {
+    edge.dir == Dir::Out
         && flow.is_reply()
         && flow.route == Route::Stack as u8
         && flow.ifindex != here

@@ -45,8 +45,8 @@ pub fn tc_fragment(ctx: TcContext) -> i32 {
     let (one, first) = unsafe { (&mut *one, &mut *first) };
     let packet: Frame<__sk_buff> = frame(skb, SLOW_HEADERS);
     let part = match packet.ethertype() {
-        Some(V4::ETHERTYPE) => describe::<V4, _>(Hook::TC_UPLINK_IN, &packet, &mut one.key),
-        Some(V6::ETHERTYPE) => describe::<V6, _>(Hook::TC_UPLINK_IN, &packet, &mut one.key),
+        Some(V4::ETHERTYPE) => describe::<V4, _>(Hook::TC_UPLINK_IN.edge, &packet, &mut one.key),
+        Some(V6::ETHERTYPE) => describe::<V6, _>(Hook::TC_UPLINK_IN.edge, &packet, &mut one.key),
         _ => Part::Whole,
     };
     let Some(config) = kernel.config() else {

@@ -220,7 +220,7 @@ fn is_of_vlan(dir: Dir, skb: *mut __sk_buff) -> bool {
 #[inline(always)]
 fn enter(hook: Hook, ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    if is_of_vlan(hook.dir, skb) {
+    if is_of_vlan(hook.edge.dir, skb) {
         return TC_ACT_UNSPEC;
     }
     let mut packet = frame(skb, FAST_HEADERS);
@@ -229,7 +229,7 @@ fn enter(hook: Hook, ctx: &TcContext) -> i32 {
         let is_v6 = packet.ethertype() == Some(V6::ETHERTYPE);
         // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
         // filled the array, and the packet goes on as it is.
-        unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.dir, is_v6)) };
+        unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.edge.dir, is_v6)) };
     }
     act(verdict, skb)
 }

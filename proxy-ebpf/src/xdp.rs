@@ -145,7 +145,7 @@ pub fn xdp_uplink(ctx: XdpContext) -> u32 {
         let is_v6 = packet.ethertype() == Some(V6::ETHERTYPE);
         // SAFETY: the array holds programs of this type only. A call that fails comes back: the agent has not
         // filled the array, and TC decides.
-        unsafe { maps::SLOW_XDP.tail_call(&ctx, slow_index(hook.dir, is_v6)) };
+        unsafe { maps::SLOW_XDP.tail_call(&ctx, slow_index(hook.edge.dir, is_v6)) };
     }
     act(verdict)
 }

@@ -111,11 +111,11 @@ impl Hooks {
         if self.not_taken.contains(&attempt) {
             return Ok(());
         }
-        if hook.xdp && self.is_blind(view, target) {
+        if hook.is_xdp() && self.is_blind(view, target) {
             // It follows the VLANs and the NIC's settings: XDP comes back with them.
             return datapath.detach(hook, target.ifindex);
         }
-        if hook.xdp
+        if hook.is_xdp()
             && let Some(why) = self.why_not_native(view, target)
         {
             info!(

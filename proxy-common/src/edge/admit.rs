@@ -6,7 +6,7 @@
 use crate::{
     abi::{Config, Device, Dir, Macs, config_flags, device_flags},
     addr::{Addr, Family},
-    edge::hook::Hook,
+    edge::Edge,
     tables::{Fib, Node, Routes},
     wire::packet::Packet,
 };
@@ -36,9 +36,9 @@ pub fn is_martian<F: Family, T: Routes<F> + Node>(
 
 /// Is a packet asked for its source at this hook though it is of no service, if its source may be a backend's?
 #[inline(always)]
-pub const fn asks_strangers(hook: Hook, config: &Config) -> bool {
-    hook.is_workload()
-        && matches!(hook.dir, Dir::In)
+pub const fn asks_strangers(edge: Edge, config: &Config) -> bool {
+    edge.is_workload()
+        && matches!(edge.dir, Dir::In)
         && config.flags & config_flags::WORKLOADS_STRICT != 0
 }
 

@@ -4,7 +4,7 @@
 //! In: a [`Decision`] and what it is [`About`]. Out: counters. Nothing else counts reasons, connections, refusals or drops.
 
 use crate::{
-    edge::hook::Hook,
+    edge::{Edge, hook::Hook},
     reason::{DropReason, PassReason, Reason},
     tables::Meters,
 };
@@ -59,11 +59,11 @@ impl Decision {
         }
     }
 
-    /// What a hook leaves of a decision. XDP gives no answers, and TC decides anew.
+    /// What an edge leaves of a decision. XDP gives no answers, and TC decides anew.
     #[inline(always)]
-    pub const fn at(self, hook: Hook) -> Self {
+    pub const fn at(self, edge: Edge) -> Self {
         match self {
-            Self::Answer(_) | Self::Hold if hook.xdp => Self::Pass(PassReason::LeftToTc),
+            Self::Answer(_) | Self::Hold if edge.is_xdp() => Self::Pass(PassReason::LeftToTc),
             decision => decision,
         }
     }
@@ -129,8 +129,8 @@ mod tests {
                 Decision::Drop(DropReason::NoPort),
             ),
         ] {
-            assert_eq!(decision.at(Hook::XDP_UPLINK), in_xdp, "{decision:?}");
-            assert_eq!(decision.at(Hook::TC_UPLINK_IN), decision);
+            assert_eq!(decision.at(Hook::XDP_UPLINK.edge), in_xdp, "{decision:?}");
+            assert_eq!(decision.at(Hook::TC_UPLINK_IN.edge), decision);
         }
     }
 }

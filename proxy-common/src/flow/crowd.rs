@@ -8,15 +8,15 @@
 use crate::{
     abi::{Config, Share},
     addr::{Addr, Family},
-    edge::hook::Hook,
+    edge::Edge,
     tables::Flows,
     wire::parse::View,
 };
 
 /// Under what a client is counted that is seen at this hook.
 #[inline(always)]
-fn source<A: Addr>(hook: Hook, client: &A) -> A {
-    if hook.is_workload() {
+fn source<A: Addr>(edge: Edge, client: &A) -> A {
+    if edge.is_workload() {
         *client
     } else {
         client.network()
@@ -26,7 +26,7 @@ fn source<A: Addr>(hook: Hook, client: &A) -> A {
 /// May this client begin another flow? Counts it.
 #[inline(always)]
 pub fn admits<F: Family, T: Flows<F>>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     config: &Config,
     now: u32,
@@ -35,7 +35,7 @@ pub fn admits<F: Family, T: Flows<F>>(
     if config.share == 0 {
         return true;
     }
-    let source = source(hook, client);
+    let source = source(edge, client);
     let Some(cell) = tables.share(&source) else {
         // Without room it is not counted.
         tables.put_share(
@@ -67,8 +67,8 @@ pub fn admits<F: Family, T: Flows<F>>(
 
 /// A flow of this client counts no more. `client`: as the packets of the flow show it where they are not rewritten yet.
 #[inline(always)]
-pub fn release<F: Family, T: Flows<F>>(hook: Hook, tables: &T, client: &F::Addr) {
-    if let Some(cell) = tables.share(&source(hook, client)) {
+pub fn release<F: Family, T: Flows<F>>(edge: Edge, tables: &T, client: &F::Addr) {
+    if let Some(cell) = tables.share(&source(edge, client)) {
         let share = cell.get();
         cell.set(Share {
             open: share.open.saturating_sub(1),

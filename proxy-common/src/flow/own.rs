@@ -8,10 +8,7 @@
 use crate::{
     abi::{Config, Dir, Flow, FlowKey, UDP, flow_state},
     addr::{Addr, Family},
-    edge::{
-        hook::{Client, Hook},
-        work::Work,
-    },
+    edge::{Client, Edge, work::Work},
     flow::track,
     service::classify,
     tables::{FlowCell, Flows, Node, Routes, Table},
@@ -21,13 +18,13 @@ use crate::{
 /// May the packet leave from a service's port? Two bit tests.
 #[inline(always)]
 pub fn may_leave_from_service<F: Family, T: Flows<F> + Routes<F> + Node>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     view: &View<F::Addr>,
 ) -> bool {
-    hook.dir == Dir::Out
+    edge.dir == Dir::Out
         && view.ip.proto == UDP
-        && !hook.is_loopback()
+        && !edge.is_loopback()
         && classify::may_be_to_service::<F, T>(tables, &view.tuple.inverse(), UDP)
 }
 
@@ -41,12 +38,12 @@ pub fn is_new<F: Family, T: Flows<F> + Routes<F> + Node>(tables: &T, view: &View
 /// Notes where the answer to a packet comes in, if it leaves from an address of this node and a port that is a service's there.
 #[inline(always)]
 pub fn note<F: Family, T: Flows<F> + Routes<F> + Node>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     now: u32,
     work: &mut Work<F::Addr>,
 ) {
-    if !may_leave_from_service::<F, T>(hook, tables, &work.view)
+    if !may_leave_from_service::<F, T>(edge, tables, &work.view)
         || tables.local_addr(&work.view.tuple.src).is_none()
     {
         return;

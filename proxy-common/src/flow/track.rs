@@ -8,7 +8,7 @@
 use crate::{
     abi::{Backend, Config, Dir, Flow, FlowKey, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
-    edge::{hook::Hook, work::Work},
+    edge::{Edge, work::Work},
     flow::{crowd, proof},
     tables::{FlowCell, Flows, Node, Services, Table},
     wire::parse::is_connected,
@@ -335,7 +335,7 @@ pub fn go_on_after_reset<F: Family, T: Flows<F> + Node>(
 /// it chooses its ports by what it connects to. One that is not over keeps its tuple.
 #[inline(always)]
 pub fn make_way<F: Family, T: Flows<F> + Services<F> + Node>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     work: &mut Work<F::Addr>,
 ) {
@@ -344,7 +344,7 @@ pub fn make_way<F: Family, T: Flows<F> + Services<F> + Node>(
     };
     let proto = work.view.ip.proto;
     work.peer_key.tuple = work.view.tuple.inverse();
-    work.peer_key.kind = FlowKey::<F::Addr>::kind(proto, hook.dir.opposite());
+    work.peer_key.kind = FlowKey::<F::Addr>::kind(proto, edge.dir.opposite());
     let Some((table, cell)) = find::<F, T>(tables, &work.peer_key) else {
         return;
     };
@@ -399,7 +399,7 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
 /// datagram that nobody answers. `renew`: a coarse step of time is over since the flow was last seen.
 #[inline(always)]
 pub fn advance<F: Family, T: Flows<F> + Services<F> + Node>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     config: &Config,
     renew: bool,
@@ -415,7 +415,7 @@ pub fn advance<F: Family, T: Flows<F> + Services<F> + Node>(
                 peer.mark(flow_state::ANSWERED);
             }
             if crowd::ends_with_answer(&work.view) {
-                crowd::release::<F, T>(hook, tables, &work.flow.to.dst);
+                crowd::release::<F, T>(edge, tables, &work.flow.to.dst);
             }
         }
         return;
@@ -449,7 +449,7 @@ pub fn advance<F: Family, T: Flows<F> + Services<F> + Node>(
         tables.delete_flow(Table::Pending, &work.key);
         tables.delete_flow(Table::Pending, &work.peer_key);
         if !crowd::ends_with_answer(&work.view) {
-            crowd::release::<F, T>(hook, tables, &work.key.tuple.src);
+            crowd::release::<F, T>(edge, tables, &work.key.tuple.src);
         }
     }
 }

@@ -5,10 +5,7 @@
 
 use crate::{
     addr::{Addr, Family, V4, V6},
-    edge::{
-        hook::{Client, Hook},
-        verdict::Verdict,
-    },
+    edge::{Client, Edge, verdict::Verdict},
     sums::{crc32c, internet::Sum},
     wire::{
         packet::Packet,
@@ -164,8 +161,8 @@ fn pseudo<A: Addr>(sum: Sum, src: &A, dst: &A, proto: u8, len: u16) -> Sum {
 
 /// Where an answer goes: back out by the device, or, to a client on this node, back in.
 #[inline(always)]
-fn back(hook: Hook, ifindex: u32) -> Verdict {
-    match hook.client() {
+fn back(edge: Edge, ifindex: u32) -> Verdict {
+    match edge.client() {
         Some(Client::Node) => Verdict::receive(ifindex),
         _ => Verdict::TRANSMIT,
     }
@@ -189,7 +186,7 @@ fn is_plain<F: Family>(view: &View<F::Addr>) -> bool {
 /// Turns a segment into the reset that answers it where there is no connection (RFC 9293 section 3.10.7.1).
 #[inline(always)]
 pub fn reset<F: AnswerIp, P: Packet>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     view: &View<F::Addr>,
     ifindex: u32,
@@ -222,7 +219,7 @@ pub fn reset<F: AnswerIp, P: Packet>(
     };
     packet.store(l4, h)?;
     packet.store(l4 + 16, field)?;
-    Some(back(hook, ifindex))
+    Some(back(edge, ifindex))
 }
 
 /// What stands in a reset.
@@ -257,7 +254,7 @@ fn reset_numbers<A>(view: &View<A>) -> ResetNumbers {
 /// initiate tag of an INIT, by which its sender knows its own (RFC 9260 section 10).
 #[inline(always)]
 pub fn icmp_error<F: AnswerIp, P: Packet>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     view: &View<F::Addr>,
     error: IcmpError,
@@ -298,5 +295,5 @@ pub fn icmp_error<F: AnswerIp, P: Packet>(
         .to_ne_bytes();
     let head = u32::from_ne_bytes([error.kind, error.code, sum[0], sum[1]]);
     packet.store(l4, [head, error.rest])?;
-    Some(back(hook, ifindex))
+    Some(back(edge, ifindex))
 }

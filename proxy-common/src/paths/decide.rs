@@ -10,9 +10,8 @@ use crate::{
     },
     addr::{Addr, Family},
     edge::{
-        admit,
+        Client, Edge, admit,
         decision::{Answer, Decision},
-        hook::{Client, Hook},
         work::Work,
     },
     flow::{
@@ -55,7 +54,7 @@ pub fn has_news<F: Family, T: Tables<F>>(
 /// Decides about one packet that passed the gate, from the beginning: reads `work.view`, fills in the rest.
 #[inline(always)]
 pub fn decide<F: Family, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Decision {
@@ -63,7 +62,7 @@ pub fn decide<F: Family, T: Tables<F>>(
         return Decision::Pass(PassReason::NotConfigured);
     };
     let now = tables.now();
-    work.key = FlowKey::new(work.view.tuple, work.view.ip.proto, hook.dir);
+    work.key = FlowKey::new(work.view.tuple, work.view.ip.proto, edge.dir);
     if let Some((table, cell)) = track::find::<F, T>(tables, &work.key) {
         work.flow = cell.get();
         if work.flow.is_own() && own::holds(config, now, cell, &work.flow) {
@@ -72,17 +71,17 @@ pub fn decide<F: Family, T: Tables<F>>(
         if !work.flow.is_own() && !track::is_over::<F, T>(tables, config, now, work) {
             work.about.service = work.flow.service;
             work.about.backend = work.flow.backend;
-            return go_on::<F, T>(hook, tables, config, now, table, cell, work);
+            return go_on::<F, T>(edge, tables, config, now, table, cell, work);
         }
         track::forget::<F, T>(tables, table, work);
     }
-    begin::<F, T>(hook, tables, config, now, work)
+    begin::<F, T>(edge, tables, config, now, work)
 }
 
 /// A packet of the known flow `work.flow`, which stands in `cell`.
 #[inline(always)]
 fn go_on<F: Family, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     config: &Config,
     now: u32,
@@ -91,7 +90,7 @@ fn go_on<F: Family, T: Tables<F>>(
     work: &mut Work<F::Addr>,
 ) -> Decision {
     let expected = work.flow.peer_ifindex;
-    if hook.dir == Dir::In && expected != tables.ifindex() {
+    if edge.dir == Dir::In && expected != tables.ifindex() {
         let is_above = work.above != 0 && work.above == expected;
         if !is_above && !work.is_admitted {
             return Decision::Drop(DropReason::SourceCheck);
@@ -100,7 +99,7 @@ fn go_on<F: Family, T: Tables<F>>(
         cell.come_by(work.flow.peer_ifindex);
     }
     let renew = now.wrapping_sub(work.flow.last_seen) >= config.refresh;
-    work.hop = match way::of_flow::<F, T>(hook, tables, config, cell, &work.flow, renew) {
+    work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, &work.flow, renew) {
         Ok(hop) => hop,
         Err(reason) => return Decision::Pass(reason),
     };
@@ -120,14 +119,14 @@ fn go_on<F: Family, T: Tables<F>>(
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.
-        track::advance::<F, T>(hook, tables, config, renew, cell, work);
+        track::advance::<F, T>(edge, tables, config, renew, cell, work);
     } else if proof::is_shown(&work.view) {
         let shown = proof::shown(&work.view);
         if proof::may_follow(work.flow.proof, shown) {
             cell.show(shown);
         }
     }
-    if way::is_astray(hook, tables.ifindex(), &work.flow) {
+    if way::is_astray(edge, tables.ifindex(), &work.flow) {
         work.hop = way::aside::<F, T>(tables, config, cell, &work.flow);
         work.is_looked_up = work.hop.aside;
     }
@@ -147,21 +146,21 @@ impl From<Stop> for Decision {
 /// Begins a flow, if the packet is for a service and may begin one.
 #[inline(always)]
 fn begin<F: Family, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     config: &Config,
     now: u32,
     work: &mut Work<F::Addr>,
 ) -> Decision {
-    let Some((client, frontend)) = addressed::<F, T>(hook, tables, &work.view) else {
-        if admit::asks_strangers(hook, config) && !work.is_admitted {
+    let Some((client, frontend)) = addressed::<F, T>(edge, tables, &work.view) else {
+        if admit::asks_strangers(edge, config) && !work.is_admitted {
             return Decision::Drop(DropReason::SourceCheck);
         }
-        own::note::<F, T>(hook, tables, now, work);
+        own::note::<F, T>(edge, tables, now, work);
         return Decision::Pass(PassReason::NotService);
     };
     let Work { view, frame, .. } = &*work;
-    if hook.dir == Dir::In {
+    if edge.dir == Dir::In {
         if admit::is_martian::<F, T>(tables, *frame, &view.tuple.src) {
             return Decision::Pass(PassReason::Martian);
         }
@@ -190,7 +189,7 @@ fn begin<F: Family, T: Tables<F>>(
             Choice::Drop(reason) => return Decision::Drop(reason),
         };
     work.about.backend = id;
-    let way = match way::<F, T>(hook, client, tables, config, &work.view.tuple, backend) {
+    let way = match way::<F, T>(edge, client, tables, config, &work.view.tuple, backend) {
         Ok(way) => way,
         Err(reason) => return Decision::Pass(reason),
     };
@@ -234,7 +233,7 @@ fn begin<F: Family, T: Tables<F>>(
         proof: 0,
     };
     if client != Client::Node
-        && !crowd::admits::<F, T>(hook, tables, config, now, &work.view.tuple.src)
+        && !crowd::admits::<F, T>(edge, tables, config, now, &work.view.tuple.src)
     {
         return Decision::Drop(DropReason::SourceShare);
     }
@@ -273,11 +272,11 @@ fn stranger<F: Family, T: Tables<F>>(
 /// The frontend that a packet is for at its client's edge, if it is for one.
 #[inline(always)]
 fn addressed<F: Family, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     view: &View<F::Addr>,
 ) -> Option<(Client, FrontendRef)> {
-    let client = hook.client()?;
+    let client = edge.client()?;
     let dst = &view.tuple.dst;
     // Nobody is at the unspecified address, and a loopback address is the node's own alone (RFC 1122 section 3.2.1.3).
     if *dst == F::Addr::ANY || (dst.is_loopback() && client != Client::Node) {
@@ -304,7 +303,7 @@ struct Way<A> {
 /// client's edge in both directions; a full proxy only where the reply would not come back here.
 #[inline(always)]
 fn way<F: Family, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     client: Client,
     tables: &T,
     config: &Config,
@@ -326,7 +325,7 @@ fn way<F: Family, T: Tables<F>>(
         Client::Pod if backend.addr != tuple.src => return Ok(through_stack),
         Client::Node if backend.flags & backend_flags::HOST != 0 => {
             // Node to node: the packet is on the loopback device already, or is turned round to it.
-            let hop = if hook.is_loopback() {
+            let hop = if edge.is_loopback() {
                 Hop::STACK
             } else {
                 way::receive::<F, T>(tables, LOOPBACK)?
@@ -339,7 +338,7 @@ fn way<F: Family, T: Tables<F>>(
         _ => {}
     }
     let hop = way::forward::<F, T>(tables, &tuple.src, &backend.addr)?;
-    let hop = way::usable_by(hop, hook, here)?;
+    let hop = way::usable_by(hop, edge, here)?;
     let Some(device) = tables.device(hop.ifindex) else {
         return Err(PassReason::NoDevice);
     };

@@ -6,7 +6,7 @@
 use crate::{
     abi::{Dir, Flow, FlowKey, Route, SCTP, TCP, Tuple, UDP},
     addr::{Family, V4, V6},
-    edge::{admit, hook::Hook, verdict::Verdict},
+    edge::{Edge, admit, hook::Hook, verdict::Verdict},
     flow::{own, proof},
     paths::{
         decide::has_news,
@@ -40,6 +40,7 @@ pub fn fast<P: Packet, T: Tables<V4> + Tables<V6>>(
 
 #[inline(always)]
 fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, tables: &T) -> Verdict {
+    let edge = hook.edge;
     let l4 = F::HEADER_LEN;
     let Some(head) = packet.head(l4 + UDP_HEADER) else {
         return Verdict::SLOW;
@@ -79,7 +80,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
             }
         }
         // The answer to a datagram that leaves from a service's port must be told from requests.
-        if own::may_leave_from_service::<F, T>(hook, tables, &view)
+        if own::may_leave_from_service::<F, T>(edge, tables, &view)
             && own::is_new::<F, T>(tables, &view)
         {
             return Verdict::SLOW;
@@ -93,7 +94,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         view.flags = flags;
         view.shows = shows;
     }
-    let key = FlowKey::new(view.tuple, view.ip.proto, hook.dir);
+    let key = FlowKey::new(view.tuple, view.ip.proto, edge.dir);
     let Some(cell) = tables.flow(Table::Confirmed, &key) else {
         // The second look at the confirmed table is for what another CPU confirms at this moment.
         let is_known = |table| tables.flow(table, &key).is_some();
@@ -101,7 +102,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
             return Verdict::SLOW;
         }
         if let Some(config) = tables.config()
-            && admit::asks_strangers(hook, config)
+            && admit::asks_strangers(edge, config)
         {
             return Verdict::SLOW;
         }
@@ -112,18 +113,18 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     };
     let flow = cell.peek();
     if has_news::<F, T>(tables, config, &view, flow)
-        || !is_taken::<F, P, T>(hook, packet, tables, flow)
+        || !is_taken::<F, P, T>(edge, packet, tables, flow)
         || len < (l4 + UDP_HEADER) as u32
         || !packet.holds(len)
     {
         return Verdict::SLOW;
     }
     let here = tables.ifindex();
-    let aside = way::is_astray(hook, here, flow);
+    let aside = way::is_astray(edge, here, flow);
     let route = if aside {
         (flow.epoch == config.epoch).then_some(Route::Forward)
     } else {
-        way::hinted(hook, here, config, flow)
+        way::hinted(edge, here, config, flow)
     };
     let Some(route) = route else {
         return Verdict::SLOW;
@@ -143,7 +144,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     {
         cell.show(shown);
     }
-    let bytes = counted_bytes(hook, packet, &view);
+    let bytes = counted_bytes(edge, packet, &view);
     if edit::<F, P>(packet, &view, flow, route, forwarded).is_none() {
         tables.count_reason(hook.index, DropReason::EditFailed.reason());
         return Verdict::drop(DropReason::EditFailed);
@@ -152,7 +153,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     if route == Route::Stack {
         return Verdict::TRANSLATED;
     }
-    leave(hook, route, flow.ifindex, here)
+    leave(edge, route, flow.ifindex, here)
 }
 
 /// Rewrites a packet of a known flow, whose headers are at fixed places, and makes it ready to leave by the flow's hints. Their bounds are
@@ -193,12 +194,12 @@ fn edit<F: Family, P: Packet>(
 /// it, with a header that is as its sender made it.
 #[inline(always)]
 fn is_taken<F: ParseIp, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     tables: &T,
     flow: &Flow<F::Addr>,
 ) -> bool {
-    if hook.dir == Dir::Out {
+    if edge.dir == Dir::Out {
         return true;
     }
     if flow.peer_ifindex != tables.ifindex() {

@@ -6,7 +6,7 @@
 use crate::{
     abi::{FragmentKey, FragmentPorts, HeldKey, NODEPORT_ADDR, gate},
     addr::{Addr, Family},
-    edge::hook::{Client, Hook},
+    edge::{Client, Edge},
     reason::PassReason,
     tables::{Flows, Node, Routes},
     wire::{
@@ -29,7 +29,7 @@ pub enum Known {
 /// Fills in the ports of a fragment, or notes them.
 #[inline(always)]
 pub fn complete<F: Family, T: Flows<F> + Routes<F> + Node>(
-    hook: Hook,
+    edge: Edge,
     view: &mut View<F::Addr>,
     tables: &T,
 ) -> Result<Known, PassReason> {
@@ -37,7 +37,7 @@ pub fn complete<F: Family, T: Flows<F> + Routes<F> + Node>(
         src: view.ip.src,
         dst: view.ip.dst,
         id: view.ip.datagram,
-        kind: view.ip.proto as u32 | (hook.dir as u32) << 8,
+        kind: view.ip.proto as u32 | (edge.dir as u32) << 8,
     };
     if view.ip.part == Part::First {
         tables.put_fragment(
@@ -47,14 +47,14 @@ pub fn complete<F: Family, T: Flows<F> + Routes<F> + Node>(
                 dport: view.tuple.dport,
             },
         );
-        return Ok(if is_held_at(hook) && tables.is_held(&key) {
+        return Ok(if is_held_at(edge) && tables.is_held(&key) {
             Known::Awaited
         } else {
             Known::Ports
         });
     }
     let Some(ports) = tables.fragment(&key) else {
-        return if is_held_at(hook) && may_be_to_service::<F, T>(tables, &view.ip.dst) {
+        return if is_held_at(edge) && may_be_to_service::<F, T>(tables, &view.ip.dst) {
             Ok(Known::Nothing)
         } else {
             Err(PassReason::FragmentUnknown)
@@ -67,8 +67,8 @@ pub fn complete<F: Family, T: Flows<F> + Routes<F> + Node>(
 
 /// Fragments are held where they come in from a wire or a pod: on their way out they are in the order in which this node made them.
 #[inline(always)]
-fn is_held_at(hook: Hook) -> bool {
-    matches!(hook.client(), Some(Client::Outside | Client::Pod))
+fn is_held_at(edge: Edge) -> bool {
+    matches!(edge.client(), Some(Client::Outside | Client::Pod))
 }
 
 /// May a fragment without ports be for a service, or a reply to restore?
@@ -80,7 +80,7 @@ fn may_be_to_service<F: Family, T: Flows<F> + Routes<F> + Node>(tables: &T, dst:
 
 /// Describes a fragment for the table of held ones, as [`complete`] looks for it; gives which one it is.
 #[inline(always)]
-pub fn describe<F: ParseIp, P: Packet>(hook: Hook, packet: &P, key: &mut HeldKey) -> Part {
+pub fn describe<F: ParseIp, P: Packet>(edge: Edge, packet: &P, key: &mut HeldKey) -> Part {
     let Ok(ip) = F::ip(packet, 0) else {
         return Part::Whole;
     };
@@ -91,7 +91,7 @@ pub fn describe<F: ParseIp, P: Packet>(hook: Hook, packet: &P, key: &mut HeldKey
         i += 1;
     }
     key.id = ip.datagram;
-    key.kind = ip.proto as u32 | (hook.dir as u32) << 8;
+    key.kind = ip.proto as u32 | (edge.dir as u32) << 8;
     key.number = 0;
     ip.part
 }

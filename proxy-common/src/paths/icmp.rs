@@ -8,8 +8,8 @@ use crate::{
     abi::{Dir, FlowKey, Route},
     addr::{Family, V4},
     edge::{
+        Edge,
         decision::Decision,
-        hook::Hook,
         work::{Work, settle},
     },
     reason::{DropReason, PassReason},
@@ -38,7 +38,7 @@ fn outer_of<A: Copy>(work: &Work<A>) -> Ip<A> {
 /// hop; gives the offset of the quoted transport header.
 #[inline(always)]
 fn find<F: ParseIp, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &P,
     tables: &T,
     work: &mut Work<F::Addr>,
@@ -49,7 +49,7 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     };
     work.view.tuple = tuple;
     // The packet that would answer the quoted one is of the flow.
-    work.key = FlowKey::new(tuple.inverse(), ip.proto, hook.dir);
+    work.key = FlowKey::new(tuple.inverse(), ip.proto, edge.dir);
     settle(work);
     let answer = &work.key.tuple;
     if !classify::may_be_to_service::<F, T>(tables, answer, ip.proto)
@@ -74,10 +74,10 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     }
     let is_expected = flow.peer_ifindex == tables.ifindex()
         || (work.above != 0 && flow.peer_ifindex == work.above);
-    if hook.dir == Dir::In && !is_expected && !work.is_admitted {
+    if edge.dir == Dir::In && !is_expected && !work.is_admitted {
         return Err(Decision::Drop(DropReason::SourceCheck));
     }
-    work.hop = match way::of_flow::<F, T>(hook, tables, config, cell, flow, false) {
+    work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, flow, false) {
         Ok(hop) => hop,
         Err(reason) => return Err(Decision::Pass(reason)),
     };
@@ -88,12 +88,12 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
 /// Translates an ICMP error, if it is about a known flow; its way is then in `work.hop`.
 #[inline(always)]
 pub fn translate<F: ParseIp, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Result<(), Decision> {
-    let quoted_l4 = find::<F, P, T>(hook, packet, tables, work)?;
+    let quoted_l4 = find::<F, P, T>(edge, packet, tables, work)?;
     let forwarded = work.hop.route == Route::Forward && !work.hop.aside;
     if forwarded && work.view.ip.ttl <= 1 {
         return Err(Decision::Drop(DropReason::HopLimit));

@@ -3,7 +3,7 @@
 use crate::{
     abi::{Dir, Flow, Route},
     addr::Family,
-    edge::{hook::Hook, verdict::Verdict},
+    edge::{Edge, verdict::Verdict},
     tables::{Hop, Tables},
     wire::{
         packet::Packet,
@@ -15,7 +15,7 @@ use crate::{
 /// Edits and sends a packet of a known flow, which [`may_leave`] by the hop. `None`: an edit failed.
 #[inline(always)]
 pub fn finish<F: Family, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     view: &View<F::Addr>,
     flow: &Flow<F::Addr>,
@@ -23,19 +23,19 @@ pub fn finish<F: Family, P: Packet, T: Tables<F>>(
     tables: &T,
 ) -> Option<Verdict> {
     let forwarded = hop.route == Route::Forward && !hop.aside;
-    let bytes = counted_bytes(hook, packet, view);
+    let bytes = counted_bytes(edge, packet, view);
     let (backend, reply) = (flow.backend, flow.is_reply());
     rewrite::rewrite::<F, P>(Protocols::All, packet, view, flow, forwarded)?;
-    let verdict = send(hook, packet, hop, tables.ifindex())?;
+    let verdict = send(edge, packet, hop, tables.ifindex())?;
     tables.count_packet(backend, bytes, reply);
     Some(verdict)
 }
 
 /// The bytes of a packet in layer 3, for the counters.
 #[inline(always)]
-pub fn counted_bytes<A, P: Packet>(hook: Hook, packet: &P, view: &View<A>) -> u32 {
+pub fn counted_bytes<A, P: Packet>(edge: Edge, packet: &P, view: &View<A>) -> u32 {
     // XDP has no segments in one frame, and the verifier no liking for the difference of its pointers.
-    if hook.xdp {
+    if edge.is_xdp() {
         view.ip.len
     } else {
         packet.net_len()
@@ -99,7 +99,7 @@ pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -
 
 /// Sends an edited packet by a hop. `None`: its Ethernet header could not be written.
 #[inline(always)]
-pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Option<Verdict> {
+pub fn send<P: Packet>(edge: Edge, packet: &mut P, hop: &Hop, here: u32) -> Option<Verdict> {
     if hop.route == Route::Stack {
         return Some(Verdict::TRANSLATED);
     }
@@ -107,16 +107,16 @@ pub fn send<P: Packet>(hook: Hook, packet: &mut P, hop: &Hop, here: u32) -> Opti
         return Some(Verdict::neighbour(hop.ifindex));
     }
     packet.set_macs(hop.macs)?;
-    Some(leave(hook, hop.route, hop.ifindex, here))
+    Some(leave(edge, hop.route, hop.ifindex, here))
 }
 
 /// The end of a packet that is ready to leave by a device, Ethernet header and all.
 #[inline(always)]
-pub fn leave(hook: Hook, route: Route, ifindex: u32, here: u32) -> Verdict {
+pub fn leave(edge: Edge, route: Route, ifindex: u32, here: u32) -> Verdict {
     if route == Route::Receive {
         return Verdict::receive(ifindex);
     }
-    match (ifindex == here, hook.dir) {
+    match (ifindex == here, edge.dir) {
         (true, Dir::In) => Verdict::TRANSMIT,
         (true, Dir::Out) => Verdict::TRANSLATED,
         (false, _) => Verdict::redirect(ifindex),

@@ -4,7 +4,7 @@
 use crate::{
     abi::{Dir, Macs},
     edge::{
-        admit,
+        Edge, admit,
         decision::{About, Answer, Decision, record},
         hook::Hook,
         verdict::Verdict,
@@ -35,14 +35,15 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Verdict {
+    let edge = hook.edge;
     work.about = About::NOTHING;
-    let decision = match look::<F, P, T>(hook, packet, tables, work) {
-        Ok(()) if !hook.xdp && work.is_error => error::<F, P, T>(hook, packet, tables, work),
-        Ok(()) => transport::<F, T>(hook, tables, work),
+    let decision = match look::<F, P, T>(edge, packet, tables, work) {
+        Ok(()) if !edge.is_xdp() && work.is_error => error::<F, P, T>(edge, packet, tables, work),
+        Ok(()) => transport::<F, T>(edge, tables, work),
         Err(reason) => Decision::Pass(reason),
     };
     settle(work);
-    let (decision, verdict) = carry_out::<F, P, T>(hook, packet, tables, work, decision.at(hook));
+    let (decision, verdict) = carry_out::<F, P, T>(edge, packet, tables, work, decision.at(edge));
     record(hook, tables, decision, &work.about);
     verdict
 }
@@ -50,7 +51,7 @@ pub fn slow<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
 /// Looks at the packet: its headers, and what the stack would ask of it at this hook. `Err`: it is nothing to decide about.
 #[inline(always)]
 fn look<F: ParseIp, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     tables: &T,
     work: &mut Work<F::Addr>,
@@ -65,7 +66,7 @@ fn look<F: ParseIp, P: Packet, T: Tables<F>>(
             work.view = view;
             work.largest = send::largest(Protocols::All, packet, &work.view);
         }
-        Parsed::IcmpError(_) if hook.xdp => return Err(PassReason::LeftToTc),
+        Parsed::IcmpError(_) if edge.is_xdp() => return Err(PassReason::LeftToTc),
         Parsed::IcmpError(ip) => {
             work.view.ip = ip;
             work.is_error = true;
@@ -73,7 +74,7 @@ fn look<F: ParseIp, P: Packet, T: Tables<F>>(
         Parsed::Other(reason) => return Err(reason),
     }
     settle(work);
-    if hook.dir == Dir::In {
+    if edge.dir == Dir::In {
         let Some(device) = tables.device(tables.ifindex()) else {
             return Err(PassReason::NoDevice);
         };
@@ -93,7 +94,7 @@ fn look<F: ParseIp, P: Packet, T: Tables<F>>(
 /// An ICMP error, about whatever packet. It is edited here, as what it quotes is part of it.
 #[inline(always)]
 fn error<F: ParseIp, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     tables: &T,
     work: &mut Work<F::Addr>,
@@ -101,7 +102,7 @@ fn error<F: ParseIp, P: Packet, T: Tables<F>>(
     if !work.is_for_us {
         return Decision::Pass(PassReason::NotService);
     }
-    match icmp::translate::<F, P, T>(hook, packet, tables, work) {
+    match icmp::translate::<F, P, T>(edge, packet, tables, work) {
         Ok(()) => Decision::Translate,
         Err(decision) => decision,
     }
@@ -109,15 +110,15 @@ fn error<F: ParseIp, P: Packet, T: Tables<F>>(
 
 #[inline(always)]
 fn transport<F: ParseIp, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     tables: &T,
     work: &mut Work<F::Addr>,
 ) -> Decision {
     if work.view.ip.part != Part::Whole {
-        if hook.xdp {
+        if edge.is_xdp() {
             return Decision::Hold;
         }
-        match fragment::complete::<F, T>(hook, &mut work.view, tables) {
+        match fragment::complete::<F, T>(edge, &mut work.view, tables) {
             Ok(Known::Ports) => {}
             Ok(_) if work.is_for_us => return Decision::Hold,
             Ok(_) => return Decision::Pass(PassReason::OtherHost),
@@ -130,7 +131,7 @@ fn transport<F: ParseIp, T: Tables<F>>(
     if !to_service
         && !classify::may_be_from_backend::<F, T>(tables, &view.tuple)
         && !classify::may_open_to_backend::<F, T>(tables, view)
-        && !own::may_leave_from_service::<F, T>(hook, tables, view)
+        && !own::may_leave_from_service::<F, T>(edge, tables, view)
     {
         return Decision::Pass(PassReason::NotService);
     }
@@ -143,16 +144,16 @@ fn transport<F: ParseIp, T: Tables<F>>(
         });
     }
     if classify::may_open_to_backend::<F, T>(tables, &work.view) {
-        track::make_way::<F, T>(hook, tables, work);
+        track::make_way::<F, T>(edge, tables, work);
     }
     settle(work);
-    decide::<F, T>(hook, tables, work)
+    decide::<F, T>(edge, tables, work)
 }
 
 /// Does what was decided; gives what became of it, where an edit fails, and the verdict.
 #[inline(always)]
 fn carry_out<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
-    hook: Hook,
+    edge: Edge,
     packet: &mut P,
     tables: &T,
     work: &Work<F::Addr>,
@@ -166,12 +167,12 @@ fn carry_out<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         Decision::Pass(reason) => return (decision, Verdict::pass(reason)),
         Decision::Drop(reason) => return (decision, Verdict::drop(reason)),
         Decision::Hold => return (decision, Verdict::FRAGMENT),
-        Decision::Translate if work.is_error => send::send(hook, packet, hop, here),
+        Decision::Translate if work.is_error => send::send(edge, packet, hop, here),
         Decision::Translate => {
             if work.is_looked_up {
                 tables.note_next_hop();
             }
-            send::finish::<F, P, T>(hook, packet, view, flow, hop, tables)
+            send::finish::<F, P, T>(edge, packet, view, flow, hop, tables)
         }
         // The answer takes the packet's place; where it cannot be made, the packet ends all the same.
         Decision::Answer(answer) => {
@@ -181,9 +182,9 @@ fn carry_out<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
                 F::PORT_UNREACHABLE
             };
             let sent = if answer != Answer::TooBig && view.is_tcp() {
-                answer::reset::<F, P>(hook, packet, view, here)
+                answer::reset::<F, P>(edge, packet, view, here)
             } else {
-                answer::icmp_error::<F, P>(hook, packet, view, error, here)
+                answer::icmp_error::<F, P>(edge, packet, view, error, here)
             };
             return (decision, sent.unwrap_or(Verdict::drop(answer.reason())));
         }

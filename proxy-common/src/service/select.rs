@@ -9,7 +9,7 @@ use crate::{
         Service, Tuple, backend_flags, service_flags,
     },
     addr::{Addr, Family},
-    edge::hook::Client,
+    edge::Client,
     reason::DropReason,
     tables::{Node, Services},
 };

@@ -189,7 +189,7 @@ fn a_source_has_a_share_of_the_unanswered_flows<F: Net>(proto: u8) {
         assert!(is_refused(&world, &more));
         // The drop is the service's, too.
         assert_eq!(world.service_count(SERVICE).dropped, 1);
-        let is_one = F::IS_V6 && !at.0.is_workload();
+        let is_one = F::IS_V6 && !at.0.edge.is_workload();
         assert_eq!(is_refused(&world, &ask(REMOTE, 6000)), is_one);
         // What it has goes on, and one that is answered leaves its place.
         let first = ask(CLIENT, 5000);

@@ -120,11 +120,11 @@ fn xdp_sends_by_its_own_device_to_a_known_next_hop_alone() {
             Err(PassReason::OtherDevice)
         };
         assert_eq!(
-            usable_by(hop, Hook::XDP_UPLINK, UPLINK),
+            usable_by(hop, Hook::XDP_UPLINK.edge, UPLINK),
             expected,
             "{hop:?}"
         );
-        assert_eq!(usable_by(hop, Hook::TC_UPLINK_IN, UPLINK), Ok(hop));
+        assert_eq!(usable_by(hop, Hook::TC_UPLINK_IN.edge, UPLINK), Ok(hop));
     }
 }
 

@@ -229,7 +229,7 @@ impl Node {
 
     /// Runs a packet; for who is in the node's namespace already.
     pub fn run_only(&self, hook: &Hook, device: Device, packet: &[u8]) -> Result<Ran> {
-        if hook.xdp && !self.xdp_runs {
+        if hook.is_xdp() && !self.xdp_runs {
             return Err(CannotRun(NO_XDP).into());
         }
         let one = OnePacket::new(packet).on(self.indices[device.name()]);
@@ -238,7 +238,7 @@ impl Node {
 
     /// Runs a packet, and says which reasons were counted at the hook meanwhile.
     pub fn run(&self, hook: &Hook, device: Device, packet: &[u8]) -> Result<(Ran, Vec<Reason>)> {
-        if hook.xdp && !self.xdp_runs {
+        if hook.is_xdp() && !self.xdp_runs {
             return Err(CannotRun(NO_XDP).into());
         }
         let before = self.counts(hook)?;

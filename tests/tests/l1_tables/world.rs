@@ -43,7 +43,7 @@ pub enum Verdict {
 impl Verdict {
     /// The kernel's number (include/uapi/linux/bpf.h, include/uapi/linux/pkt_cls.h).
     pub const fn action(self, hook: &Hook) -> u32 {
-        match (self, hook.xdp) {
+        match (self, hook.is_xdp()) {
             (Self::Pass, true) => 2,
             (Self::Drop, true) => 1,
             (Self::Send, true) => 3,
@@ -314,7 +314,9 @@ impl<'a> World<'a> {
         hooks: [Hook; N],
     ) -> impl Iterator<Item = Hook> + use<N> {
         let xdp_runs = self.node.xdp_runs;
-        hooks.into_iter().filter(move |hook| xdp_runs || !hook.xdp)
+        hooks
+            .into_iter()
+            .filter(move |hook| xdp_runs || !hook.is_xdp())
     }
 
     /// The hooks of an uplink's ingress.

@@ -128,7 +128,7 @@ impl Datapath {
         if self.attachments.held.contains_key(&key) {
             return Ok(Outcome::Attached);
         }
-        let attached = if hook.xdp {
+        let attached = if hook.is_xdp() {
             self.attach_xdp(hook, target)
         } else {
             self.attach_tc(hook, target).map(Ok)
@@ -195,7 +195,7 @@ impl Datapath {
             }
         }
         for device in devices {
-            for hook in Hook::ALL.iter().filter(|hook| !hook.xdp) {
+            for hook in Hook::ALL.iter().filter(|hook| !hook.is_xdp()) {
                 let held = self.attachments.held.get(&(device.ifindex, hook.name));
                 if !matches!(held, Some((_, Held::Filter { .. }))) {
                     clsact::detach(hook, &device.name)?;
@@ -276,7 +276,7 @@ pub fn detach_all(pins: &[PinDir], devices: &[Target]) -> Result<Vec<String>> {
         for path in pinned.iter().filter(|path| is_of(hook, path)) {
             link::remove(path)?;
         }
-        for device in devices.iter().filter(|_| !hook.xdp) {
+        for device in devices.iter().filter(|_| !hook.is_xdp()) {
             if clsact::detach(hook, &device.name)? {
                 detached.push(format!("filter {} of {}", hook.name, device.name));
             }
@@ -388,7 +388,7 @@ impl Attachments {
 }
 
 fn direction(hook: &Hook) -> TcAttachType {
-    match hook.dir {
+    match hook.edge.dir {
         Dir::In => TcAttachType::Ingress,
         Dir::Out => TcAttachType::Egress,
     }

@@ -144,7 +144,7 @@ fn cut_off(w: &mut World) -> Result<()> {
     for len in ETHERNET..whole.len() {
         // The kernel's test run gives TC no packet without a whole IP header.
         let has_ip_header = len >= ask.transport();
-        for hook in w.ingress().filter(|hook| hook.xdp || has_ip_header) {
+        for hook in w.ingress().filter(|hook| hook.is_xdp() || has_ip_header) {
             w.untouched(hook, Device::Uplink, &whole[..len], &[Reason::BadHeader])?;
         }
     }
