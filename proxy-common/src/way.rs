@@ -50,7 +50,12 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
         Fib::None => return Err(PassReason::NoRoute),
     };
     if let Some(device) = tables.device(hop.ifindex) {
-        hop.resolved = found && device.flags & device_flags::ETHERNET != 0;
+        // A device without a link header takes packets as they are, once the kernel has chosen the way through it.
+        let is_bare = device.flags & device_flags::ETHERNET == 0;
+        hop.resolved = found || is_bare;
+        if is_bare {
+            hop.macs = Macs::NONE;
+        }
         // 5.10 and 5.11 do not give the route's MTU (kernel e1850ea9bd9e, 5.12).
         if hop.mtu == 0 {
             hop.mtu = if device.mtu > 0xffff {

@@ -18,13 +18,41 @@ pub trait Context {
     fn bounds(&self) -> (*const u32, *const u32);
 }
 
-/// A packet in an Ethernet frame, by its context.
+/// What stands before the network header of a packet: a constant in the programs that are attached.
+pub trait LinkHeader<C>: Copy {
+    /// Is there always an Ethernet header?
+    const IS_ETHERNET: bool;
+
+    /// Its length in bytes.
+    fn len(self, context: *mut C) -> usize;
+}
+
+/// An Ethernet header.
 ///
 /// The VLAN tag of a frame that shows it in its bytes makes its EtherType another one, so that it goes on to the VLAN
 /// device untouched.
-pub struct Frame<C>(pub *mut C);
+#[derive(Clone, Copy)]
+pub struct Ethernet;
 
-impl<C: Context> Frame<C> {
+impl<C> LinkHeader<C> for Ethernet {
+    const IS_ETHERNET: bool = true;
+
+    #[inline(always)]
+    fn len(self, _: *mut C) -> usize {
+        ETHERNET
+    }
+}
+
+/// A packet by its context, behind a link header.
+pub struct Frame<C, L>(pub *mut C, pub L);
+
+impl<C: Context, L: LinkHeader<C>> Frame<C, L> {
+    /// Bytes before the network header.
+    #[inline(always)]
+    pub fn link_len(&self) -> usize {
+        self.1.len(self.0)
+    }
+
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         // Volatile: kept in a register across branches, LLVM would treat the pointer as the 32 bits that it was
@@ -46,14 +74,14 @@ impl<C: Context> Frame<C> {
         // Volatile, or the compiler leaves out the mask, which tells the verifier of 5.10 that the length is bounded.
         // SAFETY: a reference is valid for reads.
         let len = unsafe { core::ptr::read_volatile(&raw const len) } & 0x1_ffff;
-        start + ETHERNET + len <= end
+        start + self.link_len() + len <= end
     }
 
     /// Length of what the pointers enclose behind the link header.
     #[inline(always)]
     pub fn len(&self) -> u32 {
         let (start, end) = self.bounds();
-        (end - start - ETHERNET) as u32
+        (end - start - self.link_len()) as u32
     }
 
     /// Where `len` bytes of the link header from `offset` on lie.
@@ -78,6 +106,9 @@ impl<C: Context> Frame<C> {
     /// See [`proxy_common::wire::packet::Packet::macs`].
     #[inline(always)]
     pub fn link_macs(&self) -> Option<Macs> {
+        if !L::IS_ETHERNET && self.link_len() == 0 {
+            return None;
+        }
         let at = self.link(0, 12)?;
         // SAFETY: as for the EtherType.
         Some(unsafe { *at.cast::<Macs>() })
@@ -86,6 +117,15 @@ impl<C: Context> Frame<C> {
     /// See [`proxy_common::wire::packet::Packet::framed_head`]: one look at the bounds is enough for both.
     #[inline(always)]
     pub fn framed(&mut self, len: usize) -> Option<(Option<MacsBefore<'_>>, Head<'_>)> {
+        if !L::IS_ETHERNET {
+            let macs = match self.link_len() {
+                0 => None,
+                _ => Some(self.link(0, 12)?),
+            };
+            let head = self.head(len)?;
+            // SAFETY: `link` checked the bounds, and the head begins behind these bytes.
+            return Some((macs.map(|at| unsafe { MacsBefore::new(at) }), head));
+        }
         let at = self.at(0, len)?;
         // SAFETY: what is before the network header is within the bounds that `at` checked.
         unsafe {
@@ -104,14 +144,14 @@ impl<C: Context> Frame<C> {
     }
 }
 
-impl<C: Context> Bytes for Frame<C> {
+impl<C: Context, L: LinkHeader<C>> Bytes for Frame<C, L> {
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<*mut u8> {
         let (start, end) = self.bounds();
         if offset > MAX_OFFSET {
             return None;
         }
-        let at = start + ETHERNET + offset;
+        let at = start + self.link_len() + offset;
         if at + len > end {
             return None;
         }

@@ -4,10 +4,9 @@
 //! each of those that wait, one after the other, which come in anew by its device; then itself again, and so does it.
 
 use crate::{
-    frame::Frame,
     maps::{self, HELD_FRAME, Holding},
     tables::Kernel,
-    tc::{SLOW_HEADERS, TC_ACT_UNSPEC, frame, redirect},
+    tc::{SLOW_HEADERS, TC_ACT_UNSPEC, Told, frame, redirect},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, BPF_NOEXIST, TC_ACT_SHOT},
@@ -28,8 +27,8 @@ use proxy_common::{
 /// Fragments of one datagram that are held at most: 64 KiB of the usual MTU are 45.
 const OF_ONE: u32 = 48;
 
-/// The shortest frame that is a fragment: Ethernet and IPv4's header.
-const SHORTEST: u32 = 34;
+/// The shortest packet that is a fragment: IPv4's header, without a link header.
+const SHORTEST: u32 = 20;
 
 #[classifier]
 pub fn tc_fragment(ctx: TcContext) -> i32 {
@@ -43,7 +42,10 @@ pub fn tc_fragment(ctx: TcContext) -> i32 {
     };
     // SAFETY: this CPU's elements; programs at these hooks do not interrupt one another.
     let (one, first) = unsafe { (&mut *one, &mut *first) };
-    let packet: Frame<__sk_buff> = frame(skb, SLOW_HEADERS);
+    let Some(device) = kernel.device(ifindex) else {
+        return TC_ACT_UNSPEC;
+    };
+    let packet = frame(skb, SLOW_HEADERS, Told::by(skb, device.flags));
     let part = match packet.ethertype() {
         Some(V4::ETHERTYPE) => describe::<V4, _>(Hook::TC_UPLINK_IN.edge, &packet, &mut one.key),
         Some(V6::ETHERTYPE) => describe::<V6, _>(Hook::TC_UPLINK_IN.edge, &packet, &mut one.key),

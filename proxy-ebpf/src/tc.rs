@@ -1,26 +1,28 @@
 //! TC: the packet as a socket buffer, with its offloads.
 
 use crate::{
-    frame::{Context, ETHERNET, Frame},
+    frame::{Context, ETHERNET, Ethernet, Frame, LinkHeader},
     maps::{self, FamilyMaps},
     tables::Kernel,
 };
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_hdr_start_off::BPF_HDR_START_NET,
     },
     helpers::generated::{
         bpf_csum_update, bpf_jiffies64, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes_relative,
+        bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     macros::classifier,
     programs::TcContext,
 };
 use proxy_common::{
     abi::{Dir, FRAGMENT_INDEX, slow_index},
-    addr::{Family, Macs, V4, V6},
+    addr::{Be16, Family, Macs, V4, V6},
     edge::{
+        Edge, Link,
         hook::Hook,
         verdict::{Action, Verdict},
     },
@@ -33,12 +35,12 @@ use proxy_common::{
     },
 };
 
-/// What the fast path reads of most packets, without options: Ethernet, IPv4, TCP. A stack keeps headers in the linear
+/// What the fast path reads of most packets, without options, behind the link header: IPv4, TCP. A stack keeps headers in the linear
 /// part, so that nothing is pulled; to pull a byte more than them would copy the headers of each segment that a local
 /// socket sends, which shares them with its copy for retransmission.
-const FAST_HEADERS: u32 = 14 + 20 + 20;
-/// What the slow path may read: Ethernet, IPv6 with an extension, ICMP and a quoted packet.
-pub const SLOW_HEADERS: u32 = 14 + 40 + 8 + 8 + 40 + 20;
+const FAST_HEADERS: u32 = 20 + 20;
+/// What the slow path may read behind the link header: IPv6 with an extension, ICMP and a quoted packet.
+pub const SLOW_HEADERS: u32 = 40 + 8 + 8 + 40 + 20;
 
 /// Segments in a list, behind a head that holds the headers alone: SCTP's (kernel include/linux/skbuff.h). To pull in a
 /// byte of one would move where it begins, upon which `skb_segment` of 5.10 is a BUG.
@@ -61,9 +63,58 @@ impl Context for __sk_buff {
     }
 }
 
-/// The packet, with so many bytes of it in the linear part.
+/// No link header: the packet begins with its network header.
+#[derive(Clone, Copy)]
+struct Bare;
+
+impl LinkHeader<__sk_buff> for Bare {
+    const IS_ETHERNET: bool = false;
+
+    #[inline(always)]
+    fn len(self, _: *mut __sk_buff) -> usize {
+        0
+    }
+}
+
+/// An Ethernet header or none, as the device table tells: for programs that serve both.
+///
+/// It is kept in the buffer's control block, the last word that the kernel leaves to programs, and read from there for each use, with a
+/// mask that tells the verifier its bounds: of a number that the compiler spills to the stack, 5.10 forgets them.
+#[derive(Clone, Copy)]
+pub struct Told(());
+
+impl Told {
+    /// By the device's flags.
+    #[inline(always)]
+    pub fn by(skb: *mut __sk_buff, flags: u16) -> Self {
+        let len = match Edge::of_device(flags, Dir::In).link() {
+            Link::Ethernet => ETHERNET,
+            Link::None => 0,
+        };
+        // SAFETY: the context is valid while the program runs.
+        unsafe { core::ptr::write_volatile(&raw mut (*skb).cb[4], len as u32) };
+        Self(())
+    }
+}
+
+impl LinkHeader<__sk_buff> for Told {
+    const IS_ETHERNET: bool = false;
+
+    #[inline(always)]
+    fn len(self, skb: *mut __sk_buff) -> usize {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*skb).cb[4]) as usize & ETHERNET }
+    }
+}
+
+/// The packet, with so many bytes of it in the linear part, behind the link header.
 #[inline(always)]
-pub fn frame(skb: *mut __sk_buff, headers: u32) -> Frame<__sk_buff> {
+pub fn frame<L: LinkHeader<__sk_buff>>(
+    skb: *mut __sk_buff,
+    headers: u32,
+    link: L,
+) -> Frame<__sk_buff, L> {
+    let headers = headers + link.len(skb) as u32;
     // SAFETY: the context is valid while the program runs.
     unsafe {
         let len = (*skb).len;
@@ -75,20 +126,47 @@ pub fn frame(skb: *mut __sk_buff, headers: u32) -> Frame<__sk_buff> {
             bpf_skb_pull_data(skb, wanted);
         }
     }
-    Frame(skb)
+    Frame(skb, link)
 }
 
-impl Frame<__sk_buff> {
+impl<L: LinkHeader<__sk_buff>> Frame<__sk_buff, L> {
+    /// The EtherType that the kernel knows the packet by, as it stands in a header.
+    #[inline(always)]
+    fn protocol(&self) -> Be16 {
+        // SAFETY: as in `at`.
+        unsafe { Be16((*self.0).protocol as u16) }
+    }
+
+    /// Puts an Ethernet header before the packet.
+    #[inline(always)]
+    fn add_link(&mut self, macs: Macs) -> Option<()> {
+        let protocol = self.protocol();
+        // SAFETY: the helper checks the length.
+        if unsafe { bpf_skb_change_head(self.0, ETHERNET as u32, 0) } != 0 {
+            return None;
+        }
+        let header = Frame(self.0, Bare).at(0, ETHERNET)?;
+        // SAFETY: `at` checked the bounds; BPF takes stores of any alignment.
+        unsafe {
+            *header.cast::<Macs>() = macs;
+            *header.add(12).cast::<Be16>() = protocol;
+        }
+        Some(())
+    }
+
     #[inline(always)]
     fn l4_replace(&mut self, offset: usize, diff: u64, flags: u64) -> i64 {
         // SAFETY: the helper checks the offset; size 0 in the flags says that `to` is a difference.
-        unsafe { bpf_l4_csum_replace(self.0, (ETHERNET + offset) as u32, 0, diff, flags) }
+        unsafe { bpf_l4_csum_replace(self.0, (self.link_len() + offset) as u32, 0, diff, flags) }
     }
 }
 
-impl Packet for Frame<__sk_buff> {
+impl<L: LinkHeader<__sk_buff>> Packet for Frame<__sk_buff, L> {
     #[inline(always)]
     fn ethertype(&self) -> Option<u16> {
+        if self.link_len() == 0 {
+            return Some(self.protocol().get());
+        }
         self.link_ethertype()
     }
 
@@ -104,19 +182,22 @@ impl Packet for Frame<__sk_buff> {
 
     #[inline(always)]
     fn set_macs(&mut self, macs: Macs) -> Option<()> {
+        if self.link_len() == 0 {
+            return self.add_link(macs);
+        }
         self.set_link_macs(macs)
     }
 
     #[inline(always)]
     fn net_len(&self) -> u32 {
         // SAFETY: as in `at`.
-        unsafe { (*self.0).len - ETHERNET as u32 }
+        unsafe { (*self.0).len - self.link_len() as u32 }
     }
 
     #[inline(always)]
     fn holds(&self, len: u32) -> bool {
         // SAFETY: as in `at`.
-        unsafe { (*self.0).len >= ETHERNET as u32 + len }
+        unsafe { (*self.0).len >= self.link_len() as u32 + len }
     }
 
     #[inline(always)]
@@ -180,12 +261,13 @@ impl Packet for Frame<__sk_buff> {
     #[inline(always)]
     fn trim(&mut self, len: u32) -> Option<()> {
         // SAFETY: the helper checks the length.
-        (unsafe { bpf_skb_change_tail(self.0, ETHERNET as u32 + len, 0) } == 0).then_some(())
+        (unsafe { bpf_skb_change_tail(self.0, self.link_len() as u32 + len, 0) } == 0).then_some(())
     }
 
     #[inline(always)]
     fn grow_front(&mut self, len: u32) -> Option<()> {
-        // Behind the Ethernet header, which moves to the new front.
+        // Behind the link header, which moves to the new front. To make room before that would leave the kernel's place of the
+        // network header, by which it cuts off what is before it, where a device takes no link header.
         // SAFETY: the helper checks the length.
         let grown = unsafe { bpf_skb_adjust_room(self.0, len as i32, BPF_ADJ_ROOM_MAC, 0) };
         (grown == 0).then_some(())
@@ -223,7 +305,58 @@ fn enter(hook: Hook, ctx: &TcContext) -> i32 {
     if is_of_vlan(hook.edge.dir, skb) {
         return TC_ACT_UNSPEC;
     }
-    let mut packet = frame(skb, FAST_HEADERS);
+    enter_behind(hook, ctx, Ethernet)
+}
+
+/// The same at a device without a link header.
+#[inline(always)]
+fn enter_bare(hook: Hook, ctx: &TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    match (begins_with_network_header(skb), hook.edge.dir) {
+        (Some(true), _) => enter_behind(hook, ctx, Bare),
+        // Received again it is without what was around it.
+        // SAFETY: the context is valid while the program runs.
+        (Some(false), Dir::In) => redirect(unsafe { (*skb).ifindex }, BPF_F_INGRESS as u64),
+        // Too short to be told, it must not go round for ever.
+        (None, _) | (Some(false), Dir::Out) => TC_ACT_UNSPEC,
+    }
+}
+
+/// Does the packet of a device without a link header begin with its network header? `None`: it is shorter than one.
+///
+/// Tunnels of before 5.14 ("reset MAC header consistently across L3 virtual devices": `ipip`, `sit`, `gre`, `ip6tnl`) leave the headers that
+/// were around it for a link header, and so does GRE without a remote end. A redirect to a device of their types cuts off what is
+/// before the network header (net/core/filter.c, `__bpf_redirect_no_mac`).
+#[inline(always)]
+fn begins_with_network_header(skb: *mut __sk_buff) -> Option<bool> {
+    let mut header = [0_u32; 4];
+    let start = frame(skb, FAST_HEADERS, Bare).at(0, size_of::<[u32; 4]>())?;
+    // SAFETY: the helper checks the packet's bounds, and writes as much as there is room for; `at` checked those of the start.
+    unsafe {
+        let found = bpf_skb_load_bytes_relative(
+            skb.cast(),
+            0,
+            header.as_mut_ptr().cast(),
+            size_of::<[u32; 4]>() as u32,
+            BPF_HDR_START_NET,
+        );
+        if found != 0 {
+            return None;
+        }
+        let start = start.cast::<u32>();
+        Some(
+            header[0] == *start
+                && header[1] == *start.add(1)
+                && header[2] == *start.add(2)
+                && header[3] == *start.add(3),
+        )
+    }
+}
+
+#[inline(always)]
+fn enter_behind<L: LinkHeader<__sk_buff>>(hook: Hook, ctx: &TcContext, link: L) -> i32 {
+    let skb = ctx.skb.skb;
+    let mut packet = frame(skb, FAST_HEADERS, link);
     let verdict = fast(hook, &mut packet, &tables(skb));
     if verdict.action == Action::Slow {
         let is_v6 = packet.ethertype() == Some(V6::ETHERTYPE);
@@ -231,7 +364,7 @@ fn enter(hook: Hook, ctx: &TcContext) -> i32 {
         // filled the array, and the packet goes on as it is.
         unsafe { maps::SLOW_TC.tail_call(ctx, slow_index(hook.edge.dir, is_v6)) };
     }
-    act(verdict, skb)
+    act(verdict, &mut packet)
 }
 
 /// Runs the slow path of a family and direction, for whichever hook the packet is at.
@@ -246,17 +379,22 @@ fn enter_slow<F: ParseIp + AnswerIp + FamilyMaps>(dir: Dir, ctx: &TcContext) -> 
         return TC_ACT_UNSPEC;
     };
     let hook = Hook::of_device(device.flags, dir);
-    let mut packet = frame(skb, SLOW_HEADERS);
-    act(slow::<F, _, _>(hook, &mut packet, &tables, work), skb)
+    let mut packet = frame(skb, SLOW_HEADERS, Told::by(skb, device.flags));
+    let verdict = slow::<F, _, _>(hook, &mut packet, &tables, work);
+    act(verdict, &mut packet)
 }
 
 /// TC's action for a verdict.
 #[inline(always)]
-fn act(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
+fn act<L: LinkHeader<__sk_buff>>(verdict: Verdict, packet: &mut Frame<__sk_buff, L>) -> i32 {
+    let skb = packet.0;
     match verdict.action {
         // Not `TC_ACT_OK`, which would end the chain before other owners' programs.
         Action::Pass | Action::Translated | Action::Slow => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
+        // Without a link header it is the kernel that sends, as in `send::is_sent_by_kernel`.
+        // SAFETY: the context is valid while the program runs.
+        Action::Transmit if packet.link_len() == 0 => neighbour(packet, unsafe { (*skb).ifindex }),
         // SAFETY: the context is valid while the program runs.
         Action::Transmit => redirect(unsafe { (*skb).ifindex }, 0),
         Action::Redirect => redirect(verdict.ifindex, 0),
@@ -266,11 +404,19 @@ fn act(verdict: Verdict, skb: *mut __sk_buff) -> i32 {
             maps::SLOW_TC.tail_call(&TcContext::new(skb), FRAGMENT_INDEX);
             TC_ACT_UNSPEC
         },
-        // SAFETY: the helper checks the device; no next hop is given.
-        Action::Neighbour => unsafe {
-            bpf_redirect_neigh(verdict.ifindex, core::ptr::null_mut(), 0, 0) as i32
-        },
+        Action::Neighbour => neighbour(packet, verdict.ifindex),
     }
+}
+
+/// Out by a device; the kernel finds the next hop. It takes an Ethernet header off first, and drops what has none
+/// (net/core/filter.c, `__bpf_redirect_neigh`).
+#[inline(always)]
+fn neighbour<L: LinkHeader<__sk_buff>>(packet: &mut Frame<__sk_buff, L>, ifindex: u32) -> i32 {
+    if packet.link_len() == 0 && packet.add_link(Macs::NONE).is_none() {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: the helper checks the device; no next hop is given.
+    unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
 #[inline(always)]
@@ -284,19 +430,23 @@ pub const TC_ACT_UNSPEC: i32 = -1;
 
 /// The programs that are attached.
 macro_rules! hooks {
-    ($($hook:ident: $fast:ident,)+) => {$(
+    ($($hook:ident: $fast:ident by $enter:ident,)+) => {$(
         #[classifier]
         pub fn $fast(ctx: TcContext) -> i32 {
-            enter(Hook::$hook, &ctx)
+            $enter(Hook::$hook, &ctx)
         }
     )+};
 }
 hooks! {
-    TC_UPLINK_IN: tc_uplink_in,
-    TC_UPLINK_OUT: tc_uplink_out,
-    TC_WORKLOAD_IN: tc_workload_in,
-    TC_WORKLOAD_OUT: tc_workload_out,
-    TC_LOOPBACK_OUT: tc_loopback_out,
+    TC_UPLINK_IN: tc_uplink_in by enter,
+    TC_UPLINK_OUT: tc_uplink_out by enter,
+    TC_WORKLOAD_IN: tc_workload_in by enter,
+    TC_WORKLOAD_OUT: tc_workload_out by enter,
+    TC_LOOPBACK_OUT: tc_loopback_out by enter,
+    TC_UPLINK_IN: tc_uplink_in_l3 by enter_bare,
+    TC_UPLINK_OUT: tc_uplink_out_l3 by enter_bare,
+    TC_WORKLOAD_IN: tc_workload_in_l3 by enter_bare,
+    TC_WORKLOAD_OUT: tc_workload_out_l3 by enter_bare,
 }
 
 /// Those that they call.

@@ -1,7 +1,7 @@
 //! XDP: the packet as raw frame bytes, before the kernel has looked at it.
 
 use crate::{
-    frame::{Context, Frame},
+    frame::{Context, Ethernet, Frame},
     maps::{self, FamilyMaps},
     tables::Kernel,
 };
@@ -32,7 +32,7 @@ impl Context for xdp_md {
     }
 }
 
-impl Packet for Frame<xdp_md> {
+impl Packet for Frame<xdp_md, Ethernet> {
     #[inline(always)]
     fn ethertype(&self) -> Option<u16> {
         self.link_ethertype()
@@ -139,7 +139,7 @@ fn tables(ctx: &XdpContext) -> Kernel {
 #[xdp]
 pub fn xdp_uplink(ctx: XdpContext) -> u32 {
     let hook = Hook::XDP_UPLINK;
-    let mut packet = Frame(ctx.ctx);
+    let mut packet = Frame(ctx.ctx, Ethernet);
     let verdict = fast(hook, &mut packet, &tables(&ctx));
     if verdict.action == Action::Slow {
         let is_v6 = packet.ethertype() == Some(V6::ETHERTYPE);
@@ -156,7 +156,7 @@ fn enter_slow<F: ParseIp + AnswerIp + FamilyMaps>(ctx: &XdpContext) -> u32 {
     let Some(work) = F::work() else {
         return xdp_action::XDP_PASS;
     };
-    let mut packet = Frame(ctx.ctx);
+    let mut packet = Frame(ctx.ctx, Ethernet);
     act(slow::<F, _, _>(
         Hook::XDP_UPLINK,
         &mut packet,

@@ -233,9 +233,8 @@ pub fn cleanup(bpffs: &Path, drain: Option<Duration>) -> Result<Vec<String>> {
     let devices: Vec<Target> = if_nameindex()
         .context("listing the network devices")?
         .iter()
-        .map(|device| Target {
-            ifindex: device.index(),
-            name: device.name().to_string_lossy().into_owned(),
+        .map(|device| {
+            Target::ethernet(device.index(), device.name().to_string_lossy().into_owned())
         })
         .collect();
     let pins = takeover::all(bpffs)?;

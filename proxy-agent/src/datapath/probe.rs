@@ -291,7 +291,8 @@ pub fn at_device(device: &str) -> Vec<String> {
 pub fn is_ours(name: &str) -> bool {
     Hook::ALL
         .iter()
-        .any(|hook| hook.name == name || hook.name.chars().take(15).eq(name.chars()))
+        .flat_map(Hook::programs)
+        .any(|program| program == name || program.chars().take(15).eq(name.chars()))
 }
 
 /// The name of a loaded program; `None` where it is gone, or may not be asked for.

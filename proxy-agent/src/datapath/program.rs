@@ -119,7 +119,7 @@ fn words(words: &[u32]) -> Vec<u8> {
 
 /// Loads the programs into the kernel; those of XDP only where it is used, a quarter of what the verifier has to do.
 pub fn load(ebpf: &mut Ebpf, with_xdp: bool) -> Result<()> {
-    let hooks = Hook::ALL.iter().map(|hook| hook.name);
+    let hooks = Hook::ALL.iter().flat_map(Hook::programs);
     let slow = SLOW.iter().map(|(name, ..)| *name);
     for name in hooks.chain(slow).chain([FRAGMENT, CLOCK]) {
         match ebpf.program_mut(name) {

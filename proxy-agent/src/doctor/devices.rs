@@ -10,7 +10,7 @@ use crate::{
         XdpMode,
         probe::{self, Found, Tried},
     },
-    node::{self, Judged, Kind, Link, Role, View, XdpAt},
+    node::{self, Framing, Judged, Kind, Link, Role, View, XdpAt},
     state::{Loss, Losses},
 };
 
@@ -28,12 +28,16 @@ pub async fn checks(args: &Choices, view: &View, tried: Option<&Tried>) -> Resul
     let mut alike: BTreeMap<(Role, String), Vec<&str>> = BTreeMap::new();
     for (&index, link) in &view.links {
         let Judged { role, why } = node::judge(view, index, &args.uplinks, &args.workloads);
-        has_uplink |= role == Role::Uplink;
+        has_uplink |= role == Role::Uplink || (role == Role::Tunnel && link.ways.default);
         let check = Check::new(DEVICES, &link.name, role.to_string());
         match role {
             Role::Plain | Role::Workload => alike.entry((role, why)).or_default().push(&link.name),
             Role::Loopback | Role::Tunnel => {
-                checks.push(check.verdict(Verdict::Ok, format!("TC; {why}")));
+                let at = match link.framing {
+                    Framing::Ethernet => "TC",
+                    Framing::None | Framing::Other => "TC, as its packets have no link header",
+                };
+                checks.push(check.verdict(Verdict::Ok, format!("{at}; {why}")));
             }
             Role::Uplink => {
                 let hook = &proxy_common::edge::hook::Hook::XDP_UPLINK;

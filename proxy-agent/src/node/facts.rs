@@ -7,7 +7,7 @@ use proxy_common::{
     addr::{Ip4, Ip6},
 };
 
-use super::{Kind, Link, Role, Roles, SourceCheck, View, reverse_path, source};
+use super::{Framing, Link, Role, Roles, SourceCheck, View, reverse_path, source};
 use crate::{datapath::Facts, model::Cidr, plan::NodeAddresses};
 
 /// On which local addresses NodePorts are served.
@@ -126,8 +126,7 @@ fn device(
         Role::Loopback => device_flags::LOOPBACK,
         Role::Plain => 0,
     };
-    // The loopback device has Ethernet headers of zeroes.
-    if link.ethernet || link.kind == Kind::Loopback {
+    if link.framing == Framing::Ethernet {
         flags |= device_flags::ETHERNET;
     }
     flags |= reverse_path::flags(view, index, role, check);

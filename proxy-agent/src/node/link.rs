@@ -16,7 +16,7 @@ pub struct Link {
     /// The kernel's word for its kind; `None` for hardware.
     pub software: Option<String>,
     pub up: bool,
-    pub ethernet: bool,
+    pub framing: Framing,
     pub mac: [u8; 6],
     pub mtu: u32,
     /// Index of the bridge, bond or VRF that it is a part of.
@@ -33,6 +33,17 @@ pub struct Link {
     /// It takes the VLAN's tag off what it receives (`ethtool -k`: rx-vlan-offload), so that an XDP program sees none. Read of devices
     /// with VLANs alone.
     pub takes_tags_off: bool,
+}
+
+/// What stands before the network header of its packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    Ethernet,
+    /// Nothing: those of which the kernel knows that, too, and so takes off what a redirect brings along
+    /// (include/linux/if_arp.h, `dev_is_mac_header_xmit`).
+    None,
+    /// A header that the programs do not read.
+    Other,
 }
 
 /// What sort of device it is, as far as that matters.
@@ -69,7 +80,6 @@ pub struct Address {
 impl Link {
     pub(super) fn of(message: &LinkMessage) -> Self {
         let header = &message.header;
-        let ethernet = header.link_layer_type == LinkLayerType::Ether;
         let mut link = Self {
             name: String::new(),
             kind: match header.link_layer_type {
@@ -79,7 +89,7 @@ impl Link {
             },
             software: None,
             up: header.flags.contains(LinkFlags::Up),
-            ethernet,
+            framing: Framing::of(header.link_layer_type),
             mac: [0; 6],
             mtu: 0,
             master: None,
@@ -113,6 +123,10 @@ impl Link {
                 _ => {}
             }
         }
+        // A tun device, PPP, a modem: like a tunnel, it leads to whom its routes say.
+        if link.kind == Kind::Other && link.framing == Framing::None {
+            link.kind = Kind::Tunnel;
+        }
         // The index of another namespace's device says nothing here, and a veth is stacked on nothing.
         if link.peer_elsewhere || link.kind == Kind::Veth {
             link.lower = None;
@@ -142,6 +156,27 @@ impl Link {
         self.addresses
             .iter()
             .any(|address| address.global && address.prefix < address.bits())
+    }
+}
+
+impl Framing {
+    fn of(kind: LinkLayerType) -> Self {
+        match kind {
+            // The loopback device has Ethernet headers of zeroes.
+            LinkLayerType::Ether | LinkLayerType::Loopback => Self::Ethernet,
+            LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+            | LinkLayerType::Void
+            | LinkLayerType::None
+            | LinkLayerType::Rawip
+            | LinkLayerType::Pimreg
+            // Since Linux 6.6, and in the stable series since September 2023 (a4f39c9f14a6).
+            | LinkLayerType::Ppp => Self::None,
+            _ => Self::Other,
+        }
     }
 }
 

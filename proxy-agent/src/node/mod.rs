@@ -55,7 +55,7 @@ pub use self::{
     conntrack::Conntrack,
     facts::{NodePortAddresses, facts, node_addresses, node_port_addresses},
     filters::filter_names,
-    link::{Address, Kind, Link},
+    link::{Address, Framing, Kind, Link},
     native::{Lost, XdpWatch, hidden_tags, why_not as why_not_native},
     reverse_path::SourceCheck,
     role::{Judged, Pattern, Role, Roles, Selection, better_named, judge, roles, unmatched},

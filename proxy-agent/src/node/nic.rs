@@ -4,7 +4,7 @@
 //! what is stacked on it, that is one, so that no packet passes a hook twice. A NIC and a pod's interface may be of one
 //! kind (a node that is a container has veths for both): what tells them apart are routes, subnets and bridges.
 
-use super::{Kind, Link, View};
+use super::{Framing, Kind, Link, View};
 
 /// Why a device leads out of the node, or why not.
 pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
@@ -15,7 +15,10 @@ pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
         return Err("it is down".to_owned());
     }
     if link.kind == Kind::Tunnel {
-        return Ok("it encapsulates what goes out".to_owned());
+        return Ok(match link.framing {
+            Framing::None => "what goes out is encapsulated, or has no link header".to_owned(),
+            _ => "it encapsulates what goes out".to_owned(),
+        });
     }
     if let Some(master) = view.above(index) {
         return Err(format!("a port of {}, which stands for it", master.name));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use proxy_common::edge::hook::Hook;
 
-use super::{Kind, View, nic};
+use super::{Framing, Kind, View, nic};
 
 /// What a device is to the datapath.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -78,6 +78,9 @@ pub fn judge(view: &View, index: u32, uplinks: &Selection, workloads: &Selection
     };
     if link.kind == Kind::Loopback {
         return judged(Role::Loopback, "what the node sends to itself");
+    }
+    if link.framing == Framing::Other {
+        return judged(Role::Plain, "its link headers are not Ethernet's");
     }
     let out = match link.kind {
         Kind::Tunnel => Role::Tunnel,

@@ -32,10 +32,7 @@ impl Scratch {
                 .block_on(add_veth())
                 .context("making a veth pair to try it on")?;
             Ok(Self {
-                device: Target {
-                    ifindex: if_nametoindex(ENDS[0])?,
-                    name: ENDS[0].to_owned(),
-                },
+                device: Target::ethernet(if_nametoindex(ENDS[0])?, ENDS[0].to_owned()),
                 namespace: File::open("/proc/thread-self/ns/net")?,
             })
         };

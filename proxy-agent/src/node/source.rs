@@ -61,7 +61,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::node::{Address, Ways, routes::Route};
+    use crate::node::{Address, Framing, Ways, routes::Route};
 
     #[test]
     fn of_two_subnets_the_address_in_the_next_hops_is_taken() {
@@ -76,7 +76,7 @@ mod tests {
             kind: Kind::Physical,
             software: None,
             up: true,
-            ethernet: true,
+            framing: Framing::Ethernet,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             master: None,

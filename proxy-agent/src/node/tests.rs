@@ -6,6 +6,7 @@ use proxy_common::{
     abi::{NODEPORT_ADDR, device_flags},
     addr::Ip4,
 };
+use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
 
 use super::*;
 
@@ -16,7 +17,7 @@ fn link(name: &str, kind: Kind, addresses: &[&str]) -> Link {
         kind,
         software: None,
         up: true,
-        ethernet: kind != Kind::Loopback,
+        framing: Framing::Ethernet,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         master: None,
@@ -385,6 +386,77 @@ fn a_device_faces_with_its_own_address_then_its_bridges_then_the_nodes() {
         facts.devices[&2].flags,
         device_flags::UPLINK | device_flags::ETHERNET
     );
+}
+
+#[test]
+fn what_stands_before_the_network_header_is_told_by_the_devices_type() {
+    use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+    let wg = || Some(InfoKind::Wireguard);
+    for (layer, kind, role, is_ethernet) in [
+        (LinkLayerType::Ether, None, Role::Uplink, true),
+        (
+            LinkLayerType::Tunnel,
+            Some(InfoKind::IpIp),
+            Role::Tunnel,
+            false,
+        ),
+        (
+            LinkLayerType::Sit,
+            Some(InfoKind::SitTun),
+            Role::Tunnel,
+            false,
+        ),
+        (
+            LinkLayerType::Ipgre,
+            Some(InfoKind::GreTun),
+            Role::Tunnel,
+            false,
+        ),
+        (
+            LinkLayerType::Ether,
+            Some(InfoKind::GreTap),
+            Role::Tunnel,
+            true,
+        ),
+        (LinkLayerType::None, wg(), Role::Tunnel, false),
+        // Neither of them says what it is for: it leads to whom its routes say.
+        (
+            LinkLayerType::None,
+            Some(InfoKind::Tun),
+            Role::Tunnel,
+            false,
+        ),
+        (
+            LinkLayerType::Ppp,
+            Some(InfoKind::Other("ppp".to_owned())),
+            Role::Tunnel,
+            false,
+        ),
+        // A tap device is a machine's, which is no pod.
+        (LinkLayerType::Ether, Some(InfoKind::Tun), Role::Plain, true),
+        // Headers that the programs cannot read.
+        (LinkLayerType::Infiniband, None, Role::Plain, false),
+    ] {
+        let mut message = LinkMessage::default();
+        message.header.link_layer_type = layer;
+        message.header.flags = LinkFlags::Up;
+        if let Some(kind) = kind.clone() {
+            let infos = vec![LinkInfo::Kind(kind)];
+            message.attributes.push(LinkAttribute::LinkInfo(infos));
+        }
+        let mut view = View::default();
+        view.links.insert(7, Link::of(&message));
+        let named = Selection::Named(vec![]);
+        assert_eq!(auto(&view)[&7], role, "{layer:?} {kind:?}");
+        let facts = facts(
+            &view,
+            &roles(&view, &named, &named),
+            &NodePortAddresses::All,
+            SourceCheck::Auto,
+        );
+        let flags = facts.devices[&7].flags & device_flags::ETHERNET;
+        assert_eq!(flags != 0, is_ethernet, "{layer:?} {kind:?}");
+    }
 }
 
 #[test]

@@ -11,13 +11,13 @@ use std::{
 
 use anyhow::Result;
 use nix::net::if_::if_nametoindex;
-use proxy_common::edge::hook::Hook;
+use proxy_common::edge::{Link, hook::Hook};
 use tracing::{info, warn};
 
 use super::args::Args;
 use crate::{
     datapath::{Datapath, Outcome, Target, XdpMode, by_reply_first},
-    node::{self, Lost, Role, Roles, View, XdpWatch},
+    node::{self, Framing, Lost, Role, Roles, View, XdpWatch},
     serve::Status,
     state::Losses,
 };
@@ -66,8 +66,16 @@ impl Hooks {
         let wanted: BTreeMap<Target, Role> = roles
             .iter()
             .filter_map(|(&ifindex, &role)| {
-                let name = view.links.get(&ifindex)?.name.clone();
-                Some((Target { ifindex, name }, role))
+                let link = view.links.get(&ifindex)?;
+                let target = Target {
+                    ifindex,
+                    name: link.name.clone(),
+                    link: match link.framing {
+                        Framing::Ethernet => Link::Ethernet,
+                        Framing::None | Framing::Other => Link::None,
+                    },
+                };
+                Some((target, role))
             })
             .collect();
         let mut result = Ok(());
@@ -214,10 +222,7 @@ impl Hooks {
         let told = told.unwrap_or_default();
         if self.xdp == XdpMode::Auto {
             let hook = &Hook::XDP_UPLINK;
-            let target = Target {
-                ifindex: lost.ifindex,
-                name: link.name.clone(),
-            };
+            let target = Target::ethernet(lost.ifindex, link.name.clone());
             self.not_taken.insert((target, hook.name));
             datapath.detach(hook, lost.ifindex)?;
             warn!("{}: {told}: TC serves it from now on", link.name);

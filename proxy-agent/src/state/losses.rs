@@ -104,7 +104,7 @@ impl Loss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{Kind, Ways};
+    use crate::node::{Framing, Kind, Ways};
 
     #[test]
     fn losses_are_of_one_device_and_one_start_of_the_node() {
@@ -115,7 +115,7 @@ mod tests {
             kind: Kind::Physical,
             software: None,
             up: true,
-            ethernet: true,
+            framing: Framing::Ethernet,
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             master: None,

@@ -2,7 +2,7 @@
 
 use crate::{
     abi::{Dir, device_flags},
-    edge::{Edge, Stage},
+    edge::{Edge, Link, Stage},
 };
 
 /// One attachment point. Its identity is for counters, pins and people; deciding sees its edge alone.
@@ -11,6 +11,9 @@ pub struct Hook {
     /// Index in the reason counters.
     pub index: u32,
     pub name: &'static str,
+    /// The program for devices without a link header, where the hook is at such: their packets begin with the network
+    /// header. Each of both kinds is a constant of its own program, so that neither asks of a packet which one it is at.
+    pub bare: Option<&'static str>,
     pub edge: Edge,
 }
 
@@ -18,6 +21,7 @@ impl Hook {
     pub const XDP_UPLINK: Self = Self {
         index: 0,
         name: "xdp_uplink",
+        bare: None,
         edge: Edge {
             stage: Stage::Xdp,
             device: device_flags::UPLINK,
@@ -27,26 +31,31 @@ impl Hook {
     pub const TC_UPLINK_IN: Self = Self {
         index: 1,
         name: "tc_uplink_in",
+        bare: Some("tc_uplink_in_l3"),
         edge: Edge::of_device(device_flags::UPLINK, Dir::In),
     };
     pub const TC_UPLINK_OUT: Self = Self {
         index: 2,
         name: "tc_uplink_out",
+        bare: Some("tc_uplink_out_l3"),
         edge: Edge::of_device(device_flags::UPLINK, Dir::Out),
     };
     pub const TC_WORKLOAD_IN: Self = Self {
         index: 3,
         name: "tc_workload_in",
+        bare: Some("tc_workload_in_l3"),
         edge: Edge::of_device(device_flags::WORKLOAD, Dir::In),
     };
     pub const TC_WORKLOAD_OUT: Self = Self {
         index: 4,
         name: "tc_workload_out",
+        bare: Some("tc_workload_out_l3"),
         edge: Edge::of_device(device_flags::WORKLOAD, Dir::Out),
     };
     pub const TC_LOOPBACK_OUT: Self = Self {
         index: 5,
         name: "tc_loopback_out",
+        bare: None,
         edge: Edge::of_device(device_flags::LOOPBACK, Dir::Out),
     };
 
@@ -74,8 +83,22 @@ impl Hook {
         Self {
             index,
             name: "",
+            bare: None,
             edge: Edge::of_device(flags, dir),
         }
+    }
+
+    /// The program for a device, by whether it has a link header; `None` where the hook is at none of that kind.
+    pub const fn program(&self, link: Link) -> Option<&'static str> {
+        match link {
+            Link::Ethernet => Some(self.name),
+            Link::None => self.bare,
+        }
+    }
+
+    /// All programs that are attached as this hook.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
+        [Some(self.name), self.bare].into_iter().flatten()
     }
 
     #[inline(always)]

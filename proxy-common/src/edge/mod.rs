@@ -29,6 +29,14 @@ pub enum Stage {
     Socket,
 }
 
+/// What stands before the network header of packets at a device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Link {
+    Ethernet,
+    /// Nothing: a tunnel of layer 3, a tun device, PPP.
+    None,
+}
+
 /// What deciding may know of the hook that it runs at: where the packet is, which way it goes, and whose clients begin flows there.
 ///
 /// In the fast path an edge is a constant, so that what does not apply to it is compiled out. The slow paths of TC are one for each
@@ -63,6 +71,16 @@ impl Edge {
             stage: Stage::Tc,
             device: flags,
             dir,
+        }
+    }
+
+    /// What stands before the network header there.
+    #[inline(always)]
+    pub const fn link(&self) -> Link {
+        if self.device & device_flags::ETHERNET != 0 {
+            Link::Ethernet
+        } else {
+            Link::None
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     flow::{own, proof},
     paths::{
         decide::has_news,
-        send::{counted_bytes, largest, leave, may_be_forwarded},
+        send::{counted_bytes, is_sent_by_kernel, largest, leave, may_be_forwarded},
     },
     reason::{DropReason, PassReason},
     service::classify,
@@ -145,13 +145,18 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         cell.show(shown);
     }
     let bytes = counted_bytes(edge, packet, &view);
-    if edit::<F, P>(packet, &view, flow, route, forwarded).is_none() {
+    let by_kernel = is_sent_by_kernel(edge, route, flow.macs);
+    let needs_link = route != Route::Stack && !by_kernel;
+    if edit::<F, P>(packet, &view, flow, needs_link, forwarded).is_none() {
         tables.count_reason(hook.index, DropReason::EditFailed.reason());
         return Verdict::drop(DropReason::EditFailed);
     }
     tables.count_packet(flow.backend, bytes, flow.is_reply());
     if route == Route::Stack {
         return Verdict::TRANSLATED;
+    }
+    if by_kernel {
+        return Verdict::neighbour(flow.ifindex);
     }
     leave(edge, route, flow.ifindex, here)
 }
@@ -163,7 +168,7 @@ fn edit<F: Family, P: Packet>(
     packet: &mut P,
     view: &View<F::Addr>,
     flow: &Flow<F::Addr>,
-    route: Route,
+    needs_link: bool,
     forwarded: bool,
 ) -> Option<()> {
     let l4 = F::HEADER_LEN;
@@ -181,7 +186,7 @@ fn edit<F: Family, P: Packet>(
     ip_header::<F>(&mut head, view.ip.ttl, flow, forwarded)?;
     head.store(l4, Be16Pair(flow.to.sport, flow.to.dport))?;
     match macs {
-        _ if route == Route::Stack => Some(()),
+        _ if !needs_link => Some(()),
         Some(mut macs) => {
             macs.set(flow.macs);
             Some(())

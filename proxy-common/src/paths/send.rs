@@ -1,7 +1,7 @@
 //! The last step: a packet of a known flow is edited, sent and counted.
 
 use crate::{
-    abi::{Dir, Flow, Route},
+    abi::{Dir, Flow, Macs, Route},
     addr::Family,
     edge::{Edge, verdict::Verdict},
     tables::{Hop, Tables},
@@ -103,11 +103,19 @@ pub fn send<P: Packet>(edge: Edge, packet: &mut P, hop: &Hop, here: u32) -> Opti
     if hop.route == Route::Stack {
         return Some(Verdict::TRANSLATED);
     }
-    if !hop.resolved {
+    if !hop.resolved || is_sent_by_kernel(edge, hop.route, hop.macs) {
         return Some(Verdict::neighbour(hop.ifindex));
     }
     packet.set_macs(hop.macs)?;
     Some(leave(edge, hop.route, hop.ifindex, here))
+}
+
+/// Does a packet leave by a device without a link header, for which there are no addresses? The kernel sends it: what a tunnel of several
+/// ends puts around a packet depends on the route that the kernel took for it (`ip_tunnel_xmit`), which a plain redirect leaves out.
+#[inline(always)]
+pub fn is_sent_by_kernel(edge: Edge, route: Route, macs: Macs) -> bool {
+    // XDP sends only by its own device, which has a link header.
+    !edge.is_xdp() && route == Route::Forward && macs == Macs::NONE
 }
 
 /// The end of a packet that is ready to leave by a device, Ethernet header and all.

@@ -169,7 +169,8 @@ fn carry_out<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
         Decision::Hold => return (decision, Verdict::FRAGMENT),
         Decision::Translate if work.is_error => send::send(edge, packet, hop, here),
         Decision::Translate => {
-            if work.is_looked_up {
+            // A device without a link header has no neighbours to keep alive.
+            if work.is_looked_up && hop.macs != Macs::NONE {
                 tables.note_next_hop();
             }
             send::finish::<F, P, T>(edge, packet, view, flow, hop, tables)

@@ -17,7 +17,7 @@ pub struct Hop {
     pub route: Route,
     /// Does the packet leave by another device than the one that the stack chose, which has counted its hops?
     pub aside: bool,
-    /// Is the next hop's MAC known? Else the kernel is to resolve it.
+    /// Is the next hop's MAC known, or is none needed? Else the kernel is to resolve it.
     pub resolved: bool,
 }
 

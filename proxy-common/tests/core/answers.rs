@@ -25,9 +25,11 @@ fn a_service_without_endpoints_is_refused<F: Net>(proto: u8) {
     let mut world = World::with_backend(REMOTE);
     world.service_mut().external = Extent::default();
     let frame = to_node_port::<F>(proto);
-    for mut packet in [frame.build(), frame.build_partial()] {
+    for mut packet in [frame.build(), frame.build_partial(), frame.build().bare()] {
+        let link = packet.link;
         let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
         assert_eq!(verdict, Verdict::TRANSMIT);
+        assert_eq!(packet.link, link);
         let wire = packet.on_the_wire();
         assert_eq!(check(&wire), Ok(()));
         let back = see_at::<F>(&wire, 14);
@@ -44,7 +46,7 @@ fn a_service_without_endpoints_is_refused<F: Net>(proto: u8) {
             assert_eq!(quoted.tuple, frame.tuple);
         }
     }
-    assert_eq!(world.service_count(SERVICE).refused, 2);
+    assert_eq!(world.service_count(SERVICE).refused, 3);
 }
 
 fn a_local_policy_without_local_endpoints_drops<F: Net>(proto: u8) {
@@ -66,9 +68,11 @@ fn a_local_policy_without_local_endpoints_drops<F: Net>(proto: u8) {
 fn too_big_a_packet_is_answered_with_the_mtu<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     let frame = to_node_port::<F>(proto).payload(1600);
-    for mut packet in [frame.build(), frame.build_partial()] {
+    for mut packet in [frame.build(), frame.build_partial(), frame.build().bare()] {
+        let link = packet.link;
         let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
         assert_eq!(verdict, Verdict::TRANSMIT);
+        assert_eq!(packet.link, link);
         let wire = packet.on_the_wire();
         assert_eq!(check(&wire), Ok(()));
         let (kind, quoted) = icmp::<F>(&wire);

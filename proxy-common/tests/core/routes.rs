@@ -41,8 +41,16 @@ fn a_route_gives_the_hop_and_its_mtu<F: Net>() {
         (found(0), 0xffff, ETHERNET, MACS, 0xffff, true),
         (found(0), 0x1_0000, ETHERNET, MACS, 0, true),
         (found(0), 0x1_0578, ETHERNET, MACS, 0, true),
-        // A device without Ethernet addresses has none that could be known.
-        (found(1400), 1500, device_flags::UPLINK, MACS, 1400, false),
+        // A device without a link header needs no addresses.
+        (found(1400), 1500, device_flags::UPLINK, none, 1400, true),
+        (
+            unresolved(1400),
+            1500,
+            device_flags::TUNNEL,
+            none,
+            1400,
+            true,
+        ),
         (unresolved(1400), 1500, ETHERNET, none, 1400, false),
         (unresolved(0), 1500, ETHERNET, none, 1500, false),
     ] {

@@ -8,7 +8,8 @@ use proxy_common::{
         verdict::{Action, Verdict},
     },
     reason::Reason,
-    wire::parse::tcp,
+    tables::Fib,
+    wire::{packet::Packet, parse::tcp},
 };
 
 /// One way through the node: the client's packet at its hook, what leaves, and the same for the reply.
@@ -28,6 +29,11 @@ struct Way {
 /// pauses, from the side that spoke last as well as from the other.
 fn play<F: Net>(proto: u8, way: Way) {
     let world = World::with_backend(way.backend);
+    play_at::<F>(&world, proto, way);
+}
+
+/// The same at this node.
+fn play_at<F: Net>(world: &World, proto: u8, way: Way) {
     let open = Frame::<F>::new(
         proto,
         (F::addr(way.client), 4000),
@@ -60,7 +66,7 @@ fn play<F: Net>(proto: u8, way: Way) {
         1 + u64::from(way.at.0 == way.reply_at.0)
     );
     forth(&open.clone().flags(tcp::ACK));
-    let maps = F::maps(&world);
+    let maps = F::maps(world);
     assert_eq!((maps.pending.len(), maps.confirmed.len()), (0, 2));
     forth(&open.clone().flags(tcp::ACK));
     back(tcp::ACK);
@@ -124,6 +130,96 @@ fn a_backend_behind_a_tunnel_sees_the_tunnels_own_address<F: Net>(proto: u8) {
             reply_verdict: Verdict::redirect(UPLINK),
         },
     );
+}
+
+fn a_backend_behind_a_tunnel_without_a_link_header_is_sent_to_by_the_kernel<F: Net>(proto: u8) {
+    for at in [Hook::TC_UPLINK_IN, Hook::TC_UPLINK_OUT] {
+        let is_outside = at == Hook::TC_UPLINK_IN;
+        let (client, frontend) = if is_outside {
+            (CLIENT, NODE)
+        } else {
+            (NODE, CLUSTER_IP)
+        };
+        play_at::<F>(
+            &World::with_backend(REMOTE_TUNNEL).bare(TUNNEL),
+            proto,
+            Way {
+                backend: REMOTE_TUNNEL,
+                client,
+                frontend: (frontend, if is_outside { NODE_PORT } else { SERVICE_PORT }),
+                at: (at, UPLINK),
+                source: TUNNEL_ADDR,
+                verdict: Verdict::neighbour(TUNNEL),
+                reply_at: (Hook::TC_UPLINK_IN, TUNNEL),
+                reply_verdict: if is_outside {
+                    Verdict::redirect(UPLINK)
+                } else {
+                    Verdict::receive(UPLINK)
+                },
+            },
+        );
+    }
+}
+
+fn a_client_behind_a_device_without_a_link_header_is_served<F: Net>(proto: u8) {
+    for (backend, source, verdict, reply_at, reply_verdict) in [
+        (
+            POD_A,
+            CLIENT,
+            Verdict::TRANSLATED,
+            (Hook::TC_UPLINK_OUT, TUNNEL),
+            Verdict::TRANSLATED,
+        ),
+        (
+            REMOTE,
+            NODE,
+            Verdict::redirect(UPLINK),
+            (Hook::TC_UPLINK_IN, UPLINK),
+            Verdict::neighbour(TUNNEL),
+        ),
+        (
+            REMOTE_TUNNEL,
+            TUNNEL_ADDR,
+            Verdict::neighbour(TUNNEL),
+            (Hook::TC_UPLINK_IN, TUNNEL),
+            Verdict::neighbour(TUNNEL),
+        ),
+    ] {
+        let mut world = World::with_backend(backend).bare(TUNNEL);
+        F::maps_mut(&mut world)
+            .routes
+            .insert(F::addr(CLIENT), hop(TUNNEL));
+        play_at::<F>(
+            &world,
+            proto,
+            Way {
+                backend,
+                client: CLIENT,
+                frontend: (NODE, NODE_PORT),
+                at: (Hook::TC_UPLINK_IN, TUNNEL),
+                source,
+                verdict,
+                reply_at,
+                reply_verdict,
+            },
+        );
+    }
+}
+
+/// The frame that a packet without a link header gets where it leaves by one that has it.
+fn a_link_header_is_the_next_hops<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE).bare(TUNNEL);
+    F::maps_mut(&mut world)
+        .routes
+        .insert(F::addr(CLIENT), hop(TUNNEL));
+    let open = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+    let (verdict, packet) = world.plays(Hook::TC_UPLINK_IN, TUNNEL, &open);
+    assert_eq!(verdict, Verdict::redirect(UPLINK));
+    let Fib::Hop { macs, .. } = hop(UPLINK) else {
+        panic!("a resolved route");
+    };
+    assert_eq!(packet.macs(), Some(macs));
+    assert_eq!(packet.ethertype(), Some(F::ETHERTYPE));
 }
 
 fn a_pod_reaches_another_pod_with_its_own_address<F: Net>(proto: u8) {
@@ -295,6 +391,9 @@ cases! {
     an_outside_client_of_a_local_backend_keeps_its_address
     an_outside_client_of_a_remote_backend_is_turned_round_at_the_uplink
     a_backend_behind_a_tunnel_sees_the_tunnels_own_address
+    a_backend_behind_a_tunnel_without_a_link_header_is_sent_to_by_the_kernel
+    a_client_behind_a_device_without_a_link_header_is_served
+    a_link_header_is_the_next_hops
     a_pod_reaches_another_pod_with_its_own_address
     a_pod_that_reaches_itself_comes_from_the_node
     a_process_on_the_node_reaches_a_remote_backend_by_the_uplink

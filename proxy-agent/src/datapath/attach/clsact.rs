@@ -23,13 +23,13 @@ pub(super) const PRIORITY: u16 = 50;
 pub(super) const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// Returns the id of the program.
-pub fn attach(ebpf: &mut Ebpf, hook: &Hook, device: &str) -> Result<u32> {
+pub fn attach(ebpf: &mut Ebpf, hook: &Hook, program: &str, device: &str) -> Result<u32> {
     match qdisc_add_clsact(device) {
         Ok(()) => {}
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(error).context("adding the clsact qdisc"),
     }
-    let program = program::classifier(ebpf, hook.name)?;
+    let program = program::classifier(ebpf, program)?;
     let found = SchedClassifierLink::attached(device, direction(hook), PRIORITY, HANDLE, None)?;
     let id = match program.attach_to_link(found) {
         Ok(id) => id,
@@ -48,9 +48,17 @@ pub fn attach(ebpf: &mut Ebpf, hook: &Hook, device: &str) -> Result<u32> {
     Ok(program.info()?.id())
 }
 
-/// Deletes the filter of `hook`; `false` where there is none.
+/// Deletes the filter of `hook`, whichever of its programs it has; `false` where there is none.
 pub fn detach(hook: &Hook, device: &str) -> Result<bool> {
-    match qdisc_detach_program(device, direction(hook), hook.name) {
+    let mut was_there = false;
+    for program in hook.programs() {
+        was_there |= detach_program(hook, program, device)?;
+    }
+    Ok(was_there)
+}
+
+fn detach_program(hook: &Hook, program: &str, device: &str) -> Result<bool> {
+    match qdisc_detach_program(device, direction(hook), program) {
         Ok(()) => Ok(true),
         Err(TcError::IoError(error))
             if error.kind() == io::ErrorKind::NotFound
@@ -68,7 +76,7 @@ pub fn detach(hook: &Hook, device: &str) -> Result<bool> {
             Ok(false)
         }
         Err(error) => {
-            Err(error).with_context(|| format!("deleting the filter {} of {device}", hook.name))
+            Err(error).with_context(|| format!("deleting the filter {program} of {device}"))
         }
     }
 }

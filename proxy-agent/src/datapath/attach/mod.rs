@@ -25,7 +25,10 @@ use std::{
 use anyhow::{Context, Result};
 use aya::programs::{TcAttachType, links::FdLink, tc::TcHandle};
 use nix::net::if_::if_nametoindex;
-use proxy_common::{abi::Dir, edge::hook::Hook};
+use proxy_common::{
+    abi::Dir,
+    edge::{Link, hook::Hook},
+};
 
 use super::{
     Datapath, PinDir,
@@ -86,6 +89,19 @@ pub fn by_reply_first() -> impl DoubleEndedIterator<Item = &'static Hook> {
 pub struct Target {
     pub ifindex: u32,
     pub name: String,
+    /// What stands before the network header of its packets, for which each hook has a program.
+    pub link: Link,
+}
+
+impl Target {
+    /// A device with Ethernet headers.
+    pub const fn ethernet(ifindex: u32, name: String) -> Self {
+        Self {
+            ifindex,
+            name,
+            link: Link::Ethernet,
+        }
+    }
 }
 
 /// What became of an attempt.
@@ -128,13 +144,15 @@ impl Datapath {
         if self.attachments.held.contains_key(&key) {
             return Ok(Outcome::Attached);
         }
+        let Some(program) = hook.program(target.link) else {
+            return Ok(Outcome::NotTaken("it has no Ethernet headers".to_owned()));
+        };
         let attached = if hook.is_xdp() {
             self.attach_xdp(hook, target)
         } else {
-            self.attach_tc(hook, target).map(Ok)
+            self.attach_tc(hook, program, target).map(Ok)
         };
-        let attached =
-            attached.with_context(|| format!("attaching {} to {}", hook.name, target.name));
+        let attached = attached.with_context(|| format!("attaching {program} to {}", target.name));
         match &attached {
             Ok(_) => self.attachments.missing.remove(&key),
             Err(_) => self.attachments.missing.insert(key, (target.clone(), hook)),
@@ -239,10 +257,10 @@ impl Datapath {
         }
     }
 
-    fn attach_tc(&mut self, hook: &Hook, target: &Target) -> Result<Held> {
+    fn attach_tc(&mut self, hook: &Hook, program: &str, target: &Target) -> Result<Held> {
         if self.tc != TcMode::Clsact && !self.attachments.no_tcx {
             let path = self.link_path(hook, target);
-            match tcx::attach(&mut self.ebpf, hook, target, path.as_deref()) {
+            match tcx::attach(&mut self.ebpf, hook, program, target, path.as_deref()) {
                 Ok(link) => return hold(link, path.as_deref()),
                 Err(tcx::Error::Unsupported) if self.tc == TcMode::Auto => {
                     tracing::info!("the kernel has no TC links: attaching by clsact filters");
@@ -251,7 +269,7 @@ impl Datapath {
                 Err(error) => return Err(error.into()),
             }
         }
-        let program = clsact::attach(&mut self.ebpf, hook, &target.name)?;
+        let program = clsact::attach(&mut self.ebpf, hook, program, &target.name)?;
         Ok(Held::Filter { program })
     }
 

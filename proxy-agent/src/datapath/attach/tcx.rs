@@ -27,10 +27,11 @@ pub enum Error {
 pub fn attach(
     ebpf: &mut Ebpf,
     hook: &Hook,
+    program: &str,
     target: &Target,
     pin: Option<&Path>,
 ) -> Result<FdLink, Error> {
-    let program = program::classifier(ebpf, hook.name)?;
+    let program = program::classifier(ebpf, program)?;
     if let Some(pin) = pin.filter(|pin| pin.exists()) {
         match adopt(program, target.ifindex, pin) {
             Ok(link) => return Ok(link),

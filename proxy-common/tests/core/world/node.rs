@@ -168,6 +168,14 @@ impl World {
         self.services.get_mut(&SERVICE).unwrap()
     }
 
+    /// Takes the link header off a device's packets.
+    pub fn bare(mut self, ifindex: u32) -> Self {
+        let device = self.devices.get_mut(&ifindex).unwrap();
+        device.flags &= !device_flags::ETHERNET;
+        device.mac = [0; 6];
+        self
+    }
+
     pub fn backend_mut<F: Net>(&mut self, id: u16) -> &mut Backend<F::Addr> {
         F::maps_mut(self).backends.get_mut(&(id as u32)).unwrap()
     }
@@ -181,6 +189,9 @@ impl World {
     /// Sends a packet that must be translated, by whatever way; its checksums must be right then.
     pub fn plays<F: Net>(&self, hook: Hook, device: u32, frame: &Frame<F>) -> (Verdict, Buffer) {
         let mut packet = frame.build();
+        if self.devices[&device].flags & device_flags::ETHERNET == 0 {
+            packet = packet.bare();
+        }
         let verdict = self.run(hook, device, &mut packet);
         assert!(
             !matches!(verdict.action, Action::Pass | Action::Drop),

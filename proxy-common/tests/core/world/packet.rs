@@ -3,6 +3,7 @@
 
 use proxy_common::{
     addr::{Family, Macs},
+    edge::Link,
     sums::internet::{Diff, fold},
     wire::packet::{Bytes, Head, L4Change, MacsBefore, Packet},
 };
@@ -27,6 +28,8 @@ pub struct Buffer {
     pub complete: Option<u16>,
     /// The kernel has found that the frame is not this device's (`PACKET_OTHERHOST`), or not looked yet (XDP).
     pub is_strange: bool,
+    /// At a device without a link header, what stands before the packet is not there: but for the EtherType, which the kernel knows.
+    pub link: Link,
 }
 
 impl Buffer {
@@ -37,7 +40,15 @@ impl Buffer {
             gso: 0,
             complete: None,
             is_strange: false,
+            link: Link::Ethernet,
         }
+    }
+
+    /// The same packet at a device without a link header.
+    pub fn bare(mut self) -> Self {
+        self.link = Link::None;
+        self.bytes[..12].fill(0);
+        self
     }
 
     /// The same packet as a device leaves it that sums whatever it receives.
@@ -118,6 +129,9 @@ impl Packet for Buffer {
     }
 
     fn macs(&self) -> Option<Macs> {
+        if self.link == Link::None {
+            return None;
+        }
         let macs = self.bytes.get(..12)?;
         let mac = |at: usize| macs[at..at + 6].try_into().expect("six bytes");
         Some(Macs::new(mac(0), mac(6)))
@@ -127,11 +141,12 @@ impl Packet for Buffer {
         let at = self.at(0, len)?;
         // SAFETY: `at` checked the bounds from the beginning of the frame on, and neither reaches into the other.
         let parts = unsafe { (MacsBefore::new(at.sub(ETHERNET)), Head::new(at, len)) };
-        Some((Some(parts.0), parts.1))
+        Some(((self.link == Link::Ethernet).then_some(parts.0), parts.1))
     }
 
     fn set_macs(&mut self, macs: Macs) -> Option<()> {
         let source = macs.swapped().dst();
+        self.link = Link::Ethernet;
         self.bytes.get_mut(..6)?.copy_from_slice(&macs.dst());
         self.bytes.get_mut(6..12)?.copy_from_slice(&source);
         Some(())
