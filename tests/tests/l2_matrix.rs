@@ -18,7 +18,7 @@ use tests::masquerade;
 use tests::runner::{self, Shared, ignorable_cluster_row};
 use tests::sockets::Protocol;
 use tests::sockets::client::Dial;
-use tests::topology::{Host, Joined, Plan, PodLinks};
+use tests::topology::{Host, Joined, Plan, PodLinks, Tunnel};
 use tests::xdp;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +101,15 @@ fn main() -> ExitCode {
             }
         }
     }
+    for uplink in [Uplink::Xdp, Uplink::Tc] {
+        for tunnel in Tunnel::ALL {
+            let plan = Plan {
+                joined: Joined::Tunnel(tunnel),
+                ..Plan::default()
+            };
+            rows.extend(table(plan, uplink));
+        }
+    }
     if let Some(step) = sample_step() {
         rows = rows.into_iter().step_by(step).collect();
     }
@@ -119,7 +128,11 @@ fn sample_step() -> Option<usize> {
 }
 
 fn table(plan: Plan, uplink: Uplink) -> Vec<Trial> {
-    let world = format!("{:?}/{:?}/{uplink:?}", plan.pods, plan.joined).to_lowercase();
+    let joined = match plan.joined {
+        Joined::Tunnel(tunnel) => tunnel.to_string(),
+        joined => format!("{joined:?}"),
+    };
+    let world = format!("{:?}/{joined}/{uplink:?}", plan.pods).to_lowercase();
     let joined = plan.joined;
     let cluster = Shared::new(move || World::start(&plan, uplink));
     let mut trials = Vec::new();
@@ -224,8 +237,12 @@ enum Seen {
 
 impl Row {
     fn trial(self, world: &str, shared: &Arc<Shared<World>>) -> Trial {
-        let missing =
-            (self.rests_on_masquerade() && !masquerade::available()).then_some(masquerade::MISSING);
+        let missing = match self.joined {
+            Joined::Tunnel(tunnel) => tunnel.missing(),
+            Joined::Routed | Joined::Vxlan => None,
+        };
+        let unmasked = self.rests_on_masquerade() && !masquerade::available();
+        let missing = missing.or(unmasked.then_some(masquerade::MISSING));
         ignorable_cluster_row(format!("{world}/{self}"), missing, shared, move |world| {
             if self.is_taken_by_xdp() {
                 xdp::takes(&world.cluster, || self.run(world))
@@ -253,6 +270,13 @@ impl Row {
 
     fn target(self, cluster: &Cluster, vip: &Vip) -> SocketAddr {
         match self.frontend {
+            // The packets come in by the tunnel.
+            Frontend::NodePort
+                if self.client == Client::OtherPod && self.joined != Joined::Routed =>
+            {
+                let own = cluster.node(1).address_towards_other_pods();
+                SocketAddr::new(own.of(self.family), vip.node_port)
+            }
             Frontend::NodePort => vip.on_node(cluster.node(1), self.family),
             Frontend::ClusterIp => vip.on_cluster_ip(self.family),
         }
@@ -300,7 +324,7 @@ impl Row {
     /// A pod on an overlay reaches another node's own address only under its node's.
     fn rests_on_masquerade(self) -> bool {
         let pod = matches!(self.client, Client::Pod | Client::Itself);
-        self.joined == Joined::Vxlan && pod && self.backend == Backend::RemoteHost
+        self.joined != Joined::Routed && pod && self.backend == Backend::RemoteHost
     }
 
     /// Its first packet is: to a backend elsewhere it may be TC's, which finds the next hop.
@@ -315,9 +339,7 @@ impl Row {
             // Other backends are the business of the client pod.
             Client::Itself => self.backend == Backend::LocalPod,
             // A cluster address is translated on node2 already, and an overlay does not route pods to the uplink.
-            Client::OtherPod => {
-                self.frontend == Frontend::NodePort && self.joined == Joined::Routed
-            }
+            Client::OtherPod => self.frontend == Frontend::NodePort && self.joined != Joined::Vxlan,
             // A cluster address on the segment is reached by way of the router, like from behind it.
             Client::OnLink => self.frontend == Frontend::NodePort,
             Client::Outside | Client::Pod | Client::Node => true,

@@ -15,13 +15,13 @@ use tests::cluster::{Cluster, PORT};
 use tests::masquerade;
 use tests::netns::Netns;
 use tests::run;
-use tests::runner::{self, Shared, testbed_row};
+use tests::runner::{self, Shared, no_testbed, row, testbed_row};
 use tests::sockets::Protocol;
 use tests::sockets::client::{Dial, unique_content};
 use tests::sockets::echo::EchoServer;
 use tests::sockets::http::{self, HttpServer};
 use tests::sockets::ping::ping;
-use tests::topology::{Host, Joined, Plan, PodLinks, Segments, Topology};
+use tests::topology::{Host, Joined, Plan, PodLinks, Segments, Topology, Tunnel};
 use tests::wire::build::{self, Extra, Link};
 use tests::wire::{Capture, Checksums, PacketSocket};
 
@@ -43,6 +43,13 @@ fn main() -> ExitCode {
                 rows.extend(reachability(plan, uplink));
             }
         }
+    }
+    for tunnel in Tunnel::ALL {
+        let plan = Plan {
+            joined: Joined::Tunnel(tunnel),
+            ..Plan::default()
+        };
+        rows.extend(reachability(plan, Uplink::Tc));
     }
     rows.extend([
         testbed_row(
@@ -102,13 +109,19 @@ fn reachability(plan: Plan, uplink: Uplink) -> Vec<Trial> {
         joined == Joined::Routed
             || !matches!((*from, *to), ("client", "p1" | "p2") | ("c1", "client"))
     };
-    let row = |(from, to): (&'static str, &'static str)| {
-        let cluster: Arc<Shared<Cluster>> = Arc::clone(&cluster);
-        testbed_row(format!("{name}/{from}->{to}"), move || {
-            reaches(cluster.get()?, from, to)
-        })
+    let missing = match joined {
+        Joined::Tunnel(tunnel) => tunnel.missing(),
+        Joined::Routed | Joined::Vxlan => None,
     };
-    pairs.into_iter().filter(reachable).map(row).collect()
+    let pair = |(from, to): (&'static str, &'static str)| {
+        let cluster: Arc<Shared<Cluster>> = Arc::clone(&cluster);
+        row(
+            format!("{name}/{from}->{to}"),
+            no_testbed().or(missing),
+            move || reaches(cluster.get()?, from, to),
+        )
+    };
+    pairs.into_iter().filter(reachable).map(pair).collect()
 }
 
 fn reaches(cluster: &Cluster, from: &str, to: &str) -> Result<()> {

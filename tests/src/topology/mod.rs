@@ -15,6 +15,9 @@ mod node;
 mod overlay;
 mod pod;
 mod router;
+mod tun;
+mod tunnel;
+mod wireguard;
 
 use anyhow::Result;
 
@@ -27,6 +30,7 @@ use crate::run::Run;
 pub use node::Node;
 pub use pod::Pod;
 pub use router::Router;
+pub use tunnel::Tunnel;
 
 pub const DEFAULT_MTU: u16 = 1500;
 
@@ -46,6 +50,8 @@ pub enum Joined {
     Routed,
     /// A VXLAN device with static neighbours, and masquerading of what leaves the pod range, as flannel does.
     Vxlan,
+    /// Devices without an Ethernet header, and the same masquerading. For two nodes.
+    Tunnel(Tunnel),
 }
 
 /// How a pod hangs on its node.
@@ -68,7 +74,7 @@ pub struct Plan {
     /// Frames reach the uplinks with finished checksums and through a polling peer, as from and to a NIC. Native XDP
     /// needs this; without it the uplinks see the partial checksums and the large segments of a plain veth.
     pub wire_like_uplinks: bool,
-    /// The MTU of the overlay device; the pods keep what fits into an overlay on a 1500-byte link.
+    /// The MTU of the overlay or tunnel device; the pods keep what fits into one on a 1500-byte link.
     pub overlay_mtu: u16,
     /// The MTU of the router's end of the link towards one node.
     pub router_mtu_towards: Option<(u8, u16)>,
@@ -142,6 +148,8 @@ pub struct Topology {
     pub router: Router,
     pub nodes: Vec<Node>,
     pub run: Run,
+    /// What carries packets between the nodes' ends of a tunnel.
+    _pump: Option<tun::Pump>,
 }
 
 impl Topology {
@@ -155,7 +163,7 @@ impl Topology {
         let nodes = (1..=plan.nodes)
             .map(|number| Node::create(&run, &router, plan, number))
             .collect::<Result<Vec<_>>>()?;
-        node::join(&nodes, plan)?;
+        let pump = node::join(&nodes, plan)?;
         router.route_to_pods(&nodes, plan)?;
         Ok(Self {
             clients,
@@ -163,6 +171,7 @@ impl Topology {
             router,
             nodes,
             run,
+            _pump: pump,
         })
     }
 

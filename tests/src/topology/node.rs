@@ -9,6 +9,8 @@ use anyhow::Result;
 use super::overlay::{self, Overlay};
 use super::pod::{self, Pod};
 use super::router::{self, Router};
+use super::tun::Pump;
+use super::tunnel::{self, Tunnel};
 use super::{DEFAULT_MTU, Host, Joined, Plan, PodLinks, Segments};
 use crate::address::{self, Mac, Pair};
 use crate::netns::Netns;
@@ -29,6 +31,7 @@ pub struct Node {
     /// The Ethernet address of the pod bridge, where there is one.
     pub(super) bridge_mac: Mac,
     overlay: Option<Overlay>,
+    tunnel: Option<Tunnel>,
     more_uplinks: Vec<String>,
     netns_prefix: String,
     next_pod: AtomicU8,
@@ -44,6 +47,14 @@ impl Node {
                 Some(Overlay::create(&host, number, plan.overlay_mtu)?),
                 overlay::MTU,
             ),
+            Joined::Tunnel(tunnel) => {
+                tunnel.create(&host, number, plan.overlay_mtu.min(tunnel::MTU))?;
+                (None, tunnel::MTU)
+            }
+        };
+        let tunnel = match plan.joined {
+            Joined::Tunnel(tunnel) => Some(tunnel),
+            Joined::Routed | Joined::Vxlan => None,
         };
         let node = Self {
             bpffs: run.bpffs(&host.name)?,
@@ -56,6 +67,7 @@ impl Node {
             pod_mtu,
             bridge_mac: Mac::fresh(),
             overlay,
+            tunnel,
             more_uplinks: Vec::new(),
             next_pod: AtomicU8::new(2),
         };
@@ -103,17 +115,24 @@ impl Node {
 
     /// The address of the device through which this node reaches pods of other nodes.
     pub fn address_towards_other_pods(&self) -> Pair {
-        match self.overlay {
-            Some(_) => address::overlay(self.number),
-            None => self.host.ip,
+        if self.has_overlay() {
+            address::overlay(self.number)
+        } else {
+            self.host.ip
         }
     }
 
     /// Names of the interfaces that lead off the node.
     pub fn uplinks(&self) -> Vec<&str> {
         let overlay = self.overlay.as_ref().map(|_| overlay::DEVICE);
+        let tunnel = self.tunnel.map(Tunnel::device_names).unwrap_or_default();
         let more = self.more_uplinks.iter().map(String::as_str);
-        ["eth0"].into_iter().chain(overlay).chain(more).collect()
+        ["eth0"]
+            .into_iter()
+            .chain(overlay)
+            .chain(tunnel)
+            .chain(more)
+            .collect()
     }
 
     /// Counts a device that was moved to the node as one that leads off it; an agent that runs does not know of it.
@@ -133,8 +152,12 @@ impl Node {
         )
     }
 
+    fn has_overlay(&self) -> bool {
+        self.overlay.is_some() || self.tunnel.is_some()
+    }
+
     fn is_overlay_address(&self, address: IpAddr) -> bool {
-        self.overlay.is_some() && address::overlay(self.number).contains(address)
+        self.has_overlay() && address::overlay(self.number).contains(address)
     }
 
     fn add_pod_bridge(&self) -> Result<()> {
@@ -150,12 +173,15 @@ impl Node {
 }
 
 /// Tells every node the way to every other node's pods.
-pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<()> {
+pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<Option<Pump>> {
     for node in nodes {
         let others = nodes.iter().filter(|other| other.number != node.number);
         let mut routes = String::new();
         for other in others {
             match (&other.overlay, plan.segments) {
+                _ if let Some(tunnel) = node.tunnel => {
+                    tunnel.route_to_pods_of(node.netns(), &other.host, other.number)?
+                }
                 (Some(overlay), _) => {
                     overlay.add_peer_on(node.netns(), &other.host, other.number)?
                 }
@@ -168,5 +194,10 @@ pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<()> {
             node.netns().ip(&routes)?;
         }
     }
-    Ok(())
+    match (plan.joined, nodes) {
+        (Joined::Tunnel(tunnel), [first, second, ..]) => {
+            tunnel.join([first.netns(), second.netns()])
+        }
+        _ => Ok(None),
+    }
 }

@@ -23,6 +23,7 @@ mod sockets;
 mod source_ports;
 mod sources;
 mod spread;
+mod tunnels;
 mod untouched;
 mod upgrade;
 mod world;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         rows.extend(flood::rows(uplink));
         rows.extend(crowd::rows(uplink));
         rows.extend(upgrade::rows(uplink));
+        rows.extend(tunnels::rows(uplink));
     }
     let rules = World::of_rules();
     rows.extend(frames::rows(&rules));

@@ -20,7 +20,7 @@ use crate::broken;
 use crate::world::{World, dial, open, serve};
 
 const NARROW: u16 = 1400;
-const BULK: usize = 1 << 20;
+pub const BULK: usize = 1 << 20;
 
 pub fn rows(world: &World) -> Vec<Trial> {
     vec![world.row(
@@ -78,7 +78,7 @@ fn narrow_pod_link(cluster: &Cluster) -> Result<()> {
     upload(cluster, &pod)
 }
 
-fn upload(cluster: &Cluster, backend: &Pod) -> Result<()> {
+pub fn upload(cluster: &Cluster, backend: &Pod) -> Result<()> {
     let vip = serve(cluster, "narrow", &[backend])?;
     Family::BOTH
         .into_iter()

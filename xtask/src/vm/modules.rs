@@ -26,8 +26,18 @@ const WANTED: [&str; 9] = [
     "nft_masq",
 ];
 
-/// What some kernels lack, or have built in without saying so: the NIC, SCTP, and VLAN devices.
-const OPTIONAL: [&str; 4] = ["virtio_pci", "virtio_net", "sctp", "8021q"];
+/// What some kernels lack, or have built in without saying so: the NIC, SCTP, VLAN devices, and those without Ethernet headers.
+const OPTIONAL: [&str; 9] = [
+    "virtio_pci",
+    "virtio_net",
+    "sctp",
+    "8021q",
+    "tun",
+    "ipip",
+    "sit",
+    "ip_gre",
+    "wireguard",
+];
 
 /// What the rules of kube-proxy's modes are made of: iptables (through nftables, and legacy), nftables, ipvs.
 pub const KUBE_PROXY: [&str; 27] = [

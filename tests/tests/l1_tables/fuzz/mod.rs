@@ -98,7 +98,7 @@ pub fn rows(missing: Option<&'static str>) -> Vec<Trial> {
 }
 
 fn name(what: &str, ingress: Hook, family: Family, protocol: Protocol) -> String {
-    let by = if ingress.xdp { "xdp" } else { "tc" };
+    let by = if ingress.is_xdp() { "xdp" } else { "tc" };
     format!("{what}_by_{by}/{family}/{protocol}")
 }
 
