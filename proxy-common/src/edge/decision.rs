@@ -19,9 +19,17 @@ pub enum Decision {
     /// The packet ends here, and its sender is told.
     Answer(Answer),
     /// A fragment that has to wait for the first of its datagram, or the first one that others wait for.
-    Hold,
+    Hold(Whole),
     /// Rewrite it as its flow says and send it on by its hop.
-    Translate,
+    Translate(Whole),
+}
+
+/// What stands in a [`Decision`] that says no more. Without it the compiler moves the other variants' field through a register that was
+/// never written, which the verifier refuses to see read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Whole {
+    Yes = 0,
 }
 
 /// What the sender of a packet is told.
@@ -47,6 +55,9 @@ impl Answer {
 }
 
 impl Decision {
+    pub const HOLD: Self = Self::Hold(Whole::Yes);
+    pub const TRANSLATE: Self = Self::Translate(Whole::Yes);
+
     /// What is counted of it: why the packet is not translated, or that it is; `None` if it waits.
     #[inline(always)]
     pub const fn reason(self) -> Option<Reason> {
@@ -54,8 +65,8 @@ impl Decision {
             Self::Pass(reason) => Some(reason.reason()),
             Self::Drop(reason) => Some(reason.reason()),
             Self::Answer(answer) => Some(answer.reason().reason()),
-            Self::Translate => Some(Reason::Translated),
-            Self::Hold => None,
+            Self::Translate(_) => Some(Reason::Translated),
+            Self::Hold(_) => None,
         }
     }
 
@@ -63,7 +74,7 @@ impl Decision {
     #[inline(always)]
     pub const fn at(self, edge: Edge) -> Self {
         match self {
-            Self::Answer(_) | Self::Hold if edge.is_xdp() => Self::Pass(PassReason::LeftToTc),
+            Self::Answer(_) | Self::Hold(_) if edge.is_xdp() => Self::Pass(PassReason::LeftToTc),
             decision => decision,
         }
     }
@@ -101,7 +112,7 @@ pub fn record<T: Meters>(hook: Hook, tables: &T, decision: Decision, about: &Abo
         tables.count_reason(hook.index, reason);
     }
     match decision {
-        Decision::Translate if about.is_new => {
+        Decision::Translate(_) if about.is_new => {
             tables.count_connection(about.service, about.backend);
         }
         Decision::Answer(Answer::Refuse) if about.service != About::NONE => {
@@ -122,8 +133,8 @@ mod tests {
         for (decision, in_xdp) in [
             (Decision::Answer(Answer::Refuse), left),
             (Decision::Answer(Answer::TooBig), left),
-            (Decision::Hold, left),
-            (Decision::Translate, Decision::Translate),
+            (Decision::HOLD, left),
+            (Decision::TRANSLATE, Decision::TRANSLATE),
             (
                 Decision::Drop(DropReason::NoPort),
                 Decision::Drop(DropReason::NoPort),

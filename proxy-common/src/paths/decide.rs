@@ -130,7 +130,7 @@ fn go_on<F: Family, T: Tables<F>>(
         work.hop = way::aside::<F, T>(tables, config, cell, &work.flow);
         work.is_looked_up = work.hop.aside;
     }
-    Decision::Translate
+    Decision::TRANSLATE
 }
 
 impl From<Stop> for Decision {
@@ -243,7 +243,7 @@ fn begin<F: Family, T: Tables<F>>(
         Err(Refusal::TableFull) => return Decision::Drop(DropReason::TableFull),
     }
     work.about.is_new = true;
-    Decision::Translate
+    Decision::TRANSLATE
 }
 
 /// A packet in the middle of a connection that is not known here, to a service.

@@ -103,7 +103,7 @@ fn error<F: ParseIp, P: Packet, T: Tables<F>>(
         return Decision::Pass(PassReason::NotService);
     }
     match icmp::translate::<F, P, T>(edge, packet, tables, work) {
-        Ok(()) => Decision::Translate,
+        Ok(()) => Decision::TRANSLATE,
         Err(decision) => decision,
     }
 }
@@ -116,11 +116,11 @@ fn transport<F: ParseIp, T: Tables<F>>(
 ) -> Decision {
     if work.view.ip.part != Part::Whole {
         if edge.is_xdp() {
-            return Decision::Hold;
+            return Decision::HOLD;
         }
         match fragment::complete::<F, T>(edge, &mut work.view, tables) {
             Ok(Known::Ports) => {}
-            Ok(_) if work.is_for_us => return Decision::Hold,
+            Ok(_) if work.is_for_us => return Decision::HOLD,
             Ok(_) => return Decision::Pass(PassReason::OtherHost),
             Err(reason) => return Decision::Pass(reason),
         }
@@ -166,9 +166,9 @@ fn carry_out<F: ParseIp + AnswerIp, P: Packet, T: Tables<F>>(
     let done = match decision {
         Decision::Pass(reason) => return (decision, Verdict::pass(reason)),
         Decision::Drop(reason) => return (decision, Verdict::drop(reason)),
-        Decision::Hold => return (decision, Verdict::FRAGMENT),
-        Decision::Translate if work.is_error => send::send(edge, packet, hop, here),
-        Decision::Translate => {
+        Decision::Hold(_) => return (decision, Verdict::FRAGMENT),
+        Decision::Translate(_) if work.is_error => send::send(edge, packet, hop, here),
+        Decision::Translate(_) => {
             // A device without a link header has no neighbours to keep alive.
             if work.is_looked_up && hop.macs != Macs::NONE {
                 tables.note_next_hop();
