@@ -32,6 +32,9 @@ const BPF_TARGET: &str = if cfg!(target_endian = "little") {
 const BPF_FLAGS: &str = "-C debuginfo=2 -C target-cpu=v3 -C link-arg=--btf \
                          -C link-arg=--disable-expand-memcpy-in-order";
 
+/// The object that the agent carries.
+const OBJECT: &str = "portside";
+
 const AGENT: &str = "proxy-agent";
 
 #[derive(Clone, Copy, PartialEq)]
@@ -119,7 +122,7 @@ fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Sui
         format!("the eBPF object, and the agent{what} ({target}, static)"),
     );
     let mut library = build(&["--lib"]).spawn().context("cannot run cargo")?;
-    let object = setup::toolchain().and_then(|toolchain| object(toolchain, "portside"));
+    let object = setup::toolchain().and_then(|toolchain| object(toolchain, OBJECT));
     if object.is_err() {
         // Nobody should wait for it in order to read why. It may have ended.
         let _ = library.kill();
@@ -163,6 +166,9 @@ fn object(toolchain: &Toolchain, name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("building the eBPF object {name}"))?;
     let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
     object_check::refuse_memory_calls(&bytes)?;
+    if name == OBJECT {
+        object_check::compare_with_table(&bytes)?;
+    }
     Ok(object)
 }
 

@@ -1,4 +1,5 @@
-//! `lint`: what CI refuses. Unformatted code, any clippy warning, and dependencies that `deny.toml` does not allow.
+//! `lint`: what CI refuses. Unformatted code, a reference of the maps that is not current, any clippy warning, and
+//! dependencies that `deny.toml` does not allow.
 //!
 //! Format and clippy need only the plain host toolchain. cargo-deny is a program of its own, which takes minutes to
 //! compile: it is used where it is installed, and installed where the caller asks for it.
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    cargo,
+    cargo, maps_page,
     shell::{self, say},
 };
 
@@ -27,6 +28,8 @@ pub struct LintArgs {
 pub fn run(options: &LintArgs) -> anyhow::Result<()> {
     say("Checking", "format");
     shell::run(cargo::command("fmt").args(["--all", "--check"]))?;
+    say("Checking", "docs/maps.md");
+    maps_page::run(true)?;
     say("Checking", "clippy");
     shell::run(cargo::command("clippy").args([
         "--workspace",

@@ -8,6 +8,7 @@ mod cargo;
 mod image;
 mod lint;
 mod manifests;
+mod maps_page;
 mod mutants;
 mod object_check;
 mod packages;
@@ -66,6 +67,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Write the reference of the maps, docs/maps.md
+    Docs {
+        /// Only say whether it is up to date
+        #[arg(long)]
+        check: bool,
+    },
     /// Show the datapath at work in a small cluster of network namespaces (--api: behind an API server, by kubectl)
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -108,6 +115,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Mutants(options) => mutants::run(&options),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
+        Task::Docs { check } => maps_page::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run(programs::DEMO, &args, &setup::runtime::DEMO),
         Task::Bench { args } => programs::run(programs::BENCH, &args, &setup::runtime::BENCH),
     }

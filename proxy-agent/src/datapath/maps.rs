@@ -12,7 +12,8 @@ use aya::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter, names,
+        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter,
+        map::{self, OfFamily, Prefix},
     },
     addr::{Addr, Ip4, Ip6},
 };
@@ -76,19 +77,19 @@ impl Maps {
     pub fn open(mut source: impl FnMut(&str) -> Result<Map>) -> Result<Self> {
         let source = &mut source;
         Ok(Self {
-            config: typed(source, names::CONFIG)?,
-            gate: batched(source, names::GATE)?,
-            devices: typed(source, names::DEVICES)?,
-            next_hops: typed(source, names::NEXT_HOPS)?,
-            services: batched(source, names::SERVICES)?,
-            slots: batched(source, names::SLOTS)?,
-            reasons: typed(source, names::REASONS)?,
-            service_counts: batched(source, names::SERVICE_COUNTERS)?,
-            backend_counts: batched(source, names::BACKEND_COUNTERS)?,
-            slow_xdp: typed(source, names::SLOW_XDP)?,
-            slow_tc: typed(source, names::SLOW_TC)?,
-            v4: FamilyMaps::open(source, 0)?,
-            v6: FamilyMaps::open(source, 1)?,
+            config: typed(source, &map::CONFIG)?,
+            gate: batched(source, &map::GATE)?,
+            devices: typed(source, &map::DEVICES)?,
+            next_hops: typed(source, &map::NEXT_HOPS)?,
+            services: batched(source, &map::SERVICES)?,
+            slots: batched(source, &map::SLOTS)?,
+            reasons: typed(source, &map::REASONS)?,
+            service_counts: batched(source, &map::SERVICE_COUNTS)?,
+            backend_counts: batched(source, &map::BACKEND_COUNTS)?,
+            slow_xdp: typed(source, &map::SLOW_XDP)?,
+            slow_tc: typed(source, &map::SLOW_TC)?,
+            v4: FamilyMaps::open(source, &map::V4)?,
+            v6: FamilyMaps::open(source, &map::V6)?,
         })
     }
 }
@@ -104,36 +105,51 @@ where
     RangeKey<A>: Pod,
     FragmentKey<A>: Pod,
 {
-    fn open(source: &mut impl FnMut(&str) -> Result<Map>, family: usize) -> Result<Self> {
+    fn open(source: &mut impl FnMut(&str) -> Result<Map>, table: &OfFamily<A>) -> Result<Self> {
         Ok(Self {
-            frontends: batched(source, names::FRONTENDS[family])?,
-            backends: batched(source, names::BACKENDS[family])?,
-            local_addrs: typed(source, names::LOCAL_ADDRS[family])?,
-            flows: typed(source, names::FLOWS[family])?,
-            pending: typed(source, names::PENDING[family])?,
-            affinity: typed(source, names::AFFINITY[family])?,
-            source_ranges: typed(source, names::SOURCE_RANGES[family])?,
-            fragments: typed(source, names::FRAGMENTS[family])?,
+            frontends: batched(source, &table.frontends)?,
+            backends: batched(source, &table.backends)?,
+            local_addrs: typed(source, &table.local_addrs)?,
+            flows: typed(source, &table.flows)?,
+            pending: typed(source, &table.pending)?,
+            affinity: typed(source, &table.affinity)?,
+            source_ranges: typed(source, &table.ranges)?,
+            fragments: typed(source, &table.fragments)?,
         })
     }
 }
 
-/// Takes the map of a name.
-pub fn typed<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<M>
+/// A map as aya types it, whose keys and values are those of a row of the table.
+pub trait Holds<K, V>: TryFrom<Map, Error = MapError> {}
+
+impl<K: Pod, V: Pod> Holds<K, V> for HashMap<MapData, K, V> {}
+impl<V: Pod> Holds<u32, V> for Array<MapData, V> {}
+impl<V: Pod> Holds<u32, V> for PerCpuArray<MapData, V> {}
+impl<K: Pod, V: Pod> Holds<Prefix<K>, V> for LpmTrie<MapData, K, V> {}
+impl Holds<u32, u32> for ProgramArray<MapData> {}
+
+/// Takes the map of a row of the table.
+pub fn typed<M, K, V>(
+    source: &mut impl FnMut(&str) -> Result<Map>,
+    row: &map::Map<K, V>,
+) -> Result<M>
 where
-    M: TryFrom<Map, Error = MapError>,
+    M: Holds<K, V>,
 {
-    source(name)?
+    source(row.name)?
         .try_into()
-        .with_context(|| format!("map {name}"))
+        .with_context(|| format!("map {}", row.name))
 }
 
 /// The same for one that may be read and written in batches.
-pub fn batched<M>(source: &mut impl FnMut(&str) -> Result<Map>, name: &str) -> Result<Batched<M>>
+pub fn batched<M, K, V>(
+    source: &mut impl FnMut(&str) -> Result<Map>,
+    row: &map::Map<K, V>,
+) -> Result<Batched<M>>
 where
-    M: TryFrom<Map, Error = MapError>,
+    M: Holds<K, V>,
 {
-    Batched::new(source(name)?).with_context(|| format!("map {name}"))
+    Batched::new(source(row.name)?).with_context(|| format!("map {}", row.name))
 }
 
 /// Puts `value` under `key`, but leaves the map alone where it stands already: a write of a hash map's element takes its

@@ -189,7 +189,7 @@ const fn use_of(shape: &Shape) -> Use {
     match shape.role {
         Role::Flows | Role::Affinity => Use::Connections,
         Role::Plan | Role::Counts => Use::Services,
-        Role::Node | Role::Scratch | Role::Programs => Use::Others,
+        Role::Node | Role::Scratch | Role::Programs | Role::Private => Use::Others,
     }
 }
 

@@ -34,5 +34,7 @@ pub mod backend_flags {
     pub const IN_SHORT_CIRCUIT: u16 = 1 << 5;
 }
 
+layout!(Backend<A> { addr, port, flags, generation, service });
+
 const _: () = assert!(size_of::<Backend<crate::addr::Ip4>>() == 16);
 const _: () = assert!(size_of::<Backend<crate::addr::Ip6>>() == 28);

@@ -66,4 +66,19 @@ pub mod config_flags {
     pub const WORKLOADS_STRICT: u32 = 1 << 2;
 }
 
+layout!(Config {
+    epoch,
+    seed,
+    refresh,
+    tcp_closed,
+    tcp_half,
+    tcp_idle,
+    udp_idle,
+    unanswered,
+    share,
+    flags,
+    port_first,
+    port_last,
+});
+
 const _: () = assert!(size_of::<Config>() == 44);

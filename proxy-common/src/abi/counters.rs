@@ -26,5 +26,18 @@ pub struct ServiceCounter {
     pub dropped: u64,
 }
 
+layout!(Counter {
+    packets,
+    bytes,
+    reply_packets,
+    reply_bytes,
+    connections
+});
+layout!(ServiceCounter {
+    connections,
+    refused,
+    dropped
+});
+
 const _: () = assert!(size_of::<Counter>() == 40);
 const _: () = assert!(size_of::<ServiceCounter>() == 24);

@@ -49,6 +49,17 @@ pub mod device_flags {
     pub const SOURCE_LOOSE: u16 = 1 << 6;
 }
 
+layout!(Device {
+    addr4,
+    addr6,
+    mtu,
+    flags,
+    mac,
+    also,
+    unused,
+    above
+});
+
 const _: () = assert!(size_of::<Device>() == 44);
 
 /// Key of the table of next hops: whom the hints of flows lead to. Its value is the low 32 bits of jiffies when one was last looked up;
@@ -62,5 +73,11 @@ pub struct NextHop {
     /// `AF_INET` or `AF_INET6`.
     pub family: u32,
 }
+
+layout!(NextHop {
+    addr,
+    ifindex,
+    family
+});
 
 const _: () = assert!(size_of::<NextHop>() == 24);

@@ -310,6 +310,38 @@ pub struct HeldKey {
     pub number: u32,
 }
 
+layout!(Tuple<A> { src, dst, sport, dport });
+layout!(FlowKey<A> { tuple, kind });
+layout!(Flow<A> {
+    to,
+    backend,
+    generation,
+    service,
+    ifindex,
+    peer_ifindex,
+    epoch,
+    last_seen,
+    macs,
+    mtu,
+    route,
+    peer_route,
+    peer_dir,
+    state,
+    addr_change,
+    port_change,
+    proof,
+});
+layout!(Share { since, open });
+layout!(FragmentKey<A> { src, dst, id, kind });
+layout!(FragmentPorts { sport, dport });
+layout!(HeldKey {
+    src,
+    dst,
+    id,
+    kind,
+    number
+});
+
 const _: () = assert!(size_of::<HeldKey>() == 44);
 const _: () = assert!(size_of::<FlowKey<crate::addr::Ip4>>() == 16);
 const _: () = assert!(size_of::<FlowKey<crate::addr::Ip6>>() == 40);

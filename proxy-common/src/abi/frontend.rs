@@ -91,5 +91,7 @@ pub const NODEPORT_ADDR: u32 = 1;
 /// Value of the table of this node's own addresses: flags.
 pub type LocalAddr = u32;
 
+layout!(FrontendKey<A> { addr, port, proto });
+
 const _: () = assert!(size_of::<FrontendKey<crate::addr::Ip4>>() == 8);
 const _: () = assert!(size_of::<FrontendKey<crate::addr::Ip6>>() == 20);

@@ -1,16 +1,22 @@
 //! The map ABI: what the agent writes and the programs read, and the flows that the programs keep.
 //!
-//! Every type here is `repr(C)`, has no padding byte in a key (the kernel hashes raw bytes), and is pinned by
-//! the compile-time assertions beside it. A change of any layout is a change of [`VERSION`], which is part of
-//! the pin directory's name.
+//! Every type here is `repr(C)` and has no padding byte (the kernel hashes raw bytes of keys). [`map`] is the table of all maps. A
+//! change of any layout is a change of [`VERSION`], which is part of the pin directory's name, and of the map's own `since`: the
+//! fingerprints in `fingerprint` hold it to that.
+
+#[macro_use]
+pub mod layout;
 
 pub mod backend;
 pub mod config;
 pub mod counters;
 pub mod device;
+#[cfg(test)]
+mod fingerprint;
 pub mod flow;
 pub mod frontend;
 pub mod gate;
+pub mod map;
 pub mod service;
 
 pub use crate::addr::Macs;
@@ -22,7 +28,7 @@ pub use flow::*;
 pub use frontend::*;
 pub use service::*;
 
-/// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands beside its shape in the agent.
+/// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands in its row of [`map`].
 pub const VERSION: u32 = 5;
 
 /// IP protocol number of TCP.
@@ -34,28 +40,25 @@ pub const SCTP: u8 = 132;
 
 /// Names of the maps, as they stand in the object and under the pin directory. `_4`/`_6` are the families.
 pub mod names {
-    pub const CONFIG: &str = "CONFIG";
-    pub const GATE: &str = "GATE";
-    pub const DEVICES: &str = "DEVICES";
-    pub const SERVICES: &str = "SERVICES";
-    pub const SLOTS: &str = "SLOTS";
-    pub const REASONS: &str = "REASONS";
-    pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTS";
-    pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTS";
-    pub const PORT_CURSOR: &str = "PORT_CURSOR";
-    pub const NEXT_HOPS: &str = "NEXT_HOPS";
-    /// Program arrays of the slow path: index [`super::slow_index`].
-    pub const SLOW_XDP: &str = "SLOW_XDP";
-    pub const SLOW_TC: &str = "SLOW_TC";
-    pub const FRONTENDS: [&str; 2] = ["FRONTENDS_4", "FRONTENDS_6"];
-    pub const BACKENDS: [&str; 2] = ["BACKENDS_4", "BACKENDS_6"];
-    pub const LOCAL_ADDRS: [&str; 2] = ["LOCAL_ADDRS_4", "LOCAL_ADDRS_6"];
-    pub const FLOWS: [&str; 2] = ["FLOWS_4", "FLOWS_6"];
-    pub const PENDING: [&str; 2] = ["PENDING_4", "PENDING_6"];
-    pub const AFFINITY: [&str; 2] = ["AFFINITY_4", "AFFINITY_6"];
-    pub const SOURCE_RANGES: [&str; 2] = ["RANGES_4", "RANGES_6"];
-    pub const SHARES: [&str; 2] = ["SHARES_4", "SHARES_6"];
-    pub const FRAGMENTS: [&str; 2] = ["FRAGMENTS_4", "FRAGMENTS_6"];
+    use super::map;
+
+    pub const CONFIG: &str = map::CONFIG.name;
+    pub const GATE: &str = map::GATE.name;
+    pub const DEVICES: &str = map::DEVICES.name;
+    pub const SERVICES: &str = map::SERVICES.name;
+    pub const SLOTS: &str = map::SLOTS.name;
+    pub const REASONS: &str = map::REASONS.name;
+    pub const SERVICE_COUNTERS: &str = map::SERVICE_COUNTS.name;
+    pub const BACKEND_COUNTERS: &str = map::BACKEND_COUNTS.name;
+    pub const NEXT_HOPS: &str = map::NEXT_HOPS.name;
+    pub const FRONTENDS: [&str; 2] = [map::V4.frontends.name, map::V6.frontends.name];
+    pub const BACKENDS: [&str; 2] = [map::V4.backends.name, map::V6.backends.name];
+    pub const LOCAL_ADDRS: [&str; 2] = [map::V4.local_addrs.name, map::V6.local_addrs.name];
+    pub const FLOWS: [&str; 2] = [map::V4.flows.name, map::V6.flows.name];
+    pub const PENDING: [&str; 2] = [map::V4.pending.name, map::V6.pending.name];
+    pub const AFFINITY: [&str; 2] = [map::V4.affinity.name, map::V6.affinity.name];
+    pub const SOURCE_RANGES: [&str; 2] = [map::V4.ranges.name, map::V6.ranges.name];
+    pub const FRAGMENTS: [&str; 2] = [map::V4.fragments.name, map::V6.fragments.name];
 }
 
 /// Index of a slow-path program in its program array; below [`SLOW_PROGRAMS`].
@@ -65,6 +68,9 @@ pub const fn slow_index(dir: Dir, is_v6: bool) -> u32 {
 
 /// Index of the program that holds fragments, and lets them go, in TC's program array.
 pub const FRAGMENT_INDEX: u32 = 4;
+
+/// How many hooks there are, each with counters of its own.
+pub const HOOKS: u32 = 6;
 
 /// Size of a program array of the slow path: one for each direction and family, and the one for fragments.
 pub const SLOW_PROGRAMS: u32 = 5;

@@ -69,6 +69,22 @@ impl<A: Addr> RangeKey<A> {
     pub const BITS: u32 = 32 + 32 * A::WORDS as u32;
 }
 
+layout!(Extent { base, len });
+layout!(Service {
+    flags,
+    affinity,
+    internal,
+    external,
+    short_circuit
+});
+layout!(AffinityKey<A> { client, service });
+layout!(Affinity {
+    backend,
+    generation,
+    last_used
+});
+layout!(RangeKey<A> { service, addr });
+
 const _: () = assert!(size_of::<Service>() == 32);
 const _: () = assert!(size_of::<AffinityKey<crate::addr::Ip4>>() == 8);
 const _: () = assert!(size_of::<AffinityKey<crate::addr::Ip6>>() == 20);

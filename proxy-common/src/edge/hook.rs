@@ -107,6 +107,8 @@ impl Hook {
     }
 }
 
+const _: () = assert!(Hook::ALL.len() == crate::abi::HOOKS as usize);
+
 #[cfg(test)]
 mod tests {
     use super::*;

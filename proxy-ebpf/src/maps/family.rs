@@ -1,6 +1,5 @@
 //! The maps that each family has for itself.
 
-use super::ATOMIC;
 use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
@@ -8,23 +7,26 @@ use aya_ebpf::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
-        LocalAddr, RangeKey, Share,
+        LocalAddr, RangeKey, Share, map,
     },
     addr::{Family, Ip4, Ip6, V4, V6},
     edge::work::Work,
 };
 
-type Frontends<A> = HashMap<FrontendKey<A>, u32, 131072, ATOMIC>;
-type LocalAddrs<A> = HashMap<A, LocalAddr, 4096, ATOMIC>;
-type Backends<A> = Array<Backend<A>, 131072>;
-type Confirmed<A> = LruHashMap<FlowKey<A>, Flow<A>, 262144>;
-type Pending<A> = LruHashMap<FlowKey<A>, Flow<A>, 65536>;
-type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity, 65536>;
-type Ranges<A> = LpmTrie<RangeKey<A>, u32, 65536>;
-type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, 8192>;
-type Shares<A> = LruHashMap<A, Share, 16384>;
+// One size and one set of flags for both families.
+type Frontends<A> =
+    HashMap<FrontendKey<A>, u32, { map::V4.frontends.room() }, { map::V4.frontends.bits() }>;
+type LocalAddrs<A> =
+    HashMap<A, LocalAddr, { map::V4.local_addrs.room() }, { map::V4.local_addrs.bits() }>;
+type Backends<A> = Array<Backend<A>, { map::V4.backends.room() }>;
+type Confirmed<A> = LruHashMap<FlowKey<A>, Flow<A>, { map::V4.flows.room() }>;
+type Pending<A> = LruHashMap<FlowKey<A>, Flow<A>, { map::V4.pending.room() }>;
+type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity, { map::V4.affinity.room() }>;
+type Ranges<A> = LpmTrie<RangeKey<A>, u32, { map::V4.ranges.room() }, { map::V4.ranges.bits() }>;
+type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, { map::V4.fragments.room() }>;
+type Shares<A> = LruHashMap<A, Share, { map::V4.shares.room() }>;
 /// What the slow path knows of its packet: a [`Work`], whose enums BTF cannot describe.
-type WorkArea<const WORDS: usize> = PerCpuArray<[u64; WORDS], 1>;
+type WorkArea<const WORDS: usize> = PerCpuArray<[u64; WORDS], { map::V4.work.room() }>;
 
 const WORK_WORDS_4: usize = size_of::<Work<Ip4>>().div_ceil(8);
 const WORK_WORDS_6: usize = size_of::<Work<Ip6>>().div_ceil(8);
@@ -71,66 +73,39 @@ pub static SHARES_6: Shares<Ip6> = Shares::new();
 #[btf_map]
 pub static WORK_6: WorkArea<WORK_WORDS_6> = WorkArea::new();
 
-/// The maps of a family.
+/// References to the maps of a family.
+pub struct Maps<A: 'static> {
+    pub frontends: &'static Frontends<A>,
+    pub local_addrs: &'static LocalAddrs<A>,
+    pub backends: &'static Backends<A>,
+    pub flows: &'static Confirmed<A>,
+    pub pending: &'static Pending<A>,
+    pub affinities: &'static Affinities<A>,
+    pub ranges: &'static Ranges<A>,
+    pub fragments: &'static Fragments<A>,
+    pub shares: &'static Shares<A>,
+}
+
+/// A family, and its maps.
 pub trait FamilyMaps: Family {
-    fn frontends() -> &'static Frontends<Self::Addr>;
-    fn local_addrs() -> &'static LocalAddrs<Self::Addr>;
-    fn backends() -> &'static Backends<Self::Addr>;
-    fn flows() -> &'static Confirmed<Self::Addr>;
-    fn pending() -> &'static Pending<Self::Addr>;
-    fn affinities() -> &'static Affinities<Self::Addr>;
-    fn ranges() -> &'static Ranges<Self::Addr>;
-    fn fragments() -> &'static Fragments<Self::Addr>;
-    fn shares() -> &'static Shares<Self::Addr>;
+    const MAPS: Maps<Self::Addr>;
+
     /// This CPU's work area. A program takes it once.
     fn work() -> Option<&'static mut Work<Self::Addr>>;
 }
 
 impl FamilyMaps for V4 {
-    #[inline(always)]
-    fn frontends() -> &'static Frontends<Ip4> {
-        &FRONTENDS_4
-    }
-
-    #[inline(always)]
-    fn local_addrs() -> &'static LocalAddrs<Ip4> {
-        &LOCAL_ADDRS_4
-    }
-
-    #[inline(always)]
-    fn backends() -> &'static Backends<Ip4> {
-        &BACKENDS_4
-    }
-
-    #[inline(always)]
-    fn flows() -> &'static Confirmed<Ip4> {
-        &FLOWS_4
-    }
-
-    #[inline(always)]
-    fn pending() -> &'static Pending<Ip4> {
-        &PENDING_4
-    }
-
-    #[inline(always)]
-    fn affinities() -> &'static Affinities<Ip4> {
-        &AFFINITY_4
-    }
-
-    #[inline(always)]
-    fn ranges() -> &'static Ranges<Ip4> {
-        &RANGES_4
-    }
-
-    #[inline(always)]
-    fn fragments() -> &'static Fragments<Ip4> {
-        &FRAGMENTS_4
-    }
-
-    #[inline(always)]
-    fn shares() -> &'static Shares<Ip4> {
-        &SHARES_4
-    }
+    const MAPS: Maps<Ip4> = Maps {
+        frontends: &FRONTENDS_4,
+        local_addrs: &LOCAL_ADDRS_4,
+        backends: &BACKENDS_4,
+        flows: &FLOWS_4,
+        pending: &PENDING_4,
+        affinities: &AFFINITY_4,
+        ranges: &RANGES_4,
+        fragments: &FRAGMENTS_4,
+        shares: &SHARES_4,
+    };
 
     #[inline(always)]
     fn work() -> Option<&'static mut Work<Ip4>> {
@@ -143,50 +118,17 @@ impl FamilyMaps for V4 {
 }
 
 impl FamilyMaps for V6 {
-    #[inline(always)]
-    fn frontends() -> &'static Frontends<Ip6> {
-        &FRONTENDS_6
-    }
-
-    #[inline(always)]
-    fn local_addrs() -> &'static LocalAddrs<Ip6> {
-        &LOCAL_ADDRS_6
-    }
-
-    #[inline(always)]
-    fn backends() -> &'static Backends<Ip6> {
-        &BACKENDS_6
-    }
-
-    #[inline(always)]
-    fn flows() -> &'static Confirmed<Ip6> {
-        &FLOWS_6
-    }
-
-    #[inline(always)]
-    fn pending() -> &'static Pending<Ip6> {
-        &PENDING_6
-    }
-
-    #[inline(always)]
-    fn affinities() -> &'static Affinities<Ip6> {
-        &AFFINITY_6
-    }
-
-    #[inline(always)]
-    fn ranges() -> &'static Ranges<Ip6> {
-        &RANGES_6
-    }
-
-    #[inline(always)]
-    fn fragments() -> &'static Fragments<Ip6> {
-        &FRAGMENTS_6
-    }
-
-    #[inline(always)]
-    fn shares() -> &'static Shares<Ip6> {
-        &SHARES_6
-    }
+    const MAPS: Maps<Ip6> = Maps {
+        frontends: &FRONTENDS_6,
+        local_addrs: &LOCAL_ADDRS_6,
+        backends: &BACKENDS_6,
+        flows: &FLOWS_6,
+        pending: &PENDING_6,
+        affinities: &AFFINITY_6,
+        ranges: &RANGES_6,
+        fragments: &FRAGMENTS_6,
+        shares: &SHARES_6,
+    };
 
     #[inline(always)]
     fn work() -> Option<&'static mut Work<Ip6>> {

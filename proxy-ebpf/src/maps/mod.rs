@@ -1,61 +1,55 @@
-//! The maps. Sizes here are defaults; the agent sets them when it loads the object.
+//! The maps, in the sizes and with the flags that the table of maps has for them ([`proxy_common::abi::map`]).
+//!
+//! The build holds what came out against the table, keys and values included.
 
 mod family;
 
 pub use family::FamilyMaps;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
-use proxy_common::{
-    abi::{self, Config, Counter, Device, HeldKey, NextHop, Service, ServiceCounter, gate},
-    edge::hook::Hook,
-    reason::Reason,
-};
-
-/// An update of a map without preallocation replaces the whole element; readers see the old or the new one.
-const ATOMIC: usize = BPF_F_NO_PREALLOC as usize;
-
-const REASON_SLOTS: usize = Hook::ALL.len() * Reason::COUNT as usize;
-const SLOW_PROGRAMS: usize = abi::SLOW_PROGRAMS as usize;
-const GATE_WORDS: usize = gate::WORDS as usize;
+use proxy_common::abi::{Config, Counter, Device, HeldKey, NextHop, Service, ServiceCounter, map};
 
 #[btf_map]
-pub static CONFIG: Array<Config, 1> = Array::new();
+pub static CONFIG: Array<Config, { map::CONFIG.room() }> = Array::new();
 #[btf_map]
-pub static GATE: Array<u64, GATE_WORDS> = Array::new();
+pub static GATE: Array<u64, { map::GATE.room() }> = Array::new();
 #[btf_map]
-pub static SLOW_XDP: ProgramArray<SLOW_PROGRAMS> = ProgramArray::new();
+pub static SLOW_XDP: ProgramArray<{ map::SLOW_XDP.room() }> = ProgramArray::new();
 #[btf_map]
-pub static SLOW_TC: ProgramArray<SLOW_PROGRAMS> = ProgramArray::new();
+pub static SLOW_TC: ProgramArray<{ map::SLOW_TC.room() }> = ProgramArray::new();
 #[btf_map]
-pub static DEVICES: HashMap<u32, Device, 4096, ATOMIC> = HashMap::new();
+pub static DEVICES: HashMap<u32, Device, { map::DEVICES.room() }, { map::DEVICES.bits() }> =
+    HashMap::new();
 #[btf_map]
-pub static SERVICES: HashMap<u32, Service, 65536, ATOMIC> = HashMap::new();
+pub static SERVICES: HashMap<u32, Service, { map::SERVICES.room() }, { map::SERVICES.bits() }> =
+    HashMap::new();
 #[btf_map]
-pub static SLOTS: Array<u32, 524288> = Array::new();
+pub static SLOTS: Array<u32, { map::SLOTS.room() }> = Array::new();
 #[btf_map]
-pub static PORT_CURSOR: Array<u32, 1> = Array::new();
+pub static PORT_CURSOR: Array<u32, { map::PORT_CURSOR.room() }> = Array::new();
 /// Next hops that flows' hints lead to, and when they were last looked up (low 32 bits of jiffies).
 #[btf_map]
-pub static NEXT_HOPS: LruHashMap<NextHop, u32, 1024> = LruHashMap::new();
+pub static NEXT_HOPS: LruHashMap<NextHop, u32, { map::NEXT_HOPS.room() }> = LruHashMap::new();
 /// Fragments that came before the first of their datagram. It is of no use to the next agent's programs.
 #[btf_map]
-pub static HELD: LruHashMap<HeldKey, Held, 512> = LruHashMap::new();
+pub static HELD: LruHashMap<HeldKey, Held, { map::HELD.room() }> = LruHashMap::new();
 /// Where one of them is built (0), and where the first one stands meanwhile (1).
 #[btf_map]
-pub static HOLDING: PerCpuArray<Holding, 2> = PerCpuArray::new();
+pub static HOLDING: PerCpuArray<Holding, { map::HOLDING.room() }> = PerCpuArray::new();
 /// Where the parameters of a route look-up are built, and the key of the next hop that it led to: the programs' stack has no room for it.
 #[btf_map]
-pub static FIB: PerCpuArray<LookUp, 1> = PerCpuArray::new();
+pub static FIB: PerCpuArray<LookUp, { map::FIB.room() }> = PerCpuArray::new();
 #[btf_map]
-pub static REASONS: PerCpuArray<u64, REASON_SLOTS> = PerCpuArray::new();
+pub static REASONS: PerCpuArray<u64, { map::REASONS.room() }> = PerCpuArray::new();
 #[btf_map]
-pub static SERVICE_COUNTS: PerCpuArray<ServiceCounter, 65536> = PerCpuArray::new();
+pub static SERVICE_COUNTS: PerCpuArray<ServiceCounter, { map::SERVICE_COUNTS.room() }> =
+    PerCpuArray::new();
 #[btf_map]
-pub static BACKEND_COUNTS: PerCpuArray<Counter, 131072> = PerCpuArray::new();
+pub static BACKEND_COUNTS: PerCpuArray<Counter, { map::BACKEND_COUNTS.room() }> =
+    PerCpuArray::new();
 
 /// Bytes of a frame that is held at most: an Ethernet frame of the usual MTU, with room for a tag or a tunnel's.
 pub const HELD_FRAME: usize = 1600;

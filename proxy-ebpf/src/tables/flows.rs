@@ -17,8 +17,8 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
     #[inline(always)]
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
         let flow = match table {
-            Table::Confirmed => F::flows().get_ptr(key),
-            Table::Pending => F::pending().get_ptr(key),
+            Table::Confirmed => F::MAPS.flows.get_ptr(key),
+            Table::Pending => F::MAPS.pending.get_ptr(key),
         }?;
         // SAFETY: `FlowCell` is a transparent cell over `Flow`; the element outlives the program's run.
         Some(unsafe { &*flow.cast() })
@@ -34,8 +34,8 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
     ) -> bool {
         let flags = if fresh { BPF_NOEXIST } else { BPF_ANY } as u64;
         match table {
-            Table::Confirmed => F::flows().insert(key, flow, flags),
-            Table::Pending => F::pending().insert(key, flow, flags),
+            Table::Confirmed => F::MAPS.flows.insert(key, flow, flags),
+            Table::Pending => F::MAPS.pending.insert(key, flow, flags),
         }
         .is_ok()
     }
@@ -44,8 +44,8 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
         // A flow that is not there is as good as deleted.
         let _ = match table {
-            Table::Confirmed => F::flows().remove(key),
-            Table::Pending => F::pending().remove(key),
+            Table::Confirmed => F::MAPS.flows.remove(key),
+            Table::Pending => F::MAPS.pending.remove(key),
         };
     }
 
@@ -56,7 +56,7 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
 
     #[inline(always)]
     fn share(&self, network: &F::Addr) -> Option<&ShareCell> {
-        let share = F::shares().get_ptr(network)?;
+        let share = F::MAPS.shares.get_ptr(network)?;
         // SAFETY: `ShareCell` is a transparent cell over `Share`; the element outlives the program's run.
         Some(unsafe { &*share.cast() })
     }
@@ -64,19 +64,19 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
     #[inline(always)]
     fn put_share(&self, network: &F::Addr, share: &Share) {
         // Without room a source is not counted.
-        let _ = F::shares().insert(network, share, BPF_ANY as u64);
+        let _ = F::MAPS.shares.insert(network, share, BPF_ANY as u64);
     }
 
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey<F::Addr>) -> Option<FragmentPorts> {
         // SAFETY: plain data of one word.
-        unsafe { F::fragments().get(key) }.copied()
+        unsafe { F::MAPS.fragments.get(key) }.copied()
     }
 
     #[inline(always)]
     fn put_fragment(&self, key: &FragmentKey<F::Addr>, ports: &FragmentPorts) {
         // Without room the later fragments go on untouched.
-        let _ = F::fragments().insert(key, ports, BPF_ANY as u64);
+        let _ = F::MAPS.fragments.insert(key, ports, BPF_ANY as u64);
     }
 
     #[inline(always)]

@@ -19,7 +19,7 @@ impl<F: FamilyMaps> Routes<F> for Kernel {
     #[inline(always)]
     fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
         // SAFETY: as for services.
-        unsafe { F::local_addrs().get(addr) }.copied()
+        unsafe { F::MAPS.local_addrs.get(addr) }.copied()
     }
 
     #[inline(always)]

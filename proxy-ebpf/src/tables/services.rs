@@ -12,7 +12,7 @@ impl<F: FamilyMaps> Services<F> for Kernel {
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef> {
         // SAFETY: as for services.
-        unsafe { F::frontends().get(key) }.map(|v| FrontendRef(*v))
+        unsafe { F::MAPS.frontends.get(key) }.map(|v| FrontendRef(*v))
     }
 
     #[inline(always)]
@@ -28,24 +28,24 @@ impl<F: FamilyMaps> Services<F> for Kernel {
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
-        F::backends().get(id)
+        F::MAPS.backends.get(id)
     }
 
     #[inline(always)]
     fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity> {
         // SAFETY: plain data; a torn read at worst forgets an affinity.
-        unsafe { F::affinities().get(key) }.copied()
+        unsafe { F::MAPS.affinities.get(key) }.copied()
     }
 
     #[inline(always)]
     fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity) {
         // A table that is full costs stickiness, not traffic.
-        let _ = F::affinities().insert(key, value, BPF_ANY as u64);
+        let _ = F::MAPS.affinities.insert(key, value, BPF_ANY as u64);
     }
 
     #[inline(always)]
     fn in_ranges(&self, key: RangeKey<F::Addr>) -> bool {
         let bits = RangeKey::<F::Addr>::BITS;
-        F::ranges().get(&Key::new(bits, key)).is_some()
+        F::MAPS.ranges.get(&Key::new(bits, key)).is_some()
     }
 }

@@ -10,7 +10,10 @@ use aya::{
     Pod,
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray},
 };
-use proxy_common::abi::{Backend, FrontendKey, RangeKey, names};
+use proxy_common::abi::{
+    Backend, FrontendKey, RangeKey,
+    map::{self, Map, OfFamily, Prefix},
+};
 
 use super::super::{
     FamilyMaps, Maps, PinDir,
@@ -46,15 +49,15 @@ pub fn copy(
         is_copied,
         cut_off: Vec::new(),
     };
-    copying.array(names::GATE, &mut to.gate, 0)?;
-    copying.array(names::SLOTS, &mut to.slots, 0)?;
-    copying.counts(names::SERVICE_COUNTERS, &mut to.service_counts)?;
-    copying.counts(names::BACKEND_COUNTERS, &mut to.backend_counts)?;
+    copying.array(&map::GATE, &mut to.gate, 0)?;
+    copying.array(&map::SLOTS, &mut to.slots, 0)?;
+    copying.counts(&map::SERVICE_COUNTS, &mut to.service_counts)?;
+    copying.counts(&map::BACKEND_COUNTS, &mut to.backend_counts)?;
     // The id of a service is an index of its counter.
     let ids = to.service_counts.len();
-    copying.hash(names::SERVICES, &mut to.services, |id| *id < ids)?;
-    copying.family(&mut to.v4, 0)?;
-    copying.family(&mut to.v6, 1)?;
+    copying.hash(&map::SERVICES, &mut to.services, |id| *id < ids)?;
+    copying.family(&mut to.v4, &map::V4)?;
+    copying.family(&mut to.v6, &map::V6)?;
     Ok(copying.cut_off)
 }
 
@@ -66,31 +69,28 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn family<A>(&mut self, to: &mut FamilyMaps<A>, family: usize) -> Result<()>
+    fn family<A>(&mut self, to: &mut FamilyMaps<A>, table: &OfFamily<A>) -> Result<()>
     where
         Backend<A>: Pod + Default + PartialEq,
         FrontendKey<A>: Pod,
         RangeKey<A>: Pod,
     {
-        self.array(
-            names::BACKENDS[family],
-            &mut to.backends,
-            Backend::default(),
-        )?;
-        self.hash(names::FRONTENDS[family], &mut to.frontends, |_| true)?;
-        self.trie(names::SOURCE_RANGES[family], &mut to.source_ranges)
+        self.array(&table.backends, &mut to.backends, Backend::default())?;
+        self.hash(&table.frontends, &mut to.frontends, |_| true)?;
+        self.trie(&table.ranges, &mut to.source_ranges)
     }
 
     fn array<V: Pod + PartialEq>(
         &mut self,
-        name: &'static str,
+        row: &Map<u32, V>,
         to: &mut Batched<Array<MapData, V>>,
         zero: V,
     ) -> Result<()> {
+        let name = row.name;
         if !self.is_copied(name) {
             return Ok(());
         }
-        let old: Batched<Array<_, V>> = batched(&mut |name| self.from.open(name), name)?;
+        let old: Batched<Array<_, V>> = batched(&mut |name| self.from.open(name), row)?;
         let all = (0..).zip(old.all().context(name)?);
         let used = all.filter(|(_, value)| *value != zero).collect();
         let (keys, values) = self.fitting(name, used, |index| *index < to.len(), usize::MAX);
@@ -99,13 +99,14 @@ impl Copying<'_> {
 
     fn counts<V: Pod + Default + PartialEq>(
         &mut self,
-        name: &'static str,
+        row: &Map<u32, V>,
         to: &mut Batched<PerCpuArray<MapData, V>>,
     ) -> Result<()> {
+        let name = row.name;
         if !self.is_copied(name) {
             return Ok(());
         }
-        let old: Batched<PerCpuArray<_, V>> = batched(&mut |name| self.from.open(name), name)?;
+        let old: Batched<PerCpuArray<_, V>> = batched(&mut |name| self.from.open(name), row)?;
         let used = old.all_but(V::default()).context(name)?;
         let (keys, values) = self.fitting(name, used, |index| *index < to.len(), usize::MAX);
         to.set_all(&keys, &values.concat()).context(name)
@@ -113,14 +114,15 @@ impl Copying<'_> {
 
     fn hash<K: Pod, V: Pod>(
         &mut self,
-        name: &'static str,
+        row: &Map<K, V>,
         to: &mut Batched<HashMap<MapData, K, V>>,
         fits: impl Fn(&K) -> bool,
     ) -> Result<()> {
+        let name = row.name;
         if !self.is_copied(name) {
             return Ok(());
         }
-        let old: HashMap<_, K, V> = typed(&mut |name| self.from.open(name), name)?;
+        let old: HashMap<_, K, V> = typed(&mut |name| self.from.open(name), row)?;
         let all = entries(&old).context(name)?;
         let room = self.room(name);
         let (keys, values) = self.fitting(name, all, fits, room);
@@ -129,16 +131,17 @@ impl Copying<'_> {
 
     fn trie<A>(
         &mut self,
-        name: &'static str,
+        row: &Map<Prefix<RangeKey<A>>, u32>,
         to: &mut LpmTrie<MapData, RangeKey<A>, u32>,
     ) -> Result<()>
     where
         RangeKey<A>: Pod,
     {
+        let name = row.name;
         if !self.is_copied(name) {
             return Ok(());
         }
-        let old: LpmTrie<_, RangeKey<A>, u32> = typed(&mut |name| self.from.open(name), name)?;
+        let old: LpmTrie<_, RangeKey<A>, u32> = typed(&mut |name| self.from.open(name), row)?;
         let all = old.iter().collect::<Result<Vec<_>, _>>().context(name)?;
         let room = self.room(name);
         let (keys, values) = self.fitting(name, all, |_| true, room);

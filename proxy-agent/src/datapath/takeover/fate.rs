@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use proxy_common::abi::{self, names};
+use proxy_common::abi::{self, map::Resized, names};
 
 use super::super::shape::{Pinned, Role, Shape};
 
@@ -52,11 +52,10 @@ fn one(shape: &Shape, version: u32, found: &Pinned) -> Fate {
     } else if shape.max_entries == found.max_entries {
         Fate::Shared
     } else {
-        match shape.role {
-            // Programs that run side by side must see the same flows.
-            Role::Flows | Role::Affinity => Fate::Shared,
-            Role::Plan | Role::Counts => Fate::Copied,
-            Role::Node | Role::Scratch | Role::Programs => Fate::Lost,
+        match shape.role.resized() {
+            Resized::Shared => Fate::Shared,
+            Resized::Copied => Fate::Copied,
+            Resized::Lost => Fate::Lost,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A last look at the eBPF object: no call to a memory routine of `compiler_builtins` may survive in it.
+//! No call to a memory routine of `compiler_builtins` may survive in the object.
 //!
 //! LLVM calls `memset`, `memcpy` and their kin where it cannot expand them, and in BPF such a call is a loop over bytes
 //! that costs tens of instructions per packet. It comes from innocent source, such as a padding array in a map key.
