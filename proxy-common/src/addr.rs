@@ -229,6 +229,16 @@ impl Macs {
         ])
     }
 
+    /// Of 16-bit words of memory, as the kernel's route look-up has them.
+    #[inline(always)]
+    pub const fn of_halves(dst: [u16; 3], src: [u16; 3]) -> Self {
+        Self([
+            join(dst[0], dst[1]),
+            join(dst[2], src[0]),
+            join(src[1], src[2]),
+        ])
+    }
+
     /// Source and destination change places.
     #[inline(always)]
     pub const fn swapped(self) -> Self {
@@ -271,6 +281,13 @@ impl Macs {
         let (a, b) = (self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes());
         [a[0], a[1], a[2], a[3], b[0], b[1]]
     }
+}
+
+/// The word of memory that two halves are, one behind the other.
+#[inline(always)]
+const fn join(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 macro_rules! wire {
@@ -341,6 +358,20 @@ mod tests {
         let a6: Ipv6Addr = "2001:db8::1:2".parse().unwrap();
         assert_eq!(Ipv6Addr::from(Ip6::from(a6)), a6);
         assert_eq!(Be16::new(80).0.to_ne_bytes(), [0, 80]);
+    }
+
+    /// In either byte order of the machine; docs/testing.md has how to run this under the other one.
+    #[test]
+    fn macs_lie_in_memory_as_in_a_header_whatever_they_are_made_of() {
+        let (dst, src) = ([1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]);
+        let halves = |mac: [u8; 6]| {
+            let half = |i: usize| u16::from_ne_bytes([mac[2 * i], mac[2 * i + 1]]);
+            [half(0), half(1), half(2)]
+        };
+        let macs = Macs::of_halves(halves(dst), halves(src));
+        assert_eq!(macs, Macs::new(dst, src));
+        let bytes: Vec<u8> = macs.0.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(bytes, [dst, src].concat());
     }
 
     #[test]

@@ -57,11 +57,8 @@ impl Kernel {
         let mtu = if p.mtu == 1 { 0 } else { p.mtu };
         match ret as u32 {
             BPF_FIB_LKUP_RET_SUCCESS => {
-                let [s0, s1, d0, d1, d2, s2] = [
-                    p.macs[0], p.macs[1], p.macs[3], p.macs[4], p.macs[5], p.macs[2],
-                ];
-                let pair = |a: u16, b: u16| a as u32 | (b as u32) << 16;
-                let macs = Macs([pair(d0, d1), pair(d2, s0), pair(s1, s2)]);
+                let [s0, s1, s2, d0, d1, d2] = p.macs;
+                let macs = Macs::of_halves([d0, d1, d2], [s0, s1, s2]);
                 Fib::Hop {
                     ifindex: p.ifindex,
                     macs,
