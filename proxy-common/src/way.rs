@@ -5,7 +5,7 @@ use crate::{
     addr::{Addr, Family},
     edge::Edge,
     reason::PassReason,
-    tables::{Fib, FlowCell, Hop, Node, Routes},
+    tables::{Fib, FlowCell, Hop, Node, Routes, hints_hold},
 };
 
 /// The hop, if this hook can take it: XDP sends only by its own device and to a known next hop.
@@ -107,7 +107,7 @@ pub fn hinted<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>) -
         return Some(Route::Stack);
     }
     // XDP sends only by its own device.
-    if flow.epoch != config.epoch || (edge.is_xdp() && flow.ifindex != here) {
+    if !hints_hold(flow, config.epoch) || (edge.is_xdp() && flow.ifindex != here) {
         return None;
     }
     Some(route)

@@ -15,7 +15,7 @@ use crate::{
     reason::{DropReason, PassReason},
     service::classify,
     sums::internet::Diff,
-    tables::{Table, Tables},
+    tables::{Table, Tables, hints_hold},
     way,
     wire::{
         packet::{Be16Pair, Head, L4Change, Packet},
@@ -122,7 +122,7 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     let here = tables.ifindex();
     let aside = way::is_astray(edge, here, flow);
     let route = if aside {
-        (flow.epoch == config.epoch).then_some(Route::Forward)
+        hints_hold(flow, config.epoch).then_some(Route::Forward)
     } else {
         way::hinted(edge, here, config, flow)
     };

@@ -79,18 +79,41 @@ impl<A: Copy> FlowCell<A> {
         unsafe { (*self.0.get()).ifindex = ifindex }
     }
 
-    /// Stores egress hints, the epoch last: a reader on another CPU takes them only when they are whole.
+    /// Stores egress hints: none hold while they are written, and the epoch comes last.
+    ///
+    /// A reader on another CPU that asks [`hints_hold`] before it reads them takes them when they are whole. That holds where stores and loads of a
+    /// CPU are seen in their order (x86-64, s390x). The JIT of arm64 makes plain instructions of these, which may be seen in any order;
+    /// BPF's ordered ones (a value-returning atomic is a full barrier there) came with 5.12, release and acquire with 6.15, and 5.10 has
+    /// neither. There a packet that crosses another CPU's write of the hints may leave with hints in part of before, for as long as
+    /// a store takes to be seen: it is lost, and sent again.
     #[inline(always)]
     pub fn set_hints(&self, hop: &Hop, epoch: u32) {
         let flow = self.0.get();
-        // SAFETY: as in `get`.
+        // SAFETY: as in `get`; aligned stores.
         unsafe {
+            (*flow).epoch = 0;
+            keep_order();
             (*flow).ifindex = hop.ifindex;
             (*flow).macs = hop.macs;
             (*flow).mtu = hop.mtu;
-            core::ptr::write_volatile(&raw mut (*flow).epoch, epoch);
+            keep_order();
+            (*flow).epoch = epoch;
         }
     }
+}
+
+/// Do the hints of a flow hold? The compiler reads none of them before their epoch.
+#[inline(always)]
+pub fn hints_hold<A>(flow: &Flow<A>, epoch: u32) -> bool {
+    let hold = flow.epoch == epoch;
+    keep_order();
+    hold
+}
+
+/// The compiler moves no load or store of memory across this. It is no instruction.
+#[inline(always)]
+fn keep_order() {
+    core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::AcqRel);
 }
 
 /// A source's share in its table. Other CPUs may write it at the same time: a count may get lost.
