@@ -114,8 +114,12 @@ pub fn check(frame: &[u8]) -> Result<(), String> {
     if sum(&[before, segment].concat()) != 0xffff {
         return Err(name.into());
     }
-    if matches!((l.proto, segment[0]), (1, 3 | 11 | 12) | (58, 1..=4)) {
-        let quoted = layout(&segment[8..]).ok_or("nothing quoted")?;
+    if matches!(
+        (l.proto, segment.first()),
+        (1, Some(3 | 11 | 12)) | (58, Some(1..=4))
+    ) {
+        let quoted = segment.get(8..).and_then(layout);
+        let quoted = quoted.ok_or("nothing quoted")?;
         if !quoted.header_ok {
             return Err("quoted IPv4 header".into());
         }
