@@ -1,6 +1,6 @@
 //! Maps that look at themselves after every single write.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use proxy_common::{
     abi::{Extent, FrontendKind, Service, backend_flags, gate, service_flags},
@@ -14,6 +14,8 @@ use crate::model::Family;
 pub struct Machine {
     pub image: Image,
     room: Room,
+    /// Services that have asked for ranges since the plan began when none were there. One whose ranges find no room stays closed.
+    asking: BTreeSet<u32>,
 }
 
 impl Default for Machine {
@@ -28,6 +30,7 @@ impl Machine {
         Self {
             image: Image::default(),
             room,
+            asking: BTreeSet::new(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Machine {
 
     /// Does the operations, and fails at the first after which a look-up could find something that is not whole.
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), String> {
+        self.asking.clear();
         for op in ops {
             self.write(op).map_err(|why| format!("{op}: {why}"))?;
             self.check().map_err(|why| format!("after {op}: {why}"))?;
@@ -67,6 +71,7 @@ impl Machine {
 
     /// The same where nobody looks before the last of them.
     pub fn apply_unseen(&mut self, ops: &[Op]) -> Result<(), String> {
+        self.asking.clear();
         for op in ops {
             self.write(op).map_err(|why| format!("{op}: {why}"))?;
         }
@@ -100,10 +105,18 @@ impl Machine {
                 }
             }
             Op::AddRange { service, range } => {
+                ensure(!self.asking.contains(&service), || {
+                    "it was asked for before it is there".to_owned()
+                })?;
                 image.ranges.insert((service, range));
             }
             Op::RemoveRange { service, range } => {
                 image.ranges.remove(&(service, range));
+                if image.services.get(&service).is_some_and(asks_for_ranges)
+                    && !has_range(image, service)
+                {
+                    self.asking.insert(service);
+                }
             }
             Op::Slots { base, backends } => {
                 let end = base + backends.len() as u32;
@@ -124,6 +137,9 @@ impl Machine {
                 ensure(id != 0 && id < self.room.services, || {
                     "no such id".to_owned()
                 })?;
+                if asks_for_ranges(&value) && !has_range(image, id) {
+                    self.asking.insert(id);
+                }
                 image.services.insert(id, value);
             }
             Op::RemoveService { id } => {
@@ -155,12 +171,6 @@ impl Machine {
                 for slot in extent.base..extent.base + extent.len {
                     self.check_slot(*id, slot)?;
                 }
-            }
-            if service.flags & service_flags::SOURCE_RANGES != 0 {
-                let found = image.ranges.iter().any(|(of, _)| of == id);
-                ensure(found, || {
-                    format!("service {id} asks for ranges that are not there")
-                })?;
             }
         }
         Ok(())
@@ -227,4 +237,12 @@ pub fn extents(service: &Service) -> [Extent; 3] {
 
 fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(why()) }
+}
+
+fn asks_for_ranges(service: &Service) -> bool {
+    service.flags & service_flags::SOURCE_RANGES != 0
+}
+
+fn has_range(image: &Image, service: u32) -> bool {
+    image.ranges.iter().any(|(of, _)| *of == service)
 }
