@@ -58,10 +58,10 @@ pub fn rows_of_agents(world: &World) -> Vec<Trial> {
     vec![world.row("a blind reset does not cut the life of a flow", uncut)]
 }
 
-/// On a cluster of their own.
 /// By itself the row passes there. What disturbs it is not known.
 const UNSTEADY: &str = "beside other rows of an emulated machine it fails now and then";
 
+/// On a cluster of their own.
 pub fn rows_of_strict_agents(uplink: Uplink) -> Vec<Trial> {
     let world = World::without_agents(uplink, Plan::default());
     vec![world.row_unless(
