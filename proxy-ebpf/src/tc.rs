@@ -266,6 +266,22 @@ impl<L: LinkHeader<__sk_buff>> Packet for Frame<__sk_buff, L> {
 
     #[inline(always)]
     fn grow_front(&mut self, len: u32) -> Option<()> {
+        if self.link_len() != 0 {
+            // 5.10 refuses some segments that a local socket sends at once; where there is a link header, its place is all that counts.
+            let macs = self.link_macs()?;
+            let protocol = self.protocol();
+            // SAFETY: the helper checks the length.
+            if unsafe { bpf_skb_change_head(self.0, len, 0) } != 0 {
+                return None;
+            }
+            let header = Frame(self.0, Bare).at(0, ETHERNET)?;
+            // SAFETY: `at` checked the bounds; BPF takes stores of any alignment.
+            unsafe {
+                *header.cast::<Macs>() = macs;
+                *header.add(12).cast::<Be16>() = protocol;
+            }
+            return Some(());
+        }
         // Behind the link header, which moves to the new front. To make room before that would leave the kernel's place of the
         // network header, by which it cuts off what is before it, where a device takes no link header.
         // SAFETY: the helper checks the length.
