@@ -137,12 +137,12 @@ impl<L: LinkHeader<__sk_buff>> Frame<__sk_buff, L> {
         unsafe { Be16((*self.0).protocol as u16) }
     }
 
-    /// Puts an Ethernet header before the packet.
+    /// Makes `room` bytes of room before the frame, and puts an Ethernet header at the new front.
     #[inline(always)]
-    fn add_link(&mut self, macs: Macs) -> Option<()> {
+    fn add_link(&mut self, macs: Macs, room: u32) -> Option<()> {
         let protocol = self.protocol();
         // SAFETY: the helper checks the length.
-        if unsafe { bpf_skb_change_head(self.0, ETHERNET as u32, 0) } != 0 {
+        if unsafe { bpf_skb_change_head(self.0, room, 0) } != 0 {
             return None;
         }
         let header = Frame(self.0, Bare).at(0, ETHERNET)?;
@@ -183,7 +183,7 @@ impl<L: LinkHeader<__sk_buff>> Packet for Frame<__sk_buff, L> {
     #[inline(always)]
     fn set_macs(&mut self, macs: Macs) -> Option<()> {
         if self.link_len() == 0 {
-            return self.add_link(macs);
+            return self.add_link(macs, ETHERNET as u32);
         }
         self.set_link_macs(macs)
     }
@@ -267,22 +267,10 @@ impl<L: LinkHeader<__sk_buff>> Packet for Frame<__sk_buff, L> {
     #[inline(always)]
     fn grow_front(&mut self, len: u32) -> Option<()> {
         if self.link_len() != 0 {
-            // 5.10 refuses some segments that a local socket sends at once; where there is a link header, its place is all that counts.
             let macs = self.link_macs()?;
-            let protocol = self.protocol();
-            // SAFETY: the helper checks the length.
-            if unsafe { bpf_skb_change_head(self.0, len, 0) } != 0 {
-                return None;
-            }
-            let header = Frame(self.0, Bare).at(0, ETHERNET)?;
-            // SAFETY: `at` checked the bounds; BPF takes stores of any alignment.
-            unsafe {
-                *header.cast::<Macs>() = macs;
-                *header.add(12).cast::<Be16>() = protocol;
-            }
-            return Some(());
+            return self.add_link(macs, len);
         }
-        // Behind the link header, which moves to the new front. To make room before that would leave the kernel's place of the
+        // Without a link header. To make room by `bpf_skb_change_head` would leave the kernel's place of the
         // network header, by which it cuts off what is before it, where a device takes no link header.
         // SAFETY: the helper checks the length.
         let grown = unsafe { bpf_skb_adjust_room(self.0, len as i32, BPF_ADJ_ROOM_MAC, 0) };
@@ -428,7 +416,7 @@ fn act<L: LinkHeader<__sk_buff>>(verdict: Verdict, packet: &mut Frame<__sk_buff,
 /// (net/core/filter.c, `__bpf_redirect_neigh`).
 #[inline(always)]
 fn neighbour<L: LinkHeader<__sk_buff>>(packet: &mut Frame<__sk_buff, L>, ifindex: u32) -> i32 {
-    if packet.link_len() == 0 && packet.add_link(Macs::NONE).is_none() {
+    if packet.link_len() == 0 && packet.add_link(Macs::NONE, ETHERNET as u32).is_none() {
         return TC_ACT_SHOT;
     }
     // SAFETY: the helper checks the device; no next hop is given.
