@@ -74,22 +74,11 @@ impl Losses {
 
     /// Replaces `file` as a whole.
     pub fn write(&self, file: &Path) -> Result<()> {
-        let new = file.with_extension("new");
-        let write = || -> Result<()> {
-            if let Some(dir) = file.parent() {
-                fs::create_dir_all(dir)?;
-            }
-            fs::write(&new, serde_json::to_vec(self)?)?;
-            Ok(fs::rename(&new, file)?)
-        };
-        write().with_context(|| format!("writing {}", file.display()))
+        super::write(file, self)
     }
 
     pub fn remove(file: &Path) -> Result<()> {
-        match fs::remove_file(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done.with_context(|| format!("removing {}", file.display())),
-        }
+        super::remove(file)
     }
 }
 
