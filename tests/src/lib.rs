@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod demo;
 pub mod deployment;
 mod ethtool;
+mod files;
 mod interface;
 pub mod kube_proxy;
 pub mod manifests;

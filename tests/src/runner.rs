@@ -12,6 +12,7 @@ use nix::unistd::Uid;
 
 use crate::agent;
 use crate::cluster::Cluster;
+use crate::files;
 
 /// An error of a row that found, on its way, what this kernel cannot do: the row is ignored with this reason.
 #[derive(Debug)]
@@ -96,14 +97,19 @@ pub fn ignorable_cluster_row<C: AsRef<Cluster> + Send + Sync + 'static>(
 
 /// Runs the rows as the arguments say.
 pub fn main(rows: Vec<Trial>) -> ExitCode {
-    libtest_mimic::run(&Arguments::from_args(), rows).exit_code()
+    run(&Arguments::from_args(), rows)
 }
 
 /// The same for rows that wait for most of their time: so many run side by side, unless the arguments say another number.
 pub fn main_of_waiting(rows: Vec<Trial>, threads: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(threads);
-    libtest_mimic::run(&arguments, rows).exit_code()
+    run(&arguments, rows)
+}
+
+fn run(arguments: &Arguments, rows: Vec<Trial>) -> ExitCode {
+    files::allow_all();
+    libtest_mimic::run(arguments, rows).exit_code()
 }
 
 /// Any test that can run only if nothing is `missing`.

@@ -10,6 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 
 use crate::clock::Clock;
 use crate::deployment;
+use crate::files;
 use crate::memory_group::MemoryGroup;
 use crate::topology::Node;
 
@@ -265,6 +266,7 @@ impl<'a> Launch<'a> {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         deployment::confine(&mut command)?;
+        files::give_usual(&mut command);
         if let Some(limit) = *limit {
             let (resource, most) = match limit {
                 Limit::Files(most) => (Resource::RLIMIT_NOFILE, most),

@@ -124,7 +124,7 @@ impl World {
         // To another node, the first packet may be TC's, which finds the next hop.
         let is_here = backend != "p2";
         ensure!(
-            !is_here || xdp::translated(&self.cluster) > 0,
+            !is_here || xdp::translated(&self.cluster)? > 0,
             "XDP translated nothing"
         );
         Ok(())
