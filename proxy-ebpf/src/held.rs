@@ -17,6 +17,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_common::{
+    abi::Jiffies,
     addr::{Family, V4, V6},
     edge::hook::Hook,
     paths::fragment::describe,
@@ -103,7 +104,7 @@ fn become_frame(skb: *mut __sk_buff, len: u32, bytes: *const u8) -> bool {
 }
 
 #[inline(always)]
-fn hold(skb: *mut __sk_buff, one: &mut Holding, now: u32) -> i32 {
+fn hold(skb: *mut __sk_buff, one: &mut Holding, now: Jiffies) -> i32 {
     if !copy(skb, one) {
         return TC_ACT_UNSPEC;
     }
@@ -126,7 +127,7 @@ fn let_go(
     ifindex: u32,
     one: &mut Holding,
     first: &mut Holding,
-    now: u32,
+    now: Jiffies,
     limit: u32,
 ) -> i32 {
     if !copy(skb, first) {
@@ -145,7 +146,7 @@ fn let_go(
             (held.since, held.len, held.frame.as_ptr())
         };
         // An older one is of a datagram that had the same number.
-        if now.wrapping_sub(since) < limit && become_frame(skb, len, bytes) {
+        if now.since(since) < limit && become_frame(skb, len, bytes) {
             // SAFETY: the helper checks the device.
             unsafe { bpf_clone_redirect(skb, ifindex, BPF_F_INGRESS as u64) };
         }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use aya::Ebpf;
+use proxy_common::abi::Jiffies;
 
 use super::program::{self, Run};
 
@@ -27,13 +28,13 @@ pub fn jiffies_per_second(ebpf: &Ebpf) -> Result<u32> {
     let began = Instant::now();
     let first = read()?;
     thread::sleep(APART);
-    let jiffies = read()?.wrapping_sub(first);
+    let jiffies = read()?.since(first);
     nearest(jiffies, began.elapsed())
 }
 
-/// The low 32 bits of jiffies.
-pub fn now(ebpf: &Ebpf) -> Result<u32> {
-    program::run(ebpf, program::CLOCK, Run::new(&FRAME)).map(|ran| ran.action)
+/// What time it is for the programs.
+pub fn now(ebpf: &Ebpf) -> Result<Jiffies> {
+    program::run(ebpf, program::CLOCK, Run::new(&FRAME)).map(|ran| Jiffies(ran.action))
 }
 
 fn nearest(jiffies: u32, elapsed: Duration) -> Result<u32> {

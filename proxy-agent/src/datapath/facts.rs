@@ -12,7 +12,7 @@ use aya::{
 };
 use nix::libc;
 use proxy_common::{
-    abi::{Config, Device, FrontendKey, LocalAddr, NextHop, config_flags, names},
+    abi::{Config, Device, Epoch, FrontendKey, LocalAddr, NextHop, config_flags, names},
     addr::{Ip4, Ip6},
 };
 
@@ -57,9 +57,9 @@ impl Datapath {
         if fib_source::is_known()? {
             config.flags |= config_flags::FIB_SOURCE;
         }
-        config.epoch = !seed;
+        config.epoch = Epoch(!seed);
         config.share = self.sizes().share();
-        if found.epoch != 0 {
+        if found.epoch != Epoch::NONE {
             config.seed = found.seed;
             config.epoch = found.epoch;
             if found.refresh == Config::STILL {
@@ -98,7 +98,7 @@ impl Datapath {
         let hops = entries(&self.maps.next_hops).context(names::NEXT_HOPS)?;
         Ok(hops
             .into_iter()
-            .filter(|(_, used)| now.wrapping_sub(*used) <= seconds * self.hz)
+            .filter(|(_, used)| now.since(*used) <= seconds * self.hz)
             .filter_map(|(hop, _)| Some((hop.ifindex, address(&hop)?)))
             .collect())
     }
@@ -114,8 +114,7 @@ impl Datapath {
     /// Makes every egress hint of the flows stale.
     pub fn bump_epoch(&mut self) -> Result<()> {
         let mut config = self.config()?;
-        // 0 marks a flow without hints.
-        config.epoch = config.epoch.wrapping_add(1).max(1);
+        config.epoch = config.epoch.next();
         self.set_config(&config)
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use aya::Pod;
-use proxy_common::abi::{Backend, FrontendKey, FrontendRef, RangeKey, names};
+use proxy_common::abi::{Backend, FrontendKey, FrontendRef, Generation, RangeKey, names};
 
 use super::{
     Maps,
@@ -61,7 +61,7 @@ where
         let known = image
             .backends
             .get(&id)
-            .map_or(0, |entry: &BackendEntry| entry.generation);
+            .map_or(Generation::NONE, |entry: &BackendEntry| entry.generation);
         if backend.generation > known {
             image.backends.insert(id, backend_entry(backend));
         }

@@ -12,7 +12,7 @@ use aya::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, LocalAddr, NextHop, RangeKey, Service, ServiceCounter,
+        FragmentPorts, FrontendKey, Jiffies, LocalAddr, NextHop, RangeKey, Service, ServiceCounter,
         map::{self, OfFamily, Prefix},
     },
     addr::{Addr, Ip4, Ip6},
@@ -25,8 +25,8 @@ pub struct Maps {
     pub config: Array<MapData, Config>,
     pub gate: Batched<Array<MapData, u64>>,
     pub devices: HashMap<MapData, u32, Device>,
-    /// Values are the low 32 bits of jiffies.
-    pub next_hops: HashMap<MapData, NextHop, u32>,
+    /// Values are when one was last looked up.
+    pub next_hops: HashMap<MapData, NextHop, Jiffies>,
     pub services: Batched<HashMap<MapData, u32, Service>>,
     pub slots: Batched<Array<MapData, u32>>,
     pub reasons: PerCpuArray<MapData, u64>,

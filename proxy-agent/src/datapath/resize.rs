@@ -27,7 +27,7 @@ use aya::{
 };
 use nix::libc;
 use proxy_common::{
-    abi::{Affinity, AffinityKey, Backend, Config, Flow, FlowKey, names},
+    abi::{Affinity, AffinityKey, Backend, Config, Flow, FlowKey, Jiffies, names},
     addr::Addr,
     flow::track::has_expired,
     tables::Table,
@@ -133,8 +133,7 @@ type Entries<K, V> = HashMap<MapData, K, V>;
 struct Moving<'a> {
     wanted: &'a [&'a Shape],
     config: Config,
-    /// In jiffies.
-    now: u32,
+    now: Jiffies,
 }
 
 impl Moving<'_> {
@@ -154,7 +153,7 @@ impl Moving<'_> {
     {
         let Self { config, now, .. } = self;
         // What a program has touched since is of age 0.
-        let age = |seen: u32| now.wrapping_sub(seen).cast_signed().max(0);
+        let age = |seen: Jiffies| now.since(seen).cast_signed().max(0);
         let flow_age = |key: &FlowKey<A>, flow: &Flow<A>| {
             let age = age(flow.last_seen);
             let is_over = has_expired(flow, key.proto(), Table::Confirmed, config, *now);

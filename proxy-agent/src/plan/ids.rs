@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use proxy_common::abi::Generation;
+
 /// Ids below `limit`.
 #[derive(Debug)]
 pub struct Ids {
@@ -47,8 +49,8 @@ impl Ids {
 #[derive(Debug)]
 pub struct BackendIds {
     ids: Ids,
-    /// By id; 0 for one that was never used.
-    generations: Vec<u32>,
+    /// By id.
+    generations: Vec<Generation>,
 }
 
 impl BackendIds {
@@ -56,7 +58,7 @@ impl BackendIds {
     pub fn new(
         limit: u32,
         used: &BTreeSet<u32>,
-        seen: impl IntoIterator<Item = (u32, u32)>,
+        seen: impl IntoIterator<Item = (u32, Generation)>,
     ) -> Self {
         let mut new = Self {
             ids: Ids::new(limit, used),
@@ -68,11 +70,11 @@ impl BackendIds {
         new
     }
 
-    /// An id and its generation, which is 1 for one that was never used.
-    pub fn take(&mut self) -> Option<(u32, u32)> {
+    /// An id and its generation.
+    pub fn take(&mut self) -> Option<(u32, Generation)> {
         let id = self.ids.take()?;
         let generation = self.generation(id);
-        *generation = generation.wrapping_add(1).max(1);
+        *generation = generation.next();
         Some((id, *generation))
     }
 
@@ -85,10 +87,10 @@ impl BackendIds {
         self.ids.raise(limit);
     }
 
-    fn generation(&mut self, id: u32) -> &mut u32 {
+    fn generation(&mut self, id: u32) -> &mut Generation {
         let index = id as usize;
         if index >= self.generations.len() {
-            self.generations.resize(index + 1, 0);
+            self.generations.resize(index + 1, Generation::NONE);
         }
         &mut self.generations[index]
     }
@@ -113,10 +115,10 @@ mod tests {
 
     #[test]
     fn an_id_that_is_used_again_has_the_next_generation() {
-        let mut ids = BackendIds::new(2, &BTreeSet::new(), [(1, 7)]);
-        assert_eq!(ids.take(), Some((1, 8)));
+        let mut ids = BackendIds::new(2, &BTreeSet::new(), [(1, Generation(7))]);
+        assert_eq!(ids.take(), Some((1, Generation(8))));
         assert_eq!(ids.take(), None);
         ids.give_back(1);
-        assert_eq!(ids.take(), Some((1, 9)));
+        assert_eq!(ids.take(), Some((1, Generation(9))));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{self, FrontendRef, Service};
+use proxy_common::abi::{self, FrontendRef, Generation, Service};
 
 use crate::model::{Cidr, Family, Protocol};
 
@@ -60,7 +60,7 @@ pub enum Op {
 pub struct BackendEntry {
     pub socket: SocketAddr,
     pub flags: u16,
-    pub generation: u32,
+    pub generation: Generation,
     pub service: u32,
 }
 

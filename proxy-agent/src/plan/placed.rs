@@ -5,7 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{self, Extent, FrontendKind, Service, backend_flags, service_flags};
+use proxy_common::abi::{
+    self, Extent, FrontendKind, Generation, Service, backend_flags, service_flags,
+};
 
 use super::{BackendEntry, FrontendAt, Image, addresses::NodeAddresses};
 use crate::model::{self, Cidr, DesiredService, EndpointId, Family, OnEmpty, ServicePortKey};
@@ -52,11 +54,11 @@ pub struct Seat {
     port: u16,
     pub flags: u16,
     pub id: u32,
-    pub generation: u32,
+    pub generation: Generation,
 }
 
 impl Seat {
-    pub const fn new(socket: SocketAddr, flags: u16, id: u32, generation: u32) -> Self {
+    pub const fn new(socket: SocketAddr, flags: u16, id: u32, generation: Generation) -> Self {
         Self {
             addr: socket.ip(),
             port: socket.port(),

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use proxy_common::abi::{Extent, FrontendRef};
+use proxy_common::abi::{Extent, FrontendRef, Generation};
 
 use super::{
     FrontendAt,
@@ -123,7 +123,7 @@ impl Tables {
     }
 
     /// An id and its generation.
-    pub fn take_backend(&mut self, namespace: &Arc<str>) -> Result<(u32, u32), Shortage> {
+    pub fn take_backend(&mut self, namespace: &Arc<str>) -> Result<(u32, Generation), Shortage> {
         self.may_have(namespace, Table::Backends, 1)?;
         let taken = loop {
             match self.backends.take() {

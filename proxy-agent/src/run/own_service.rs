@@ -137,7 +137,7 @@ fn slices(image: &Image, ports: &BTreeMap<u32, String>) -> Option<Vec<Value>> {
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::abi::FrontendRef;
+    use proxy_common::abi::{FrontendRef, Generation};
 
     use super::*;
     use crate::{model::Event, plan::BackendEntry};
@@ -151,7 +151,7 @@ mod tests {
         let entry = |(service, socket): &(u32, &str)| BackendEntry {
             socket: socket.parse().unwrap(),
             flags: 1,
-            generation: 1,
+            generation: Generation::FIRST,
             service: *service,
         };
         let frontend = |id| FrontendRef::new(id, FrontendKind::ClusterIp);

@@ -4,7 +4,7 @@
 //! is one array read. An id that is used again gets the next generation, which is how a flow tells that the
 //! backend that it was made for is gone.
 
-use crate::addr::Be16;
+use crate::{abi::Generation, addr::Be16};
 
 /// One element of the backend array.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -14,7 +14,7 @@ pub struct Backend<A> {
     pub port: Be16,
     /// Bits of [`backend_flags`]. No bit set: the id is free.
     pub flags: u16,
-    pub generation: u32,
+    pub generation: Generation,
     /// Id of the service that the backend belongs to.
     pub service: u32,
 }

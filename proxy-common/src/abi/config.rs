@@ -1,12 +1,14 @@
 //! What can change while the programs run.
 
+use super::Epoch;
+
 /// The one element of the configuration array. All times are in jiffies (the agent knows the kernel's HZ).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Config {
     /// Egress hints of flows hold while this equals their epoch; bumped on route, neighbour and link changes.
-    /// Never 0, which marks a flow without hints.
-    pub epoch: u32,
+    /// Never [`Epoch::NONE`].
+    pub epoch: Epoch,
     /// Seed of the hash that chooses a slot.
     pub seed: u32,
     /// Coarse step at which a flow's last-seen time is written and its other direction repaired; [`Self::STILL`] for never.
@@ -39,7 +41,7 @@ impl Config {
     /// The defaults for a kernel with `hz` jiffies per second. Times are those of conntrack under kube-proxy.
     pub const fn for_hz(hz: u32, seed: u32) -> Self {
         Self {
-            epoch: 1,
+            epoch: Epoch(1),
             seed,
             refresh: hz,
             tcp_closed: 60 * hz,

@@ -62,7 +62,7 @@ layout!(Device {
 
 const _: () = assert!(size_of::<Device>() == 44);
 
-/// Key of the table of next hops: whom the hints of flows lead to. Its value is the low 32 bits of jiffies when one was last looked up;
+/// Key of the table of next hops: whom the hints of flows lead to. Its value is when one was last looked up ([`super::Jiffies`]);
 /// the agent keeps the kernel's neighbour entries of these alive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]

@@ -5,6 +5,7 @@
 //! the inverse of the rewritten tuple of the other, so that either can be rebuilt from its peer.
 
 use crate::{
+    abi::{Epoch, Generation, Jiffies},
     addr::{Addr, Be16, Macs},
     sums::internet::Diff,
 };
@@ -122,7 +123,7 @@ pub struct Flow<A> {
     pub to: Tuple<A>,
     pub backend: u32,
     /// The backend's generation when the flow was made.
-    pub generation: u32,
+    pub generation: Generation,
     pub service: u32,
     /// The device of [`Route::Forward`] and [`Route::Receive`]; of [`Route::Stack`], the client's device for replies, else 0.
     pub ifindex: u32,
@@ -130,9 +131,9 @@ pub struct Flow<A> {
     /// this device, or by one that a look at its source admitted.
     pub peer_ifindex: u32,
     /// The hints below hold while this equals the configuration's epoch; 0 for never.
-    pub epoch: u32,
-    /// Low 32 bits of jiffies, at a coarse step.
-    pub last_seen: u32,
+    pub epoch: Epoch,
+    /// At a coarse step.
+    pub last_seen: Jiffies,
     /// Hint: the Ethernet addresses to leave with. The source is the address to which this direction's frames come where both devices are
     /// one.
     pub macs: Macs,
@@ -201,7 +202,7 @@ impl<A: Addr> Flow<A> {
             service: self.service,
             ifindex: self.peer_ifindex,
             peer_ifindex: self.ifindex,
-            epoch: 0,
+            epoch: Epoch::NONE,
             last_seen: self.last_seen,
             macs: Macs::NONE,
             mtu: 0,
@@ -270,8 +271,8 @@ impl<A: Addr> Flow<A> {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
 pub struct Share {
-    /// When the window began, low 32 bits of jiffies.
-    pub since: u32,
+    /// When the window began.
+    pub since: Jiffies,
     /// Flows that have not been answered.
     pub open: u32,
 }
@@ -376,11 +377,11 @@ mod tests {
                 dport: Be16::new(80),
             },
             backend: 7,
-            generation: 2,
+            generation: Generation(2),
             service: 9,
             ifindex: 3,
             peer_ifindex: 5,
-            last_seen: 11,
+            last_seen: Jiffies(11),
             route: Route::Forward as u8,
             peer_route: Route::Receive as u8,
             peer_dir: Dir::In as u8,

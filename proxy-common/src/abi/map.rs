@@ -7,8 +7,8 @@ use core::marker::PhantomData;
 
 use super::{
     Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-    FragmentPorts, FrontendKey, HOOKS, HeldKey, LocalAddr, NextHop, RangeKey, SLOW_PROGRAMS,
-    Service, ServiceCounter, Share, gate,
+    FragmentPorts, FrontendKey, HOOKS, HeldKey, Jiffies, LocalAddr, NextHop, RangeKey,
+    SLOW_PROGRAMS, Service, ServiceCounter, Share, gate,
 };
 use crate::{
     addr::{Ip4, Ip6},
@@ -258,7 +258,7 @@ pub const PORT_CURSOR: Map<u32, u32> = Map::new(
     "where the round of source ports goes on",
 );
 
-pub const NEXT_HOPS: Map<NextHop, u32> = Map::new(
+pub const NEXT_HOPS: Map<NextHop, Jiffies> = Map::new(
     "NEXT_HOPS",
     LruHash,
     Role::Scratch,

@@ -17,6 +17,7 @@ pub mod flow;
 pub mod frontend;
 pub mod gate;
 pub mod map;
+pub mod number;
 pub mod service;
 
 pub use crate::addr::Macs;
@@ -26,6 +27,7 @@ pub use counters::*;
 pub use device::*;
 pub use flow::*;
 pub use frontend::*;
+pub use number::*;
 pub use service::*;
 
 /// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands in its row of [`map`].

@@ -1,6 +1,9 @@
 //! Services, slots, session affinity and source ranges.
 
-use crate::addr::Addr;
+use crate::{
+    abi::{Generation, Jiffies},
+    addr::Addr,
+};
 
 /// A run of the slot array: `slots[base .. base + len]` are backend ids.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -50,9 +53,9 @@ pub struct AffinityKey<A> {
 #[repr(C)]
 pub struct Affinity {
     pub backend: u32,
-    pub generation: u32,
-    /// Low 32 bits of jiffies at the last new connection.
-    pub last_used: u32,
+    pub generation: Generation,
+    /// At the last new connection.
+    pub last_used: Jiffies,
 }
 
 /// Data of the longest-prefix-match key of the source ranges: the service id is always matched in full, so a

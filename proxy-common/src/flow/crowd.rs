@@ -6,7 +6,7 @@
 //! is over its share begins no flow until the window ends; flows that it has go on.
 
 use crate::{
-    abi::{Config, Share},
+    abi::{Config, Jiffies, Share},
     addr::{Addr, Family},
     edge::Edge,
     tables::Flows,
@@ -29,7 +29,7 @@ pub fn admits<F: Family, T: Flows<F>>(
     edge: Edge,
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     client: &F::Addr,
 ) -> bool {
     if config.share == 0 {
@@ -48,7 +48,7 @@ pub fn admits<F: Family, T: Flows<F>>(
         return true;
     };
     let share = cell.get();
-    if now.wrapping_sub(share.since) >= config.unanswered {
+    if now.since(share.since) >= config.unanswered {
         cell.set(Share {
             since: now,
             open: 1,

@@ -6,7 +6,7 @@
 //! none: an answer does not open a connection.
 
 use crate::{
-    abi::{Config, Dir, Flow, FlowKey, UDP, flow_state},
+    abi::{Config, Dir, Flow, FlowKey, Jiffies, UDP, flow_state},
     addr::{Addr, Family},
     edge::{Client, Edge, work::Work},
     flow::track,
@@ -40,7 +40,7 @@ pub fn is_new<F: Family, T: Flows<F> + Routes<F> + Node>(tables: &T, view: &View
 pub fn note<F: Family, T: Flows<F> + Routes<F> + Node>(
     edge: Edge,
     tables: &T,
-    now: u32,
+    now: Jiffies,
     work: &mut Work<F::Addr>,
 ) {
     if !may_leave_from_service::<F, T>(edge, tables, &work.view)
@@ -69,8 +69,8 @@ pub fn note<F: Family, T: Flows<F> + Routes<F> + Node>(
 
 /// Does the entry still hold for a packet that comes in?
 #[inline(always)]
-pub fn holds<A: Addr>(config: &Config, now: u32, cell: &FlowCell<A>, flow: &Flow<A>) -> bool {
-    let holds = now.wrapping_sub(flow.last_seen) < config.udp_idle;
+pub fn holds<A: Addr>(config: &Config, now: Jiffies, cell: &FlowCell<A>, flow: &Flow<A>) -> bool {
+    let holds = now.since(flow.last_seen) < config.udp_idle;
     if holds {
         cell.touch(now);
     }

@@ -6,7 +6,7 @@
 //! connection ([`crate::flow::proof`]) decides whether it may end one, or confirm it.
 
 use crate::{
-    abi::{Backend, Config, Dir, Flow, FlowKey, backend_flags, flow_state},
+    abi::{Backend, Config, Dir, Flow, FlowKey, Generation, Jiffies, backend_flags, flow_state},
     addr::{Addr, Be16, Family},
     edge::{Edge, work::Work},
     flow::{crowd, proof},
@@ -27,7 +27,7 @@ const CLAIMS: u32 = 3;
 
 /// Is the backend still the one that the flow was made for?
 #[inline(always)]
-pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> bool {
+pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: Generation) -> bool {
     match backend {
         Some(b) => b.generation == generation && b.flags & backend_flags::SERVING != 0,
         None => false,
@@ -43,7 +43,7 @@ pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: u32) -> 
 pub fn is_over<F: Family, T: Flows<F> + Services<F> + Node>(
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     work: &Work<F::Addr>,
 ) -> bool {
     let Work { view, flow, .. } = work;
@@ -53,7 +53,7 @@ pub fn is_over<F: Family, T: Flows<F> + Services<F> + Node>(
     let ended = if view.is_connected() {
         flow.is_done()
     } else {
-        now.wrapping_sub(flow.last_seen) >= config.udp_idle
+        now.since(flow.last_seen) >= config.udp_idle
     };
     ended || !backend_lives(tables.backend(flow.backend), flow.generation)
 }
@@ -65,7 +65,7 @@ pub fn has_expired<A: Addr>(
     proto: u8,
     table: Table,
     config: &Config,
-    now: u32,
+    now: Jiffies,
 ) -> bool {
     let limit = if flow.is_own() {
         config.udp_idle
@@ -84,7 +84,7 @@ pub fn has_expired<A: Addr>(
     } else {
         config.tcp_idle
     };
-    now.wrapping_sub(flow.last_seen) >= limit
+    now.since(flow.last_seen) >= limit
 }
 
 /// The flow under a key, and its table.
@@ -171,7 +171,7 @@ pub enum Refusal {
 pub fn reserve<F: Family, T: Flows<F> + Services<F> + Node>(
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     work: &mut Work<F::Addr>,
 ) -> Result<(), Refusal> {
     work.flow.note_changes(&work.key.tuple);
@@ -207,7 +207,7 @@ pub fn reserve<F: Family, T: Flows<F> + Services<F> + Node>(
 fn next_free_port<F: Family, T: Flows<F> + Services<F> + Node>(
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     work: &mut Work<F::Addr>,
 ) -> bool {
     let span = config.port_last.wrapping_sub(config.port_first) as u32 + 1;
@@ -247,7 +247,7 @@ fn is_a_sockets<F: Family, T: Flows<F> + Node>(tables: &T, work: &Work<F::Addr>)
 fn claim<F: Family, T: Flows<F> + Services<F> + Node>(
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     work: &mut Work<F::Addr>,
 ) -> bool {
     // First the pending table, then a look at the confirmed one. A flow that is being confirmed is stored
@@ -361,7 +361,7 @@ pub fn make_way<F: Family, T: Flows<F> + Services<F> + Node>(
 pub fn refresh<F: Family, T: Flows<F> + Services<F> + Node>(
     tables: &T,
     table: Table,
-    now: u32,
+    now: Jiffies,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
 ) -> bool {

@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Backend, Config, Dir, Flow, FlowKey, FrontendKind, FrontendRef, Route, Tuple,
-        backend_flags, config_flags, device_flags,
+        Backend, Config, Dir, Epoch, Flow, FlowKey, FrontendKind, FrontendRef, Jiffies, Route,
+        Tuple, backend_flags, config_flags, device_flags,
     },
     addr::{Addr, Family},
     edge::{
@@ -45,7 +45,7 @@ pub fn has_news<F: Family, T: Tables<F>>(
 ) -> bool {
     view.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0
         || flow.is_reset()
-        || tables.now().wrapping_sub(flow.last_seen) >= config.refresh
+        || tables.now().since(flow.last_seen) >= config.refresh
         || (!view.is_connected()
             && !flow.is_reply()
             && !track::backend_lives(tables.backend(flow.backend), flow.generation))
@@ -84,7 +84,7 @@ fn go_on<F: Family, T: Tables<F>>(
     edge: Edge,
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     table: Table,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
@@ -98,7 +98,7 @@ fn go_on<F: Family, T: Tables<F>>(
         work.flow.peer_ifindex = tables.ifindex();
         cell.come_by(work.flow.peer_ifindex);
     }
-    let renew = now.wrapping_sub(work.flow.last_seen) >= config.refresh;
+    let renew = now.since(work.flow.last_seen) >= config.refresh;
     work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, &work.flow, renew) {
         Ok(hop) => hop,
         Err(reason) => return Decision::Pass(reason),
@@ -149,7 +149,7 @@ fn begin<F: Family, T: Tables<F>>(
     edge: Edge,
     tables: &T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     work: &mut Work<F::Addr>,
 ) -> Decision {
     let Some((client, frontend)) = addressed::<F, T>(edge, tables, &work.view) else {
@@ -214,7 +214,11 @@ fn begin<F: Family, T: Tables<F>>(
         service,
         ifindex: way.hop.ifindex,
         peer_ifindex: way.reply_ifindex,
-        epoch: if way.hop.resolved { config.epoch } else { 0 },
+        epoch: if way.hop.resolved {
+            config.epoch
+        } else {
+            Epoch::NONE
+        },
         last_seen: now,
         // Frames of a flow that only changes its destination are told by what the device was addressed by.
         macs: if way.hop.route == Route::Stack {

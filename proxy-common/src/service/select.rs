@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Config, Extent, FrontendKind, FrontendRef, RangeKey,
-        Service, Tuple, backend_flags, service_flags,
+        Affinity, AffinityKey, Backend, Config, Extent, FrontendKind, FrontendRef, Jiffies,
+        RangeKey, Service, Tuple, backend_flags, service_flags,
     },
     addr::{Addr, Family},
     edge::Client,
@@ -74,7 +74,7 @@ fn scope(service: &Service, kind: FrontendKind, client: Client) -> (Extent, bool
 pub fn choose<'a, F: Family, T: Services<F> + Node>(
     tables: &'a T,
     config: &Config,
-    now: u32,
+    now: Jiffies,
     frontend: FrontendRef,
     client: Client,
     tuple: &Tuple<F::Addr>,
@@ -146,13 +146,13 @@ fn remembered<'a, F: Family, T: Services<F> + Node>(
     key: &AffinityKey<F::Addr>,
     timeout: u32,
     member: u16,
-    now: u32,
+    now: Jiffies,
 ) -> Option<(u32, &'a Backend<F::Addr>)> {
     let a = tables.affinity(key)?;
     let backend = tables.backend(a.backend)?;
     if backend.generation != a.generation
         || backend.flags & member == 0
-        || now.wrapping_sub(a.last_used) > timeout
+        || now.since(a.last_used) > timeout
     {
         return None;
     }

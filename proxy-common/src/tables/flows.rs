@@ -1,7 +1,7 @@
 //! The door to flows, and to what is kept beside them.
 
 use crate::{
-    abi::{Flow, FlowKey, FragmentKey, FragmentPorts, Share, Tuple},
+    abi::{Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, Jiffies, Share, Tuple},
     addr::Family,
     tables::routes::Hop,
 };
@@ -41,7 +41,7 @@ impl<A: Copy> FlowCell<A> {
     }
 
     #[inline(always)]
-    pub fn touch(&self, now: u32) {
+    pub fn touch(&self, now: Jiffies) {
         // SAFETY: as in `get`; an aligned 32-bit store.
         unsafe { (*self.0.get()).last_seen = now }
     }
@@ -87,11 +87,11 @@ impl<A: Copy> FlowCell<A> {
     /// neither. There a packet that crosses another CPU's write of the hints may leave with hints in part of before, for as long as
     /// a store takes to be seen: it is lost, and sent again.
     #[inline(always)]
-    pub fn set_hints(&self, hop: &Hop, epoch: u32) {
+    pub fn set_hints(&self, hop: &Hop, epoch: Epoch) {
         let flow = self.0.get();
         // SAFETY: as in `get`; aligned stores.
         unsafe {
-            (*flow).epoch = 0;
+            (*flow).epoch = Epoch::NONE;
             keep_order();
             (*flow).ifindex = hop.ifindex;
             (*flow).macs = hop.macs;
@@ -104,7 +104,7 @@ impl<A: Copy> FlowCell<A> {
 
 /// Do the hints of a flow hold? The compiler reads none of them before their epoch.
 #[inline(always)]
-pub fn hints_hold<A>(flow: &Flow<A>, epoch: u32) -> bool {
+pub fn hints_hold<A>(flow: &Flow<A>, epoch: Epoch) -> bool {
     let hold = flow.epoch == epoch;
     keep_order();
     hold

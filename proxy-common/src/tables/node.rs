@@ -1,13 +1,12 @@
 //! The door to what the agent tells of the node.
 
-use crate::abi::{Config, Device, gate};
+use crate::abi::{Config, Device, Jiffies, gate};
 
 /// Facts of the node and of the hook at which the program runs.
 pub trait Node {
     fn config(&self) -> Option<&Config>;
     fn gate(&self, bit: gate::Bit) -> bool;
-    /// Low 32 bits of jiffies.
-    fn now(&self) -> u32;
+    fn now(&self) -> Jiffies;
     fn device(&self, ifindex: u32) -> Option<&Device>;
     /// The device at the hook.
     fn ifindex(&self) -> u32;

@@ -245,7 +245,8 @@ fn a_reply_leaves_by_the_device_that_its_connection_came_by<F: Net>(proto: u8) {
     F::maps_mut(&mut world)
         .routes
         .insert(F::addr(CLIENT), hop(SECOND));
-    world.config_mut().epoch += 1;
+    let config = world.config_mut();
+    config.epoch = config.epoch.next();
     let (verdict, _) = world.plays(OUT, SECOND, &reply);
     assert_eq!(verdict, Verdict::TRANSLATED);
 }

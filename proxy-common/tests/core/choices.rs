@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{AffinityKey, Extent, Service, Tuple, backend_flags, service_flags},
+    abi::{AffinityKey, Extent, Generation, Service, Tuple, backend_flags, service_flags},
     addr::{Addr, Be16, Ip4},
     edge::{hook::Hook, verdict::Verdict},
     reason::DropReason,
@@ -268,7 +268,7 @@ fn a_client_leaves_a_backend_that_changed<F: Net>(proto: u8) {
         assert_eq!(backend.addr, first);
         match change {
             "another scope" => backend.flags &= !backend_flags::IN_INTERNAL,
-            "another generation" => backend.generation += 1,
+            "another generation" => backend.generation = backend.generation.next(),
             _ => drop(F::maps_mut(&mut world).backends.remove(&id)),
         }
         // The slots still lead to both, so that only what is remembered decides. A backend that is gone is refused by its slot.
@@ -292,7 +292,7 @@ fn a_client_leaves_a_backend_that_changed<F: Net>(proto: u8) {
                 .values_mut()
                 .for_each(|note| {
                     note.backend = id;
-                    note.generation = 1;
+                    note.generation = Generation::FIRST;
                 });
             others += usize::from(choose::<F>(&world, proto, port) != first);
         }

@@ -71,7 +71,8 @@ fn a_segment_that_begins_or_ends_a_connection_is_slow<F: Net>() {
 fn a_datagram_to_a_backend_that_is_gone_is_slow<F: Net>() {
     for proto in [UDP, TCP] {
         let (mut world, forth, back) = established::<F>(proto);
-        world.backend_mut::<F>(REMOTE).generation += 1;
+        let backend = world.backend_mut::<F>(REMOTE);
+        backend.generation = backend.generation.next();
         assert!(!is_slow(&world, &back), "replies go on");
         assert_eq!(is_slow(&world, &forth), proto == UDP);
     }
@@ -79,7 +80,8 @@ fn a_datagram_to_a_backend_that_is_gone_is_slow<F: Net>() {
 
 fn hints_of_another_epoch_are_slow<F: Net>(proto: u8) {
     let (mut world, forth, _) = established::<F>(proto);
-    world.config_mut().epoch += 1;
+    let config = world.config_mut();
+    config.epoch = config.epoch.next();
     assert!(is_slow(&world, &forth));
     assert!(!is_slow(&world, &forth), "they are looked up once");
 }

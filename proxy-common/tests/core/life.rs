@@ -86,7 +86,7 @@ fn only_udp_leaves_a_backend_that_is_gone<F: Net>(proto: u8) {
         let first = confirm::<F>(&world, proto);
         let gone = world.backend_mut::<F>(REMOTE);
         if is_replaced {
-            gone.generation += 1;
+            gone.generation = gone.generation.next();
         } else {
             gone.flags = 0;
         }

@@ -381,7 +381,8 @@ fn a_stale_hint_is_looked_up_again<F: Net>(proto: u8) {
     let next = open.clone().flags(if proto == TCP { tcp::ACK } else { 0 });
     let (verdict, _) = world.plays(Hook::TC_UPLINK_IN, UPLINK, &next);
     assert_eq!(verdict, Verdict::TRANSMIT, "the epoch is the old one");
-    world.config_mut().epoch += 1;
+    let config = world.config_mut();
+    config.epoch = config.epoch.next();
     let (verdict, packet) = world.plays(Hook::TC_UPLINK_IN, UPLINK, &next);
     assert_eq!(verdict, Verdict::redirect(TUNNEL));
     assert_eq!(see::<F>(&packet).tuple, behind, "the flow is the same one");

@@ -10,7 +10,9 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
-use proxy_common::abi::{Config, Counter, Device, HeldKey, NextHop, Service, ServiceCounter, map};
+use proxy_common::abi::{
+    Config, Counter, Device, HeldKey, Jiffies, NextHop, Service, ServiceCounter, map,
+};
 
 #[btf_map]
 pub static CONFIG: Array<Config, { map::CONFIG.room() }> = Array::new();
@@ -30,9 +32,9 @@ pub static SERVICES: HashMap<u32, Service, { map::SERVICES.room() }, { map::SERV
 pub static SLOTS: Array<u32, { map::SLOTS.room() }> = Array::new();
 #[btf_map]
 pub static PORT_CURSOR: Array<u32, { map::PORT_CURSOR.room() }> = Array::new();
-/// Next hops that flows' hints lead to, and when they were last looked up (low 32 bits of jiffies).
+/// Next hops that flows' hints lead to, and when they were last looked up.
 #[btf_map]
-pub static NEXT_HOPS: LruHashMap<NextHop, u32, { map::NEXT_HOPS.room() }> = LruHashMap::new();
+pub static NEXT_HOPS: LruHashMap<NextHop, Jiffies, { map::NEXT_HOPS.room() }> = LruHashMap::new();
 /// Fragments that came before the first of their datagram. It is of no use to the next agent's programs.
 #[btf_map]
 pub static HELD: LruHashMap<HeldKey, Held, { map::HELD.room() }> = LruHashMap::new();
@@ -57,8 +59,8 @@ pub const HELD_FRAME: usize = 1600;
 /// A frame that is held.
 #[repr(C)]
 pub struct Held {
-    /// When it came, low 32 bits of jiffies.
-    pub since: u32,
+    /// When it came.
+    pub since: Jiffies,
     /// Bytes of the frame.
     pub len: u32,
     pub frame: [u8; HELD_FRAME],

@@ -4,7 +4,7 @@ use super::Kernel;
 use crate::maps;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use proxy_common::{
-    abi::{Config, Device, gate},
+    abi::{Config, Device, Jiffies, gate},
     tables::Node,
 };
 
@@ -23,9 +23,9 @@ impl Node for Kernel {
     }
 
     #[inline(always)]
-    fn now(&self) -> u32 {
+    fn now(&self) -> Jiffies {
         // SAFETY: no arguments; the verifier turns it into a load.
-        unsafe { bpf_jiffies64() as u32 }
+        Jiffies(unsafe { bpf_jiffies64() as u32 })
     }
 
     #[inline(always)]

@@ -7,8 +7,9 @@ use aya::programs::{TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr, Options, Run, Sizes};
 use proxy_common::abi::{
-    Backend, Config, Device, Dir, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef,
-    Macs, Route, Service, TCP, Tuple, UDP, backend_flags, device_flags, flow_state, gate,
+    Backend, Config, Device, Dir, Epoch, Extent, Flow, FlowKey, FrontendKey, FrontendKind,
+    FrontendRef, Generation, Jiffies, Macs, Route, Service, TCP, Tuple, UDP, backend_flags,
+    device_flags, flow_state, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -259,7 +260,7 @@ impl Bench {
             addr: pod,
             port: Be16::new(8080),
             flags,
-            generation: 1,
+            generation: Generation::FIRST,
             service: SERVICE,
         };
         maps.backends.set(BACKEND, backend, 0)?;
@@ -301,18 +302,18 @@ impl Bench {
                 let mut flow = Flow {
                     to,
                     backend: BACKEND,
-                    generation: 1,
+                    generation: Generation::FIRST,
                     service: SERVICE,
                     ifindex: DEVICE,
                     peer_ifindex: DEVICE,
-                    epoch: 1,
+                    epoch: Epoch(1),
                     macs: Macs::new([2, 0, 0, 0, 0, 3], NODE_MAC),
                     mtu: 1500,
                     route: Route::Forward as u8,
                     peer_route: Route::Forward as u8,
                     peer_dir: Dir::In as u8,
                     state: state | flow_state::ANSWERED,
-                    last_seen: now,
+                    last_seen: Jiffies(now),
                     ..Flow::default()
                 };
                 flow.note_changes(&key);

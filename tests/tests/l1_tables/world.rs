@@ -9,7 +9,8 @@ use aya::maps::{HashMap, MapData};
 use proxy_agent::model;
 use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
 use proxy_common::abi::{
-    Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Service, backend_flags, gate,
+    Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Generation, Service, backend_flags,
+    gate,
 };
 use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
@@ -360,7 +361,7 @@ impl<'a> World<'a> {
         BackendEntry {
             socket: self.backend(host),
             flags: backend_flags::SERVING | members | here,
-            generation: 1,
+            generation: Generation::FIRST,
             service: SERVICE,
         }
     }

@@ -430,7 +430,7 @@ fn add_idle_flow(node: &Node) -> Result<FlowKey<Ip4>> {
     let (mut key, mut flow) = flows.iter().next().context("no flow is tracked")??;
     key.tuple.sport = Be16::new(1);
     key.kind = FlowKey::new(key.tuple, UDP, key.dir()).kind;
-    flow.last_seen = flow.last_seen.wrapping_sub(LONG_AGO);
+    flow.last_seen = flow.last_seen.earlier(LONG_AGO);
     flows.insert(key, flow, 0)?;
     Ok(key)
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use proxy_common::abi::{FrontendKind, FrontendRef};
+use proxy_common::abi::{FrontendKind, FrontendRef, Generation};
 
 use super::{Plan, Planner, place::table_of};
 use crate::{
@@ -38,7 +38,7 @@ impl Planner {
             let old = before.seat(seat.socket());
             if old.is_none() {
                 self.gate.open_backend(seat.socket());
-                if seat.generation > 1 {
+                if seat.generation > Generation::FIRST {
                     batch.prepare.push(Op::ClearBackendCount { id: seat.id });
                 }
             }

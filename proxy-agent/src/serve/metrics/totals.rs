@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use proxy_common::abi::Counter;
+use proxy_common::abi::{Counter, Generation};
 
 use crate::model::ServicePortKey;
 
@@ -16,7 +16,7 @@ use crate::model::ServicePortKey;
 pub type Key = Arc<ServicePortKey>;
 
 /// A backend's id and the generation of its use.
-pub type Life = (u32, u32);
+pub type Life = (u32, Generation);
 
 #[derive(Default, Debug)]
 pub struct Totals {
@@ -83,20 +83,25 @@ mod tests {
         })
     }
 
-    fn look(all: &[(Life, &str, u64)]) -> HashMap<Life, (Key, Counter)> {
+    /// Ids and generations, whose they are, and packets.
+    type Now<'a> = [((u32, u32), &'a str, u64)];
+
+    fn look(all: &Now<'_>) -> HashMap<Life, (Key, Counter)> {
         let of = |packets| Counter {
             packets,
             ..Counter::default()
         };
         all.iter()
-            .map(|&(life, name, packets)| (life, (key(name), of(packets))))
+            .map(|&((id, generation), name, packets)| {
+                ((id, Generation(generation)), (key(name), of(packets)))
+            })
             .collect()
     }
 
     #[test]
     fn a_sum_never_falls_while_backends_come_and_go() {
         let mut totals = Totals::default();
-        let mut sum = |now: &[(Life, &str, u64)]| {
+        let mut sum = |now: &Now<'_>| {
             totals.update(look(now), |key| *key.service.name != *"gone")[&key("svc")].packets
         };
         assert_eq!(sum(&[((1, 1), "svc", 5), ((2, 1), "svc", 7)]), 12);

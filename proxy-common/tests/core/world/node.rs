@@ -9,7 +9,7 @@ use super::{
 };
 use proxy_common::{
     abi::{
-        Backend, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef, Macs,
+        Backend, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef, Generation, Macs,
         NODEPORT_ADDR, SCTP, Service, TCP, Tuple, UDP, backend_flags, device_flags, gate,
     },
     addr::{Addr, Be16, V4, V6},
@@ -155,7 +155,7 @@ impl World {
                         | backend_flags::IN_INTERNAL
                         | backend_flags::IN_EXTERNAL
                         | backend_flags::IN_SHORT_CIRCUIT,
-                    generation: 1,
+                    generation: Generation::FIRST,
                     service,
                 },
             );

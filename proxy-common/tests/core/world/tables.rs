@@ -4,8 +4,8 @@ use super::{net::Net, packet::Buffer};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, RangeKey, Service, ServiceCounter, Share, Tuple,
-        gate,
+        FragmentPorts, FrontendKey, FrontendRef, Jiffies, RangeKey, Service, ServiceCounter, Share,
+        Tuple, gate,
     },
     addr::{Addr, Family, V4, V6},
     edge::{
@@ -146,7 +146,7 @@ impl<F: Net> Maps<F> {
 /// Everything that the core can ask for.
 pub struct World {
     pub config: Option<Config>,
-    pub clock: Cell<u32>,
+    pub clock: Cell<Jiffies>,
     pub services: HashMap<u32, Service>,
     pub slots: Vec<u32>,
     pub devices: HashMap<u32, Device>,
@@ -170,7 +170,7 @@ impl World {
         Self {
             config: None,
             // Shortly before jiffies wrap, as after the kernel's boot.
-            clock: Cell::new(0u32.wrapping_sub(50)),
+            clock: Cell::new(Jiffies(0).earlier(50)),
             services: HashMap::new(),
             slots: Vec::new(),
             devices: HashMap::new(),
@@ -196,7 +196,7 @@ impl World {
     }
 
     pub fn pass_time(&self, jiffies: u32) {
-        self.clock.set(self.clock.get().wrapping_add(jiffies));
+        self.clock.set(self.clock.get().later(jiffies));
     }
 
     /// Sends a packet through a hook of a device: the fast path, and the slow one if that is asked for.
@@ -256,7 +256,7 @@ impl Node for World {
         self.gate[bit.word as usize] & bit.mask != 0
     }
 
-    fn now(&self) -> u32 {
+    fn now(&self) -> Jiffies {
         self.clock.get()
     }
 

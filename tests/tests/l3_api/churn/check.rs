@@ -39,7 +39,6 @@ pub fn until(done: &AtomicBool, node: &Node) -> Result<usize> {
     Ok(looks)
 }
 
-
 fn look<A: MapAddr>(maps: &Maps, family: &FamilyMaps<A>) -> Result<Option<String>>
 where
     FrontendKey<A>: Pod,
