@@ -15,6 +15,7 @@ use proxy_common::{
 use super::{
     Datapath, FamilyMaps,
     maps::{Maps, gone, remove},
+    sys::wait_for_programs,
 };
 use crate::{
     model::{Cidr, Family},
@@ -92,6 +93,7 @@ fn write(maps: &mut Maps, run: &[Op]) -> Result<()> {
             Op::RemoveRange { service, range } => remove_range(maps, service, range)?,
             Op::RemoveService { id } => remove(&mut maps.services, &id)?,
             Op::RemoveFrontend { at } => remove_frontend(maps, at)?,
+            Op::AwaitPrograms => wait_for_programs(),
         }
     }
     maps.gate.set_all(&gate.keys, &gate.values)?;

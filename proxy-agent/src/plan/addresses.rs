@@ -52,22 +52,11 @@ impl Addresses {
     }
 
     pub fn add(&mut self, at: FrontendAt, kind: FrontendKind) {
-        if let Some((counts, addr)) = self.counts(at, kind) {
-            *counts.entry(addr).or_default() += 1;
-            self.touched.insert(addr);
-        }
+        self.count(at, kind, |count| count + 1);
     }
 
     pub fn remove(&mut self, at: FrontendAt, kind: FrontendKind) {
-        if let Some((counts, addr)) = self.counts(at, kind) {
-            if let Some(count) = counts.get_mut(&addr) {
-                *count -= 1;
-                if *count == 0 {
-                    counts.remove(&addr);
-                }
-            }
-            self.touched.insert(addr);
-        }
+        self.count(at, kind, |count| count.saturating_sub(1));
     }
 
     /// Takes over the node's addresses.
@@ -91,29 +80,34 @@ impl Addresses {
     pub fn take_touched(&mut self) -> Vec<(IpAddr, bool)> {
         mem::take(&mut self.touched)
             .into_iter()
-            .map(|addr| {
-                let refused = self.cluster.contains_key(&addr)
-                    && !self.external.contains_key(&addr)
-                    && !self.node.local.contains(&addr);
-                (addr, refused)
-            })
+            .map(|addr| (addr, self.is_refused(addr)))
             .collect()
     }
 
-    fn counts(
-        &mut self,
-        at: FrontendAt,
-        kind: FrontendKind,
-    ) -> Option<(&mut HashMap<IpAddr, u32>, IpAddr)> {
+    fn is_refused(&self, addr: IpAddr) -> bool {
+        self.cluster.contains_key(&addr)
+            && !self.external.contains_key(&addr)
+            && !self.node.local.contains(&addr)
+    }
+
+    fn count(&mut self, at: FrontendAt, kind: FrontendKind, change: impl FnOnce(u32) -> u32) {
         let FrontendAt::Port { addr, .. } = at else {
-            return None;
+            return;
         };
-        match kind {
-            FrontendKind::ClusterIp => Some((&mut self.cluster, addr)),
-            FrontendKind::ExternalIp | FrontendKind::LoadBalancer => {
-                Some((&mut self.external, addr))
-            }
-            FrontendKind::NodePort | FrontendKind::Refuse => None,
+        let was_refused = self.is_refused(addr);
+        let counts = match kind {
+            FrontendKind::ClusterIp => &mut self.cluster,
+            FrontendKind::ExternalIp | FrontendKind::LoadBalancer => &mut self.external,
+            FrontendKind::NodePort | FrontendKind::Refuse => return,
+        };
+        let count = change(counts.get(&addr).copied().unwrap_or(0));
+        if count > 0 {
+            counts.insert(addr, count);
+        } else {
+            counts.remove(&addr);
+        }
+        if self.is_refused(addr) != was_refused {
+            self.touched.insert(addr);
         }
     }
 }

@@ -30,7 +30,7 @@ const fn turn(op: &Op) -> u8 {
         Op::Backend { .. } => 4,
         Op::AddRange { .. } => 5,
         Op::Slots { .. } => 6,
-        Op::Gate { .. } | Op::Service { .. } | Op::Frontend { .. } => 7,
+        Op::Gate { .. } | Op::Service { .. } | Op::Frontend { .. } | Op::AwaitPrograms => 7,
     }
 }
 

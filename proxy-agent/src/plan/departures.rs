@@ -4,7 +4,8 @@
 //! any more is closed a moment later, and ids and slots are free again only long after that.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
+    mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,10 +63,7 @@ impl Departures {
             && due <= now
         {
             self.closing.pop_front();
-            ops.push(Op::Backend {
-                id,
-                entry: BackendEntry { flags: 0, ..entry },
-            });
+            ops.push(closed(id, entry));
         }
         ops
     }
@@ -80,8 +78,38 @@ impl Departures {
         Some((free, namespace))
     }
 
+    /// Lets everything of a namespace go at once, for who has waited until no program can have seen it: the writes that close its backends, and
+    /// what may be used again.
+    pub fn let_go(&mut self, namespace: &Arc<str>) -> (Vec<Op>, Vec<Free>) {
+        let (gone, resting): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.resting)
+            .into_iter()
+            .partition(|(_, _, whose)| whose == namespace);
+        self.resting = resting;
+        let gone: Vec<Free> = gone.into_iter().map(|(_, free, _)| free).collect();
+        let backends: HashSet<u32> = gone
+            .iter()
+            .filter_map(|free| match free {
+                Free::Backend(id) => Some(*id),
+                Free::Service(_) | Free::Slots(_) => None,
+            })
+            .collect();
+        let (open, closing): (VecDeque<_>, VecDeque<_>) = mem::take(&mut self.closing)
+            .into_iter()
+            .partition(|(_, id, _)| backends.contains(id));
+        self.closing = closing;
+        let close = open.into_iter().map(|(_, id, entry)| closed(id, entry));
+        (close.collect(), gone)
+    }
+
     fn rest(&mut self, now: Instant, namespace: &Arc<str>, free: Free) {
         self.resting
             .push_back((now + GRACE, free, Arc::clone(namespace)));
+    }
+}
+
+const fn closed(id: u32, entry: BackendEntry) -> Op {
+    Op::Backend {
+        id,
+        entry: BackendEntry { flags: 0, ..entry },
     }
 }

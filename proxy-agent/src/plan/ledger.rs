@@ -164,6 +164,11 @@ impl Ledger {
             .map_or(0, |amounts| amounts[table.index()])
     }
 
+    /// Does a namespace have anything at all?
+    pub fn has_any(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace)
+    }
+
     /// How many entries a table has, or has promised.
     pub const fn used(&self, table: Table) -> u32 {
         self.total[table.index()]

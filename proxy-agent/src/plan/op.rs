@@ -53,6 +53,8 @@ pub enum Op {
         service: u32,
         range: Cidr,
     },
+    /// No write: what comes next waits until every program that may have seen what was taken away has ended.
+    AwaitPrograms,
 }
 
 /// One element of the backend array. Without flags, the id is free and the rest says what it was.
@@ -149,6 +151,7 @@ impl fmt::Display for Op {
             Self::RemoveRange { service, range } => {
                 write!(f, "removal of source range {range} of service {service}")
             }
+            Self::AwaitPrograms => f.write_str("the end of programs that run"),
         }
     }
 }

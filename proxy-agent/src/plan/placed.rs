@@ -47,6 +47,12 @@ pub fn entries_of(frontends: &Frontends, family: Family) -> u32 {
     of_family.map(|(_, kind)| entries(*kind)).sum()
 }
 
+/// Is this place among them, as one of this kind?
+pub fn stands(frontends: &Frontends, at: FrontendAt, kind: FrontendKind) -> bool {
+    let found = frontends.binary_search_by_key(&at, |(at, _)| *at);
+    found.is_ok_and(|found| frontends[found].1 == kind)
+}
+
 /// A backend of the service that has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seat {

@@ -3,7 +3,7 @@
 //! In: wishes, each in the name of a namespace. Out: what was taken, or the [`Shortage`] that stands in the way. The rule: what is taken
 //! fits into the tables as they are or, up to the limits, as they are about to be: [`Tables::room`] says how large that is.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, mem, sync::Arc};
 
 use proxy_common::abi::{Extent, FrontendRef, Generation};
 
@@ -73,6 +73,8 @@ pub struct Tables {
     frontends: HashMap<FrontendAt, FrontendRef>,
     /// How many of them, by family.
     frontend_counts: [u32; 2],
+    /// Something was refused since the last [`Self::take_crowded`] that others' entries stood in the way of.
+    is_crowded: bool,
 }
 
 impl Tables {
@@ -97,6 +99,7 @@ impl Tables {
             slots,
             frontends,
             frontend_counts,
+            is_crowded: false,
         }
     }
 
@@ -222,14 +225,19 @@ impl Tables {
         was_there
     }
 
+    /// Was something refused since the last call that would have found room without others' entries?
+    pub fn take_crowded(&mut self) -> bool {
+        mem::take(&mut self.is_crowded)
+    }
+
     /// May the namespace have `more` entries of a table that holds what the ledger says?
-    fn may_have(&self, namespace: &str, table: Table, more: u32) -> Result<(), Shortage> {
+    fn may_have(&mut self, namespace: &str, table: Table, more: u32) -> Result<(), Shortage> {
         self.has_share(namespace, table, more, self.ledger.used(table) + more)
     }
 
     /// The same for a table that holds `filled` entries then.
     fn has_share(
-        &self,
+        &mut self,
         namespace: &str,
         table: Table,
         more: u32,
@@ -243,6 +251,7 @@ impl Tables {
         let kept =
             self.limits.filled_for(has, table).saturating_add(1)..=self.limits.room.of(table);
         if more > 0 && kept.contains(&filled) {
+            self.is_crowded = true;
             return Err(Shortage::Kept(table));
         }
         Ok(())
@@ -257,6 +266,7 @@ impl Tables {
             }
         };
         if *size >= limit {
+            self.is_crowded = true;
             return Err(Shortage::Full(table));
         }
         *size = size.saturating_mul(2).max(LEAST).min(limit);

@@ -104,6 +104,12 @@ impl Planner {
             extents,
             frontends,
         );
+        // What stands already needs no room.
+        for (addr, is_refused) in addresses.take_touched() {
+            if tables.frontend(FrontendAt::WholeAddress(addr)).is_some() != is_refused {
+                addresses.touch(addr);
+            }
+        }
         tables.ledger.charge(&nobody, Table::Backends, lost);
         for placed in unclaimed.values() {
             charge(&mut tables, &nobody, placed);

@@ -1,6 +1,6 @@
 //! The difference between a service port as it stands and as it is to be, as writes.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use proxy_common::abi::{FrontendKind, FrontendRef, Generation};
 
@@ -82,14 +82,19 @@ impl Planner {
         placed: &Placed,
         before: &Frontends,
     ) {
+        // What stays needs no room for another refusal.
         for (at, kind) in before {
-            self.addresses.remove(*at, *kind);
+            if !placed::stands(&placed.frontends, *at, *kind) {
+                self.addresses.remove(*at, *kind);
+            }
             if !placed.has_frontend(*at) {
                 self.drop_frontend(batch, *at, placed.id);
             }
         }
         for (at, kind) in &placed.frontends {
-            self.addresses.add(*at, *kind);
+            if !placed::stands(before, *at, *kind) {
+                self.addresses.add(*at, *kind);
+            }
             self.gate.open_frontend(*at);
             self.set_frontend(batch, *at, FrontendRef::new(placed.id, *kind));
         }
@@ -184,13 +189,19 @@ impl Planner {
                 self.addresses.touch(addr);
             }
         }
-        for (namespace, range) in std::mem::take(&mut self.gone_ranges) {
-            self.tables.ledger.give_back(&namespace, table_of(range), 1);
-            self.has_freed = true;
-        }
+        let gone = mem::take(&mut self.gone_ranges);
+        self.give_back_ranges(gone);
         Plan {
             ops: batch.into_ops(self.gate.take_ops()),
             room: self.tables.room(),
+        }
+    }
+
+    /// What is gone makes room.
+    pub(super) fn give_back_ranges(&mut self, gone: Vec<GoneRange>) {
+        for (namespace, range) in gone {
+            self.tables.ledger.give_back(&namespace, table_of(range), 1);
+            self.has_freed = true;
         }
     }
 }

@@ -5,17 +5,19 @@
 //! | `adopt` | a planner over maps that an earlier process left |
 //! | `place` | ids, backends and slots for one service port |
 //! | `commit` | the difference as writes |
+//! | `stale` | what nothing desired claims makes room for what is desired |
 //! | `shortage` | what there is no room for |
 
 mod adopt;
 mod commit;
 mod place;
 mod shortage;
+mod stale;
 
 use std::{
     borrow::Borrow,
     collections::{BTreeMap, HashMap, HashSet},
-    mem,
+    iter, mem,
     sync::Arc,
     time::Instant,
 };
@@ -78,8 +80,8 @@ impl Planner {
         self.finish(batch)
     }
 
-    /// The same, where `changes` are all services that there are: whatever else stands in the maps goes. Each is taken once the one
-    /// before it is placed, so that they need not all be there at a time.
+    /// The same, where `changes` are all services that there are: whatever else stands in the maps goes, and first of all if it stands
+    /// in the way. Each is taken once the one before it is placed, so that they need not all be there at a time.
     pub fn sync(
         &mut self,
         now: Instant,
@@ -89,10 +91,24 @@ impl Planner {
         // First of all: the ids that they name may be given to others.
         batch.prepare.append(&mut self.strays);
         let mut named = HashSet::new();
-        for change in changes {
-            let change = change.borrow();
-            named.insert(change.0.clone());
-            self.place_service(now, &mut batch, change);
+        let mut first = Vec::new();
+        let mut changes = changes.into_iter();
+        self.tables.take_crowded();
+        while let Some(change) = changes.next() {
+            named.insert(change.borrow().0.clone());
+            self.place_service(now, &mut batch, change.borrow());
+            if self.tables.take_crowded() && self.has_stale() {
+                // Once more, and those that come after it, which may claim what seems to be stale.
+                let rest: Vec<_> = iter::once(change).chain(changes.by_ref()).collect();
+                for change in &rest {
+                    named.insert(change.borrow().0.clone());
+                    self.claim_service(change.borrow());
+                }
+                first = self.make_room(now, &batch);
+                for change in rest {
+                    self.place_service(now, &mut batch, change.borrow());
+                }
+            }
         }
         let gone: Vec<ObjectName> = self
             .services
@@ -108,7 +124,9 @@ impl Planner {
             self.remove(now, &mut batch, &nobody, &placed);
         }
         self.left_out.retain(|name, _| named.contains(name));
-        self.finish(batch)
+        let Plan { mut ops, room } = self.finish(batch);
+        ops.splice(0..0, first);
+        Plan { ops, room }
     }
 
     /// Takes over the node's addresses: which backends are on them, which of them are ClusterIPs.

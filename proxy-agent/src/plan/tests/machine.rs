@@ -38,6 +38,11 @@ impl Machine {
         self.room
     }
 
+    /// The same maps in another size, whatever they hold.
+    pub fn of_size(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
     /// What grows keeps what it holds.
     pub fn grow(&mut self, room: Room) {
         assert!(room.holds(&self.room), "{room:?} after {:?}", self.room);
@@ -86,7 +91,7 @@ impl Machine {
                 let old = std::mem::replace(&mut image.gate[word as usize], bits);
                 ensure(old & !bits == 0, || "a bit was taken away".to_owned())?;
             }
-            Op::ClearServiceCount { .. } | Op::ClearBackendCount { .. } => {}
+            Op::ClearServiceCount { .. } | Op::ClearBackendCount { .. } | Op::AwaitPrograms => {}
             Op::Backend { id, entry } => {
                 ensure(id != 0 && id < self.room.backends, || {
                     "no such id".to_owned()

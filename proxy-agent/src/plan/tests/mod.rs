@@ -5,6 +5,7 @@ mod machine;
 mod naive;
 mod properties;
 mod room;
+mod stale;
 mod tenants;
 mod world;
 
