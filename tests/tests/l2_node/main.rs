@@ -11,6 +11,7 @@ mod sources;
 mod stacks;
 mod switches;
 mod takeover;
+mod team;
 mod xdp_choice;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use tests::topology::{Node, Plan};
 use crate::devices::Services;
 use crate::nft;
 use crate::site::{deciding, doctor, never_fails, node_port, row};
+use crate::team;
 
 /// The tag of those that have one.
 const TAG: u16 = 7;
@@ -46,6 +47,8 @@ struct Stack {
     missing: &'static str,
     /// Makes the devices; `MAC` is an address of one's own.
     add: &'static str,
+    /// The mode of `up0`, where that is a team.
+    team_mode: Option<&'static str>,
     /// Puts them together.
     join: &'static str,
     /// What the router sends on this node's link is under the tag.
@@ -57,11 +60,12 @@ struct Stack {
     below: &'static [(&'static str, &'static [&'static str])],
 }
 
-static STACKS: [Stack; 5] = [
+static STACKS: [Stack; 6] = [
     Stack {
         name: "a macvlan of its NIC",
         missing: "needs macvlan",
         add: "link add link eth0 name up0 address MAC type macvlan mode bridge\n",
+        team_mode: None,
         join: "",
         tagged: false,
         unasked: false,
@@ -71,6 +75,7 @@ static STACKS: [Stack; 5] = [
         name: "an ipvlan of its NIC",
         missing: "needs ipvlan",
         add: "link add link eth0 name up0 type ipvlan mode l2\n",
+        team_mode: None,
         join: "",
         tagged: false,
         unasked: true,
@@ -80,6 +85,7 @@ static STACKS: [Stack; 5] = [
         name: "a VLAN of its NIC",
         missing: "needs vlan",
         add: "link add link eth0 name up0 address MAC type vlan id 7\n",
+        team_mode: None,
         join: "",
         tagged: true,
         unasked: false,
@@ -89,6 +95,17 @@ static STACKS: [Stack; 5] = [
         name: "a bond of its NIC",
         missing: "needs bonding",
         add: "link add up0 type bond mode active-backup\n",
+        team_mode: None,
+        join: "link set eth0 down\nlink set eth0 master up0\n",
+        tagged: false,
+        unasked: false,
+        below: &[("eth0", &["a port of up0"])],
+    },
+    Stack {
+        name: "a team of its NIC",
+        missing: "needs team",
+        add: "link add up0 address MAC type team\n",
+        team_mode: Some("roundrobin"),
         join: "link set eth0 down\nlink set eth0 master up0\n",
         tagged: false,
         unasked: false,
@@ -99,6 +116,7 @@ static STACKS: [Stack; 5] = [
         missing: "needs bonding and vlan",
         add: "link add both type bond mode active-backup\n\
               link add link both name up0 type vlan id 7\n",
+        team_mode: None,
         join: "link set eth0 down\nlink set eth0 master both\nlink set both up\n",
         tagged: true,
         unasked: false,
@@ -132,6 +150,9 @@ fn add(netns: &Netns, lines: &str, missing: &'static str) -> Result<()> {
 fn stacked(cluster: &mut Cluster, stack: &Stack) -> Result<()> {
     let node = cluster.node(1);
     add(node.netns(), stack.add, stack.missing)?;
+    if let Some(mode) = stack.team_mode {
+        team::set_mode(node.netns(), "up0", mode)?;
+    }
     let up = format!("{}link set up0 up\n", stack.join);
     node.netns().ip(&up)?;
     if stack.tagged {

@@ -78,7 +78,7 @@ pub const UPLINKS: [&str; 6] = [
     "ipvlan",
     "vrf",
     "team",
-    "team_mode_activebackup",
+    "team_mode_roundrobin",
 ];
 
 pub struct Module {
