@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use libtest_mimic::Trial;
-use tests::address::{Family, Pair};
-use tests::agent::Uplink;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, PORT, Vip};
-use tests::masquerade;
-use tests::runner::{self, Shared, ignorable_cluster_row};
-use tests::sockets::Protocol;
-use tests::sockets::client::Dial;
-use tests::topology::{Host, Joined, Plan, PodLinks, Tunnel};
-use tests::xdp;
+use testbed::address::{Family, Pair};
+use testbed::agent::Uplink;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::masquerade;
+use testbed::runner::{self, Shared, ignorable_cluster_row};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::Dial;
+use testbed::topology::{Host, Joined, Plan, PodLinks, Tunnel};
+use testbed::xdp;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frontend {

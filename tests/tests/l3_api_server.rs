@@ -5,10 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
+use api_server::ApiServer;
+use api_server::client::Client;
 use serde_json::{Value, json};
-use tests::api::ApiServer;
-use tests::api::client::Client;
-use tests::runner::{self, row};
+use testbed::runner::{self, row};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use tests::demo::api;
-use tests::runner::{self, no_agent, row};
+use demo::api;
+use testbed::runner::{self, no_agent, row};
 
 fn main() -> ExitCode {
     let no_kubectl = (!api::has_kubectl()).then_some("kubectl is not installed");

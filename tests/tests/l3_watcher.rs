@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use api_server::ApiServer;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -14,8 +15,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
-use tests::api::ApiServer;
-use tests::runner::{self, row};
+use testbed::runner::{self, row};
 use tokio::time::{self, Instant};
 
 /// As the agent selects Services.

@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, PORT};
-use tests::masquerade;
-use tests::netns::Netns;
-use tests::run;
-use tests::runner::{self, Shared, no_testbed, row, testbed_row};
-use tests::sockets::Protocol;
-use tests::sockets::client::{Dial, unique_content};
-use tests::sockets::echo::EchoServer;
-use tests::sockets::http::{self, HttpServer};
-use tests::sockets::ping::ping;
-use tests::topology::{Host, Joined, Plan, PodLinks, Segments, Topology, Tunnel};
-use tests::wire::build::{self, Extra, Link};
-use tests::wire::{Capture, Checksums, PacketSocket};
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, PORT};
+use testbed::masquerade;
+use testbed::netns::Netns;
+use testbed::run;
+use testbed::runner::{self, Shared, no_testbed, row, testbed_row};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::{Dial, unique_content};
+use testbed::sockets::echo::EchoServer;
+use testbed::sockets::http::{self, HttpServer};
+use testbed::sockets::ping::ping;
+use testbed::topology::{Host, Joined, Plan, PodLinks, Segments, Topology, Tunnel};
+use testbed::wire::build::{self, Extra, Link};
+use testbed::wire::{Capture, Checksums, PacketSocket};
 
 fn main() -> ExitCode {
     let mut rows = Vec::new();

@@ -50,7 +50,7 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// The environment variables by which the programs of the `tests` package learn the paths.
+    /// The environment variables by which suites, `demo` and `bench` learn the paths.
     pub fn variables(&self) -> [(&'static str, &Path); 2] {
         [
             ("PORTSIDE_EBPF_OBJECT", &self.object),
@@ -62,7 +62,7 @@ impl Artifacts {
 /// The programs under test, and the tests.
 pub struct Suites {
     pub artifacts: Artifacts,
-    /// The test programs of the `tests` package.
+    /// The test programs, and those of virtual machines.
     pub programs: Vec<Executable>,
 }
 
@@ -76,11 +76,11 @@ pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
     Ok(artifacts)
 }
 
-/// Builds a release, and the program `name` of the `tests` package that runs against it.
+/// Builds a release, and the program of the package `name` that runs against it.
 pub fn with_program(name: &str) -> anyhow::Result<(Artifacts, PathBuf)> {
     let host = setup::toolchain::host_compiler()?;
     let target = static_target(&host);
-    let program = ["--package", "tests", "--bin", name];
+    let program = ["--package", name, "--bin", name];
     if target == host.version.host {
         // Both in one build, for one target, or all that they share would be compiled twice.
         let selection = [&["--profile", "release"], program.as_slice()].concat();
@@ -99,11 +99,13 @@ pub fn with_program(name: &str) -> anyhow::Result<(Artifacts, PathBuf)> {
     Ok((artifacts, cargo::executable(&mut command, name)?))
 }
 
-/// Builds the agent and these targets of the `tests` package by one call of cargo, so that they share their
+/// Builds the agent and these targets of the packages by one call of cargo, so that they share their
 /// dependencies. `targets` are cargo's arguments. All programs are static: virtual machines have no libraries.
-pub fn suites(targets: &[&str]) -> anyhow::Result<Suites> {
+pub fn suites(packages: &[&str], targets: &[&str]) -> anyhow::Result<Suites> {
     let target = setup::toolchain::host_compiler()?.version.host;
-    let selection = [&["--profile", "suite", "--package", "tests"], targets].concat();
+    let packages = packages.iter().flat_map(|name| ["--package", name]);
+    let packages: Vec<_> = packages.collect();
+    let selection = [&["--profile", "suite"], packages.as_slice(), targets].concat();
     agent_and(&target, &selection, " and the suites, for tests")
 }
 

@@ -1,4 +1,4 @@
-//! `demo` and `bench`: the programs of the `tests` package that run against a release build, as root.
+//! `demo` and `bench`: the programs of the packages of these names, which run against a release build, as root.
 //!
 //! They get the paths of the object and of the agent in the same variables as the test suites.
 

@@ -12,7 +12,7 @@ use std::{
 const FILES: [(&str, &str); 5] = [
     (
         "Cargo.toml",
-        "[workspace]\nresolver = \"3\"\nmembers = [\"xtask\", \"tests\"]\n",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"xtask\", \"planted\"]\n",
     ),
     (
         "xtask/Cargo.toml",
@@ -28,11 +28,11 @@ fn main() {
 "#,
     ),
     (
-        "tests/Cargo.toml",
-        "[package]\nname = \"tests\"\nedition = \"2024\"\n",
+        "planted/Cargo.toml",
+        "[package]\nname = \"planted\"\nedition = \"2024\"\n",
     ),
     (
-        "tests/src/lib.rs",
+        "planted/src/lib.rs",
         r#"#[test]
 fn planted() {
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap();
@@ -62,7 +62,7 @@ fn assert_built_in(checkout: &Path) {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stdout}\n{stderr}");
-    let mark = checkout.join("tests/ran");
+    let mark = checkout.join("planted/ran");
     assert!(
         mark.is_file(),
         "no test ran in {}:\n{stdout}\n{stderr}",

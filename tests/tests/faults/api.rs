@@ -6,19 +6,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use api_server::ApiServer;
+use api_server::client::Client;
+use api_server::resource::Resource;
 use libtest_mimic::Trial;
-use tests::address::{self, Family};
-use tests::agent::{Source, Uplink};
-use tests::answer::Answer;
-use tests::api::ApiServer;
-use tests::api::client::Client;
-use tests::api::resource::Resource;
-use tests::ask::dial;
-use tests::cluster::{Cluster, Vip};
-use tests::patience::{eventually, eventually_within, patient};
-use tests::runner::{no_agent, row};
-use tests::sockets::Protocol;
-use tests::topology::{Plan, Pod};
+use testbed::address::{self, Family};
+use testbed::agent::{Source, Uplink};
+use testbed::answer::Answer;
+use testbed::ask::dial;
+use testbed::cluster::{Cluster, Vip};
+use testbed::patience::{eventually, eventually_within, patient};
+use testbed::runner::{no_agent, row};
+use testbed::sockets::Protocol;
+use testbed::topology::{Plan, Pod};
 
 use crate::site::is_long;
 
@@ -151,7 +151,7 @@ fn never_had_endpoints(world: &World) -> Result<()> {
     world.await_answer(PATIENCE, &other, |answer| answer.who().is_some())?;
     // The file of names is written a little later.
     eventually("the names", || {
-        let shown = tests::cli::ask(cluster.node(1), &["get", "services", "-A"])?;
+        let shown = testbed::cli::ask(cluster.node(1), &["get", "services", "-A"])?;
         ensure!(shown.contains("kubernetes"), "{shown}");
         Ok(())
     })?;
@@ -178,7 +178,7 @@ fn waits_no_longer(world: &World) -> Result<()> {
     let served = |answer: &Answer| answer.who().is_some();
     world.await_answer(PATIENCE, &own, served)?;
     eventually("the names", || {
-        let shown = tests::cli::ask(cluster.node(1), &["get", "services", "-A"])?;
+        let shown = testbed::cli::ask(cluster.node(1), &["get", "services", "-A"])?;
         ensure!(shown.contains("kubernetes"), "{shown}");
         Ok(())
     })?;

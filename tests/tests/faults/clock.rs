@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::agent::Agent;
-use tests::clock::Clock;
+use testbed::agent::Agent;
+use testbed::clock::Clock;
 
 use crate::site::{Site, Way, is_long, lone_row};
 

@@ -10,8 +10,8 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use proxy_agent::datapath::PinDir;
 use serde_json::json;
-use tests::agent::Tables;
-use tests::patience::eventually_within;
+use testbed::agent::Tables;
+use testbed::patience::eventually_within;
 
 use crate::site::{Site, Way, is_long, lone_row};
 

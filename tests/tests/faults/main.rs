@@ -18,7 +18,7 @@ mod taken_away;
 
 use std::process::ExitCode;
 
-use tests::runner;
+use testbed::runner;
 
 /// Most of the time is waited.
 const SIDE_BY_SIDE: usize = 3;

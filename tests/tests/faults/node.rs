@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::answer::Answer;
-use tests::ask::dial;
-use tests::patience::{eventually, eventually_within};
-use tests::pinned;
-use tests::sockets::Protocol;
+use testbed::answer::Answer;
+use testbed::ask::dial;
+use testbed::patience::{eventually, eventually_within};
+use testbed::pinned;
+use testbed::sockets::Protocol;
 
 use crate::site::{Site, Way, lone_row};
 

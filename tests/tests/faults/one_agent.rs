@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
-use tests::agent::Agent;
-use tests::cli;
-use tests::pinned;
+use testbed::agent::Agent;
+use testbed::cli;
+use testbed::pinned;
 
 use crate::site::{Site, Way, lone_row};
 

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
 use proxy_common::abi::VERSION;
-use tests::pinned::{self, directory_of_version};
-use tests::tamper::{self, Other};
+use testbed::pinned::{self, directory_of_version};
+use testbed::tamper::{self, Other};
 
 use crate::site::{Site, Way, is_long, lone_row};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::patience::patient;
+use testbed::patience::patient;
 
 use crate::site::{Site, Way, is_long, lone_row};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
-use tests::agent::{Agent, Limit, Tables};
-use tests::memory_group::MemoryGroup;
+use testbed::agent::{Agent, Limit, Tables};
+use testbed::memory_group::MemoryGroup;
 
 use crate::site::{Site, Way, is_long, lone_row};
 
@@ -77,7 +77,7 @@ fn hung_up(site: &Site) -> Result<()> {
 
 /// It is ready and serves, or it ends with words that say why; and the next one is none the worse.
 fn limited(site: &Site, limit: Limit, words: &[&str]) -> Result<()> {
-    let agent = tests::agent::Agent::begin(&site.launch().limited_to(limit))?;
+    let agent = testbed::agent::Agent::begin(&site.launch().limited_to(limit))?;
     site.cluster.agents().push(agent);
     let ready = site.cluster.agents()[0].wait_until_ready();
     if ready.is_ok() {

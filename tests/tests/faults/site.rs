@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::{Agent, Launch, Tables, Uplink};
-use tests::ask::{await_answer, dial};
-use tests::cluster::{Cluster, Vip};
-use tests::meanwhile::Meanwhile;
-use tests::one_cpu::OneCpu;
-use tests::patience::{eventually_within, patient, pause};
-use tests::runner::{no_agent, row};
-use tests::sockets::{Protocol, http};
-use tests::topology::{Host, Node, Plan};
+use testbed::address::Family;
+use testbed::agent::{Agent, Launch, Tables, Uplink};
+use testbed::ask::{await_answer, dial};
+use testbed::cluster::{Cluster, Vip};
+use testbed::meanwhile::Meanwhile;
+use testbed::one_cpu::OneCpu;
+use testbed::patience::{eventually_within, patient, pause};
+use testbed::runner::{no_agent, row};
+use testbed::sockets::{Protocol, http};
+use testbed::topology::{Host, Node, Plan};
 
 /// From one request of a client to its next.
 const PAUSE: Duration = Duration::from_millis(10);

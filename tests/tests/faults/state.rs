@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tests::cli;
+use testbed::cli;
 
 use crate::site::{Site, Way, lone_row};
 

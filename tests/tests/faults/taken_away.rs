@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proxy_agent::datapath::PinDir;
-use tests::patience::{eventually_within, patient};
-use tests::pinned;
-use tests::runner::{Shared, no_agent, row};
-use tests::tamper::{self, Other};
+use testbed::patience::{eventually_within, patient};
+use testbed::pinned;
+use testbed::runner::{Shared, no_agent, row};
+use testbed::tamper::{self, Other};
 
 use crate::site::{Site, Way, is_long};
 
@@ -44,7 +44,7 @@ static ROWS: [Row; 11] = [
         is_silent: false,
         counts: HOOKS,
         damage: |site| {
-            let said = tests::cli::ask(site.node(), &["cleanup", "--force"])?;
+            let said = testbed::cli::ask(site.node(), &["cleanup", "--force"])?;
             ensure!(said.contains("removed"), "{said}");
             Ok(())
         },
@@ -260,7 +260,7 @@ fn run(site: &Site, one: &Row) -> Result<()> {
     })?;
     after.nothing_is_lost().context("when everything is back")?;
     let sort = one.counts.split('"').nth(1).context("a label")?;
-    let status = tests::cli::ask(site.node(), &["status"])?;
+    let status = testbed::cli::ask(site.node(), &["status"])?;
     let pid = site.cluster.agents()[0].pid().to_string();
     for word in [sort, "runs", &pid] {
         ensure!(status.contains(word), "no {word} in {status}");

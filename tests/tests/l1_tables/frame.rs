@@ -8,7 +8,7 @@ use etherparse::{
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, NetHeaders, PacketBuilder, PacketHeaders,
     PayloadSlice, SingleVlanHeader, TcpHeader, TransportHeader, VlanHeader, VlanId,
 };
-use tests::sockets::Protocol;
+use testbed::sockets::Protocol;
 
 use crate::sctp;
 

@@ -12,8 +12,8 @@ mod world;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use tests::address::Family;
-use tests::runner::{self, Shared, no_testbed};
+use testbed::address::Family;
+use testbed::runner::{self, Shared, no_testbed};
 
 use crate::node::Node;
 use crate::world::World;

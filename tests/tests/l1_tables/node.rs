@@ -11,10 +11,10 @@ use proxy_agent::datapath::{Datapath, Facts, Options, Ran, Run as OnePacket, Siz
 use proxy_common::abi::{Config, Device as DeviceEntry, NODEPORT_ADDR, device_flags};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
-use tests::address::{self, Pair};
-use tests::netns::Netns;
-use tests::run::Run;
-use tests::runner::CannotRun;
+use testbed::address::{self, Pair};
+use testbed::netns::Netns;
+use testbed::run::Run;
+use testbed::runner::CannotRun;
 
 use crate::frame;
 

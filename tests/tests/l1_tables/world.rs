@@ -15,8 +15,8 @@ use proxy_common::abi::{
 use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
-use tests::address::{Family, Pair};
-use tests::sockets::Protocol;
+use testbed::address::{Family, Pair};
+use testbed::sockets::Protocol;
 
 use crate::frame::{Frame, Link, Tcp, wrong_checksum};
 use crate::node::{Device, Node, Places, places};

@@ -8,16 +8,16 @@ use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
 use proxy_common::abi::VERSION;
 use serde_json::Value;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::answer::Answer;
-use tests::cli;
-use tests::cluster::{Cluster, Vip};
-use tests::patience::eventually;
-use tests::pinned::{self, directory_of_version};
-use tests::sockets::Protocol;
-use tests::sockets::client::Conversation;
-use tests::topology::{Node, Plan};
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::answer::Answer;
+use testbed::cli;
+use testbed::cluster::{Cluster, Vip};
+use testbed::patience::eventually;
+use testbed::pinned::{self, directory_of_version};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::Conversation;
+use testbed::topology::{Node, Plan};
 
 use crate::world::{World, await_answer, await_everywhere, dial, open, serve, who};
 

@@ -7,12 +7,12 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use tests::agent::{self, Uplink};
-use tests::cluster::Cluster;
-use tests::deployment;
-use tests::netns::Netns;
-use tests::pass;
-use tests::topology::Node;
+use testbed::agent::{self, Uplink};
+use testbed::cluster::Cluster;
+use testbed::deployment;
+use testbed::netns::Netns;
+use testbed::pass;
+use testbed::topology::Node;
 
 use crate::world::World;
 

@@ -5,13 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
-use tests::address::Family;
-use tests::agent::{Agent, Tables, Uplink};
-use tests::cluster::Cluster;
-use tests::sockets::Protocol;
-use tests::topology::{Host, Plan};
-use tests::wire::PacketSocket;
-use tests::wire::build::{self, Extra, Link};
+use testbed::address::Family;
+use testbed::agent::{Agent, Tables, Uplink};
+use testbed::cluster::Cluster;
+use testbed::sockets::Protocol;
+use testbed::topology::{Host, Plan};
+use testbed::wire::PacketSocket;
+use testbed::wire::build::{self, Extra, Link};
 
 use crate::world::{World, await_answer, dial, open, who};
 

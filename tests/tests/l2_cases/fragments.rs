@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::cluster::Cluster;
-use tests::patience::patient;
-use tests::sockets::client::unique_content;
-use tests::topology::Host;
-use tests::wire::PacketSocket;
-use tests::wire::build::{self, Extra};
+use testbed::address::Family;
+use testbed::cluster::Cluster;
+use testbed::patience::patient;
+use testbed::sockets::client::unique_content;
+use testbed::topology::Host;
+use testbed::wire::PacketSocket;
+use testbed::wire::build::{self, Extra};
 
 use crate::inject::{fresh_port, from_pod};
 use crate::world::{World, serve};

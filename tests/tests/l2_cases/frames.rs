@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{Family, Mac, Pair};
-use tests::agent::{Agent, Uplink};
-use tests::cluster::{Cluster, Vip};
-use tests::patience::eventually;
-use tests::runner::CannotRun;
-use tests::sockets::Protocol;
-use tests::topology::{Host, Plan};
-use tests::wire::build::Link;
-use tests::wire::{Capture, Mirror};
+use testbed::address::{Family, Mac, Pair};
+use testbed::agent::{Agent, Uplink};
+use testbed::cluster::{Cluster, Vip};
+use testbed::patience::eventually;
+use testbed::runner::CannotRun;
+use testbed::sockets::Protocol;
+use testbed::topology::{Host, Plan};
+use testbed::wire::build::Link;
+use testbed::wire::{Capture, Mirror};
 
 use crate::inject::{Wire, fresh_port, question};
 use crate::world::{World, await_answer, dial, open, serve, who};

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Result, bail, ensure};
-use tests::address::Family;
-use tests::cluster::{Cluster, PORT, Vip};
-use tests::one_cpu::OneCpu;
-use tests::sockets::Protocol;
-use tests::topology::Host;
-use tests::wire::build::{self, Extra, Link};
-use tests::wire::{Capture, PacketSocket, Seen};
+use testbed::address::Family;
+use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::one_cpu::OneCpu;
+use testbed::sockets::Protocol;
+use testbed::topology::Host;
+use testbed::wire::build::{self, Extra, Link};
+use testbed::wire::{Capture, PacketSocket, Seen};
 
 /// A source port that no other frame and no other row has: those of sockets begin above (`ip_local_port_range`).
 pub fn fresh_port() -> u16 {

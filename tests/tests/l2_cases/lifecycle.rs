@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::answer::{Answer, Tally, tally};
-use tests::cluster::{Cluster, Vip};
-use tests::meanwhile::Meanwhile;
-use tests::one_cpu::OneCpu;
-use tests::patience::{eventually, pause};
-use tests::sockets::Protocol;
-use tests::sockets::client::Conversation;
-use tests::topology::{Host, Plan, Pod};
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::answer::{Answer, Tally, tally};
+use testbed::cluster::{Cluster, Vip};
+use testbed::meanwhile::Meanwhile;
+use testbed::one_cpu::OneCpu;
+use testbed::patience::{eventually, pause};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::Conversation;
+use testbed::topology::{Host, Plan, Pod};
 
 use crate::world::{World, await_everywhere, dial, open, serve, who};
 

@@ -31,8 +31,8 @@ mod xdp_alone;
 
 use std::process::ExitCode;
 
-use tests::agent::Uplink;
-use tests::runner;
+use testbed::agent::Uplink;
+use testbed::runner;
 use world::World;
 
 fn main() -> ExitCode {

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{Family, Pair};
-use tests::agent::{self, Uplink};
-use tests::cluster::{Cluster, Vip};
-use tests::kube_proxy;
-use tests::masquerade;
-use tests::patience::{eventually, patient};
-use tests::sockets::Protocol;
-use tests::topology::{Host, Plan};
-use tests::wire::build::{self, Link, Segment};
-use tests::wire::{Capture, PacketSocket, Seen};
+use testbed::address::{Family, Pair};
+use testbed::agent::{self, Uplink};
+use testbed::cluster::{Cluster, Vip};
+use testbed::kube_proxy;
+use testbed::masquerade;
+use testbed::patience::{eventually, patient};
+use testbed::sockets::Protocol;
+use testbed::topology::{Host, Plan};
+use testbed::wire::build::{self, Link, Segment};
+use testbed::wire::{Capture, PacketSocket, Seen};
 
 use crate::inject::fresh_port;
 use crate::world::{World, await_answer, dial, open, who};

@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::cluster::{Cluster, PORT, Vip};
-use tests::sockets::Protocol;
-use tests::sockets::client::unique_content;
-use tests::sockets::echo::EchoServer;
-use tests::topology::{Joined, Plan, Pod, Segments};
-use tests::wire::Capture;
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::unique_content;
+use testbed::sockets::echo::EchoServer;
+use testbed::topology::{Joined, Plan, Pod, Segments};
+use testbed::wire::Capture;
 
 use crate::broken;
 use crate::world::{World, dial, open, serve};

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, Vip};
-use tests::patience::patient;
-use tests::sockets::Protocol;
-use tests::topology::Host;
+use testbed::address::Family;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, Vip};
+use testbed::patience::patient;
+use testbed::sockets::Protocol;
+use testbed::topology::Host;
 
 use crate::world::{World, await_everywhere, dial, serve};
 

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::cluster::{Cluster, PORT};
-use tests::sockets::Protocol;
-use tests::sockets::client::unique_content;
-use tests::topology::Host;
-use tests::wire::build::{self, Extra, Link};
-use tests::wire::{Capture, PacketSocket};
+use testbed::address::Family;
+use testbed::cluster::{Cluster, PORT};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::unique_content;
+use testbed::topology::Host;
+use testbed::wire::build::{self, Extra, Link};
+use testbed::wire::{Capture, PacketSocket};
 
 use crate::world::{World, dial, serve};
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use tests::address::Family;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, Vip};
-use tests::patience::{eventually, patient};
-use tests::sockets::Protocol;
-use tests::topology::Host;
+use testbed::address::Family;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, Vip};
+use testbed::patience::{eventually, patient};
+use testbed::sockets::Protocol;
+use testbed::topology::Host;
 
 use crate::world::{World, await_answer, dial, seen_as_itself, serve, who};
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::cluster::{Cluster, OTHER_PORT, PORT};
-use tests::manifests::{Endpoints, Service};
-use tests::sockets::Protocol;
+use testbed::address::Family;
+use testbed::cluster::{Cluster, OTHER_PORT, PORT};
+use testbed::manifests::{Endpoints, Service};
+use testbed::sockets::Protocol;
 
 use crate::world::{World, await_answer, dial};
 

@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::answer::Answer;
-use tests::cli;
-use tests::cluster::{Cluster, PORT, SERVICE_PORT, Vip, port_name};
-use tests::manifests::{Endpoints, Service};
-use tests::patience::eventually;
-use tests::sockets::Protocol;
-use tests::sockets::client::{Dial, unique_content};
-use tests::topology::{Host, Pod};
-use tests::wire::{Capture, Checksums, Seen};
+use testbed::address::Family;
+use testbed::answer::Answer;
+use testbed::cli;
+use testbed::cluster::{Cluster, PORT, SERVICE_PORT, Vip, port_name};
+use testbed::manifests::{Endpoints, Service};
+use testbed::patience::eventually;
+use testbed::sockets::Protocol;
+use testbed::sockets::client::{Dial, unique_content};
+use testbed::topology::{Host, Pod};
+use testbed::wire::{Capture, Checksums, Seen};
 
 use crate::world::{World, dial, open};
 

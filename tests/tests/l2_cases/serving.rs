@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tests::address::Family;
-use tests::agent::Agent;
-use tests::cluster::{Cluster, Vip};
-use tests::manifests::Endpoints;
-use tests::patience::eventually;
-use tests::sockets::Protocol;
-use tests::sockets::http::{self, Response};
-use tests::topology::{Host, Node};
+use testbed::address::Family;
+use testbed::agent::Agent;
+use testbed::cluster::{Cluster, Vip};
+use testbed::manifests::Endpoints;
+use testbed::patience::eventually;
+use testbed::sockets::Protocol;
+use testbed::sockets::http::{self, Response};
+use testbed::topology::{Host, Node};
 
 use crate::world::{World, dial, serve, who};
 

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, Vip};
-use tests::masquerade;
-use tests::patience::patient;
-use tests::sockets::Protocol;
-use tests::sockets::client::unique_content;
-use tests::sockets::echo::EchoServer;
-use tests::topology::Host;
+use testbed::address::Family;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, Vip};
+use testbed::masquerade;
+use testbed::patience::patient;
+use testbed::sockets::Protocol;
+use testbed::sockets::client::unique_content;
+use testbed::sockets::echo::EchoServer;
+use testbed::topology::Host;
 
 use crate::inject::fresh_port;
 use crate::world::{World, dial, open, serve, who};

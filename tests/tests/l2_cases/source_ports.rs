@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::cluster::{Cluster, PORT, Vip};
-use tests::sockets::Protocol;
-use tests::topology::{Host, Node};
+use testbed::address::Family;
+use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::sockets::Protocol;
+use testbed::topology::{Host, Node};
 
 use crate::world::{World, dial, open, serve, who};
 

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{Family, Mac};
-use tests::agent::{Agent, Uplink};
-use tests::answer::Answer;
-use tests::cluster::{Cluster, SERVICE_PORT, Vip};
-use tests::sockets::Protocol;
-use tests::topology::Plan;
-use tests::wire::PacketSocket;
-use tests::wire::build::{self, Extra, Link};
+use testbed::address::{Family, Mac};
+use testbed::agent::{Agent, Uplink};
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, SERVICE_PORT, Vip};
+use testbed::sockets::Protocol;
+use testbed::topology::Plan;
+use testbed::wire::PacketSocket;
+use testbed::wire::build::{self, Extra, Link};
 
 use crate::inject::{Wire, fresh_port, from_pod, question};
 use crate::world::{World, await_answer, await_everywhere, dial, serve};
@@ -77,7 +77,7 @@ fn sources(cluster: &Cluster, family: Family) -> Vec<IpAddr> {
             .into();
             let node = cluster.node(1);
             all.push(node.host.ip.v4.into());
-            all.push(tests::address::pod_gateway(node.number).v4.into());
+            all.push(testbed::address::pod_gateway(node.number).v4.into());
             all
         }
         Family::V6 => [

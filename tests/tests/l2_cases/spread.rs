@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::answer::{Tally, tally};
-use tests::cluster::Cluster;
-use tests::sockets::Protocol;
+use testbed::address::Family;
+use testbed::answer::{Tally, tally};
+use testbed::cluster::Cluster;
+use testbed::sockets::Protocol;
 
 use crate::world::{World, dial, serve};
 

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, PORT, Vip};
-use tests::sockets::Protocol;
-use tests::sockets::client::unique_content;
-use tests::sockets::echo::EchoServer;
-use tests::topology::{Host, Joined, Plan, Pod, Tunnel};
-use tests::wire::Capture;
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::unique_content;
+use testbed::sockets::echo::EchoServer;
+use testbed::topology::{Host, Joined, Plan, Pod, Tunnel};
+use testbed::wire::Capture;
 
 use crate::mtu::{BULK, upload};
 use crate::world::{World, await_everywhere, dial, open, serve};

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::cluster::{Cluster, PORT};
-use tests::sockets::Protocol;
-use tests::sockets::echo::EchoServer;
-use tests::sockets::ping::ping;
-use tests::topology::Host;
-use tests::wire::{Capture, Checksums};
+use testbed::address::Family;
+use testbed::cluster::{Cluster, PORT};
+use testbed::sockets::Protocol;
+use testbed::sockets::echo::EchoServer;
+use testbed::sockets::ping::ping;
+use testbed::topology::Host;
+use testbed::wire::{Capture, Checksums};
 
 use crate::inject::fresh_port;
 use crate::world::{World, await_answer, dial, seen_as_itself, serve, who};

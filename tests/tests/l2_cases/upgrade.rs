@@ -13,18 +13,18 @@ use proxy_agent::datapath::{PinDir, Sizes};
 use proxy_agent::plan::Room;
 use proxy_common::abi::{FlowKey, UDP, VERSION};
 use proxy_common::addr::{Be16, Ip4};
-use tests::address::Family;
-use tests::agent::{Agent, Launch, Tables, Uplink};
-use tests::answer::Answer;
-use tests::cluster::{Cluster, Vip};
-use tests::meanwhile::Meanwhile;
-use tests::one_cpu::OneCpu;
-use tests::patience::{eventually, is_slow, pause};
-use tests::pinned::{self, Ids, directory_of_version};
-use tests::runner::CannotRun;
-use tests::sockets::Protocol;
-use tests::sockets::client::Conversation;
-use tests::topology::{Host, Node, Plan};
+use testbed::address::Family;
+use testbed::agent::{Agent, Launch, Tables, Uplink};
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, Vip};
+use testbed::meanwhile::Meanwhile;
+use testbed::one_cpu::OneCpu;
+use testbed::patience::{eventually, is_slow, pause};
+use testbed::pinned::{self, Ids, directory_of_version};
+use testbed::runner::CannotRun;
+use testbed::sockets::Protocol;
+use testbed::sockets::client::Conversation;
+use testbed::topology::{Host, Node, Plan};
 
 use crate::world::{World, await_answer, dial, open};
 
@@ -449,7 +449,7 @@ fn next_version(site: &Site) -> Result<()> {
         let affinity = older.join("AFFINITY_4");
         fs::remove_file(&affinity)?;
         HashMap::<_, [u8; 8], [u8; 16]>::create(1024, 0)?.pin(&affinity)?;
-        let asked = tests::cli::ask(site.node, &["maps"]);
+        let asked = testbed::cli::ask(site.node, &["maps"]);
         let complaint = asked
             .err()
             .context("the maps of another version are shown")?;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, Vip};
-use tests::masquerade;
-use tests::runner::{Shared, ignorable_cluster_row};
-use tests::topology::{Host, Plan, Pod};
-use tests::xdp;
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, Vip};
+use testbed::masquerade;
+use testbed::runner::{Shared, ignorable_cluster_row};
+use testbed::topology::{Host, Plan, Pod};
+use testbed::xdp;
 
-pub use tests::ask::{await_answer, await_everywhere, dial, open, who};
+pub use testbed::ask::{await_answer, await_everywhere, dial, open, who};
 
 pub const CLIENTS: u8 = 10;
 

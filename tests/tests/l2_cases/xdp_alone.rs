@@ -3,11 +3,11 @@
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::cluster::Cluster;
-use tests::sockets::Protocol;
-use tests::wire::Capture;
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::cluster::Cluster;
+use testbed::sockets::Protocol;
+use testbed::wire::Capture;
 
 use crate::world::{World, dial, open, serve, who};
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use tests::address::Family;
-use tests::cluster::Cluster;
-use tests::netns::Netns;
-use tests::patience::{eventually, patient};
-use tests::sockets::http;
+use testbed::address::Family;
+use testbed::cluster::Cluster;
+use testbed::netns::Netns;
+use testbed::patience::{eventually, patient};
+use testbed::sockets::http;
 
 use crate::world::{HEALTH_PORT, World, await_said};
 

@@ -8,7 +8,7 @@ mod world;
 
 use std::process::ExitCode;
 
-use tests::runner;
+use testbed::runner;
 
 fn main() -> ExitCode {
     let mut rows = manifests::rows();

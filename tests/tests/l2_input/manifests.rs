@@ -10,12 +10,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
-use tests::address::Family;
-use tests::agent::ask;
-use tests::answer::Answer;
-use tests::ask::await_everywhere;
-use tests::cluster::Cluster;
-use tests::patience::eventually;
+use testbed::address::Family;
+use testbed::agent::ask;
+use testbed::answer::Answer;
+use testbed::ask::await_everywhere;
+use testbed::cluster::Cluster;
+use testbed::patience::eventually;
 
 use crate::world::{World, all_probes_are_well, await_said, said};
 

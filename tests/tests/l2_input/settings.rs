@@ -5,13 +5,13 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use tests::address::Family;
-use tests::ask::{await_answer, dial};
-use tests::cluster::{Cluster, SERVICE_PORT};
-use tests::patience::eventually;
-use tests::runner::CannotRun;
-use tests::sockets::Protocol;
-use tests::topology::Node;
+use testbed::address::Family;
+use testbed::ask::{await_answer, dial};
+use testbed::cluster::{Cluster, SERVICE_PORT};
+use testbed::patience::eventually;
+use testbed::runner::CannotRun;
+use testbed::sockets::Protocol;
+use testbed::topology::Node;
 
 use crate::world::{all_probes_are_well, await_said, begin, lone_row, said};
 

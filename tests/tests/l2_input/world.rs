@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::{Agent, Uplink};
-use tests::cluster::Cluster;
-use tests::patience::eventually;
-use tests::runner::{Shared, cluster_row};
-use tests::sockets::http;
-use tests::topology::{Node, Plan};
+use testbed::address::Family;
+use testbed::agent::{Agent, Uplink};
+use testbed::cluster::Cluster;
+use testbed::patience::eventually;
+use testbed::runner::{Shared, cluster_row};
+use testbed::sockets::http;
+use testbed::topology::{Node, Plan};
 
 pub const HEALTH_PORT: u16 = 10256;
 
@@ -55,7 +55,7 @@ fn bare(clients: u8) -> Result<Cluster> {
 /// Starts an agent on the node.
 pub fn begin<'a>(
     cluster: &'a Cluster,
-    change: impl FnOnce(tests::agent::Launch<'a>) -> tests::agent::Launch<'a>,
+    change: impl FnOnce(testbed::agent::Launch<'a>) -> testbed::agent::Launch<'a>,
 ) -> Result<Running<'a>> {
     let agent = Agent::begin(&change(cluster.launch(cluster.node(1))))?;
     cluster.agents().push(agent);

@@ -4,10 +4,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
-use tests::agent::binary;
-use tests::netns::Netns;
-use tests::run::Run;
-use tests::runner::{no_agent, row};
+use testbed::agent::binary;
+use testbed::netns::Netns;
+use testbed::run::Run;
+use testbed::runner::{no_agent, row};
 
 /// Dumps of a node with kube-proxy, a kubelet and CNIs.
 const DUMP: &str = include_str!("../../../proxy-agent/src/migrate/testdata/iptables-save");

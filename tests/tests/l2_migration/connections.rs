@@ -2,15 +2,15 @@
 
 use anyhow::{Result, anyhow, bail, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::Uplink;
-use tests::answer::Answer;
-use tests::cluster::{Cluster, PORT};
-use tests::runner::{self, no_agent};
-use tests::sockets::Protocol;
-use tests::sockets::client::{Conversation, Dial, unique_content};
-use tests::topology::Plan;
-use tests::xdp;
+use testbed::address::Family;
+use testbed::agent::Uplink;
+use testbed::answer::Answer;
+use testbed::cluster::{Cluster, PORT};
+use testbed::runner::{self, no_agent};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::{Conversation, Dial, unique_content};
+use testbed::topology::Plan;
+use testbed::xdp;
 
 use crate::cleanup::cleanup;
 

@@ -5,8 +5,8 @@ mod connections;
 
 use std::process::ExitCode;
 
-use tests::agent::Uplink;
-use tests::runner;
+use testbed::agent::Uplink;
+use testbed::runner;
 
 fn main() -> ExitCode {
     let mut rows = cleanup::rows();

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{self, Family, Pair};
-use tests::cluster::{Cluster, Vip};
-use tests::masquerade;
-use tests::netns::Netns;
-use tests::runner::CannotRun;
-use tests::topology::Plan;
+use testbed::address::{self, Family, Pair};
+use testbed::cluster::{Cluster, Vip};
+use testbed::masquerade;
+use testbed::netns::Netns;
+use testbed::runner::CannotRun;
+use testbed::topology::Plan;
 
 use crate::nft::{self, Local};
 use crate::site::{deciding, doctor, has_said, never_fails, node_port, row};
@@ -161,7 +161,7 @@ impl Second {
     }
 
     fn is_served_soon(&self, vip: &Vip) -> Result<()> {
-        tests::patience::eventually("the second NIC is served", || self.is_served(vip, 1))
+        testbed::patience::eventually("the second NIC is served", || self.is_served(vip, 1))
     }
 
     fn is_served(&self, vip: &Vip, count: usize) -> Result<()> {
@@ -197,7 +197,7 @@ fn routes_change(cluster: &mut Cluster) -> Result<()> {
     let services = Services::publish(cluster)?;
     cluster.start_agent(&deciding(cluster).with_uplinks("auto"))?;
     let second = Second::connect(cluster)?;
-    tests::patience::eventually("the second NIC is found", || {
+    testbed::patience::eventually("the second NIC is found", || {
         has_said(cluster, &["eth9", "uplink"])
     })?;
     for vip in [&services.near, &services.far] {
@@ -210,7 +210,7 @@ fn routes_change(cluster: &mut Cluster) -> Result<()> {
         .node(1)
         .netns()
         .ip("addr flush dev eth9 scope global\n")?;
-    tests::patience::eventually("the second NIC is one no more", || {
+    testbed::patience::eventually("the second NIC is one no more", || {
         let agents = cluster.agents();
         let lines = agents[0].lines();
         let last = lines.iter().rfind(|line| line.contains("eth9"));

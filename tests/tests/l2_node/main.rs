@@ -16,7 +16,7 @@ mod xdp_choice;
 
 use std::process::ExitCode;
 
-use tests::runner;
+use testbed::runner;
 
 fn main() -> ExitCode {
     let mut rows = xdp_choice::rows();

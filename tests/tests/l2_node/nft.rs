@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use anyhow::{Result, ensure};
-use tests::address::{Family, Pair};
-use tests::cli;
-use tests::cluster::{PORT, SERVICE_PORT, Vip};
-use tests::topology::{Node, Pod};
+use testbed::address::{Family, Pair};
+use testbed::cli;
+use testbed::cluster::{PORT, SERVICE_PORT, Vip};
+use testbed::topology::{Node, Pod};
 
 /// How rules tell which addresses are the node's.
 #[derive(Clone, Copy)]

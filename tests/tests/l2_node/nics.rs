@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{self, Family, Pair};
-use tests::agent::Uplink;
-use tests::cluster::{Cluster, PORT, Vip};
-use tests::masquerade;
-use tests::patience::eventually;
-use tests::runner::{self, no_agent, no_testbed};
-use tests::sockets::echo::EchoServer;
-use tests::topology::{Plan, Pod};
-use tests::wire::Capture;
+use testbed::address::{self, Family, Pair};
+use testbed::agent::Uplink;
+use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::masquerade;
+use testbed::patience::eventually;
+use testbed::runner::{self, no_agent, no_testbed};
+use testbed::sockets::echo::EchoServer;
+use testbed::topology::{Plan, Pod};
+use testbed::wire::Capture;
 
 use crate::nft;
 use crate::site::never_fails;

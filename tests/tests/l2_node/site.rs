@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
-use tests::address::Family;
-use tests::agent::{self, Agent, Launch, Uplink};
-use tests::ask::await_answer;
-use tests::cluster::{Cluster, Vip};
-use tests::netns::Netns;
-use tests::runner::{self, no_agent};
-use tests::sockets::Protocol;
-use tests::sockets::client::Dial;
-use tests::topology::{Host, Node, Plan};
+use testbed::address::Family;
+use testbed::agent::{self, Agent, Launch, Uplink};
+use testbed::ask::await_answer;
+use testbed::cluster::{Cluster, Vip};
+use testbed::netns::Netns;
+use testbed::runner::{self, no_agent};
+use testbed::sockets::Protocol;
+use testbed::sockets::client::Dial;
+use testbed::topology::{Host, Node, Plan};
 
 /// A row on a cluster of its own, whose agents it starts; its failure shows their logs.
 pub fn row(

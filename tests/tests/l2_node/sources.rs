@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{self, Family, Pair};
-use tests::answer::Answer;
-use tests::ask::{dial, open};
-use tests::cluster::{Cluster, Vip};
-use tests::patience::eventually;
-use tests::sockets::Protocol;
-use tests::topology::{Host, Plan};
+use testbed::address::{self, Family, Pair};
+use testbed::answer::Answer;
+use testbed::ask::{dial, open};
+use testbed::cluster::{Cluster, Vip};
+use testbed::patience::eventually;
+use testbed::sockets::Protocol;
+use testbed::topology::{Host, Plan};
 
 use crate::nft;
 use crate::site::{deciding, never_fails, node_port, row};

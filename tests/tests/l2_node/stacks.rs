@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use libtest_mimic::Trial;
-use tests::address::{self, Family, Mac, Pair};
-use tests::cluster::Cluster;
-use tests::netns::Netns;
-use tests::patience::is_slow;
-use tests::runner::CannotRun;
-use tests::topology::{Node, Plan};
+use testbed::address::{self, Family, Mac, Pair};
+use testbed::cluster::Cluster;
+use testbed::netns::Netns;
+use testbed::patience::is_slow;
+use testbed::runner::CannotRun;
+use testbed::topology::{Node, Plan};
 
 use crate::devices::Services;
 use crate::nft;

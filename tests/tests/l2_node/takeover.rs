@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use tests::agent::Uplink;
-use tests::ask::dial;
-use tests::cli;
-use tests::cluster::Cluster;
-use tests::masquerade;
-use tests::patience::patient;
-use tests::runner::{self, no_agent};
-use tests::sockets::Protocol;
-use tests::topology::{Host, Plan};
+use testbed::agent::Uplink;
+use testbed::ask::dial;
+use testbed::cli;
+use testbed::cluster::Cluster;
+use testbed::masquerade;
+use testbed::patience::patient;
+use testbed::runner::{self, no_agent};
+use testbed::sockets::Protocol;
+use testbed::topology::{Host, Plan};
 
 use crate::nft;
 use crate::site::PATIENCE;
@@ -49,7 +49,7 @@ fn there_and_back(cluster: &Cluster, tc: &str) -> Result<()> {
     let backends = [cluster.pod("p1"), cluster.pod("p2")];
     let vip = cluster.publish("taken-over", &backends)?;
     nft::install(node, &vip, &backends)?;
-    let targets = tests::address::Family::BOTH.map(|family| {
+    let targets = testbed::address::Family::BOTH.map(|family| {
         let outside: (&Host, _) = (cluster.topology.client(), vip.on_node(node, family));
         let pod: (&Host, _) = (cluster.pod("c1"), vip.on_cluster_ip(family));
         [outside, pod]

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send,
     socket,
 };
-use tests::netns::Netns;
+use testbed::netns::Netns;
 
 const HEADER: usize = 16;
 const GENERIC_HEADER: usize = 4;

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::{Family, Pair};
-use tests::ask::dial;
-use tests::cluster::{Cluster, Vip};
-use tests::netns::Netns;
-use tests::patience::eventually;
-use tests::runner::CannotRun;
-use tests::sockets::Protocol;
-use tests::sockets::http::fetch;
-use tests::topology::{Plan, Segments};
+use testbed::address::{Family, Pair};
+use testbed::ask::dial;
+use testbed::cluster::{Cluster, Vip};
+use testbed::netns::Netns;
+use testbed::patience::eventually;
+use testbed::runner::CannotRun;
+use testbed::sockets::Protocol;
+use testbed::sockets::http::fetch;
+use testbed::topology::{Plan, Segments};
 
 use crate::site::{deciding, doctor, has_said, never_fails, node_port, row, serves};
 
@@ -130,7 +130,7 @@ fn given_up(cluster: &mut Cluster) -> Result<()> {
     }
     // Forgotten with everything else.
     cluster.stop_agents();
-    tests::cli::ask(cluster.node(1), &["cleanup"])?;
+    testbed::cli::ask(cluster.node(1), &["cleanup"])?;
     doctor()?.says("eth0", "fallback", &["TC: a veth"])
 }
 

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
-use tests::address::Family;
-use tests::agent::{Agent, Source};
-use tests::answer::Answer;
-use tests::ask::{dial, open, who};
-use tests::patience::{eventually, eventually_within};
-use tests::sockets::{Protocol, http};
-use tests::topology::Node;
+use testbed::address::Family;
+use testbed::agent::{Agent, Source};
+use testbed::answer::Answer;
+use testbed::ask::{dial, open, who};
+use testbed::patience::{eventually, eventually_within};
+use testbed::sockets::{Protocol, http};
+use testbed::topology::Node;
 
 use crate::world::{World, apply_endpoints_at, lone_row, slow_row};
 

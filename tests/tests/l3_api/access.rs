@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
+use api_server::resource::Resource;
 use libtest_mimic::Trial;
 use proxy_agent::source::access::ACCESS;
 use serde_json::{Value, json};
-use tests::address::Family;
-use tests::api::resource::Resource;
-use tests::patience::{eventually, eventually_within};
+use testbed::address::Family;
+use testbed::patience::{eventually, eventually_within};
 
 use crate::world::{ARRIVES_WITHIN, World, lone_row, slice_name};
 

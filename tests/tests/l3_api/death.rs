@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::{Connection, ConnectionState, PinDir};
-use tests::cluster::PORT;
-use tests::patience::eventually;
-use tests::pinned::Ids;
-use tests::topology::{Node, Pod};
+use testbed::cluster::PORT;
+use testbed::patience::eventually;
+use testbed::pinned::Ids;
+use testbed::topology::{Node, Pod};
 
 use crate::traffic::{self, Kept, Served};
 use crate::world::{World, lone_row};

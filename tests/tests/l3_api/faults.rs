@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result};
 use libtest_mimic::Trial;
 use serde_json::json;
-use tests::patience::eventually;
-use tests::runner::{no_agent, row};
+use testbed::patience::eventually;
+use testbed::runner::{no_agent, row};
 
 use crate::world::World;
 

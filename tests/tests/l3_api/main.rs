@@ -16,7 +16,7 @@ mod world;
 
 use std::process::ExitCode;
 
-use tests::runner;
+use testbed::runner;
 
 /// Pauses between two attempts, not processors, are what most rows take.
 const SIDE_BY_SIDE: usize = 6;

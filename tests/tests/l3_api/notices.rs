@@ -4,16 +4,16 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context, Result, ensure};
+use api_server::resource::Resource;
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
-use tests::address::Family;
-use tests::agent::{Agent, ask};
-use tests::api::resource::Resource;
-use tests::cluster::Vip;
-use tests::manifests::Service;
-use tests::patience::{eventually, eventually_within};
-use tests::sockets::http;
+use testbed::address::Family;
+use testbed::agent::{Agent, ask};
+use testbed::cluster::Vip;
+use testbed::manifests::Service;
+use testbed::patience::{eventually, eventually_within};
+use testbed::sockets::http;
 
 use crate::world::{ARRIVES_WITHIN, SharedWorld, World, lone_row, slice_name};
 

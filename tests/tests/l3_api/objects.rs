@@ -1,17 +1,17 @@
 //! What is created, changed and deleted through the API shows in packets.
 
 use anyhow::{Result, ensure};
+use api_server::resource::Resource;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tests::address::Family;
-use tests::answer::Answer;
-use tests::api::resource::Resource;
-use tests::ask::{await_answer, dial};
-use tests::cluster::{OTHER_PORT, PORT, SERVICE_PORT, Vip, port_name};
-use tests::manifests::{Endpoints, Service};
-use tests::patience::eventually;
-use tests::sockets::Protocol;
-use tests::topology::Host;
+use testbed::address::Family;
+use testbed::answer::Answer;
+use testbed::ask::{await_answer, dial};
+use testbed::cluster::{OTHER_PORT, PORT, SERVICE_PORT, Vip, port_name};
+use testbed::manifests::{Endpoints, Service};
+use testbed::patience::eventually;
+use testbed::sockets::Protocol;
+use testbed::topology::Host;
 
 use crate::world::{SharedWorld, World, proxy_label, slice_name};
 
@@ -137,7 +137,7 @@ fn duplicates(world: &World) -> Result<()> {
 
 /// The lines of `proxy-agent get backends` on the first node for a service.
 fn backends(world: &World, service: &str) -> Result<Vec<String>> {
-    let said = tests::agent::ask(world.cluster.node(1), &["get", "backends", "-A"])?;
+    let said = testbed::agent::ask(world.cluster.node(1), &["get", "backends", "-A"])?;
     let of_service = |line: &&str| line.split_whitespace().nth(1) == Some(service);
     Ok(said.lines().filter(of_service).map(str::to_owned).collect())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
-use tests::sockets::http;
+use testbed::sockets::http;
 
 use crate::traffic::{self, Kept, Served};
 use crate::world::{World, lone_row};

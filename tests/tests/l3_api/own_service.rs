@@ -1,13 +1,13 @@
 //! The API servers' own service, `default/kubernetes`, keeps its endpoints whatever a list says; others go as told.
 
 use anyhow::{Context as _, Result};
+use api_server::resource::Resource;
 use libtest_mimic::Trial;
-use tests::answer::Answer;
-use tests::api::resource::Resource;
-use tests::cluster::Vip;
+use testbed::answer::Answer;
+use testbed::cluster::Vip;
 
 use crate::world::{World, lone_row, slice_name};
-use tests::address::Family;
+use testbed::address::Family;
 
 pub fn rows() -> Vec<Trial> {
     vec![

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use api_server::resource::Resource;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tests::agent::{self, Agent};
-use tests::api::resource::Resource;
-use tests::patience::{eventually, eventually_within};
-use tests::sockets::http;
-use tests::{pinned, topology::Node};
+use testbed::agent::{self, Agent};
+use testbed::patience::{eventually, eventually_within};
+use testbed::sockets::http;
+use testbed::{pinned, topology::Node};
 
 use crate::traffic::{self, Kept, Served};
 use crate::world::{ARRIVES_WITHIN, World, lone_row};

@@ -7,17 +7,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::address::Family;
-use tests::answer::Answer;
-use tests::ask::{dial, open};
-use tests::cluster::{Cluster, Vip};
-use tests::manifests::Endpoints;
-use tests::netns::Netns;
-use tests::one_cpu::OneCpu;
-use tests::sockets::Protocol;
-use tests::sockets::client::Conversation;
-use tests::sockets::http::{self, HttpServer};
-use tests::topology::{Host, Pod};
+use testbed::address::Family;
+use testbed::answer::Answer;
+use testbed::ask::{dial, open};
+use testbed::cluster::{Cluster, Vip};
+use testbed::manifests::Endpoints;
+use testbed::netns::Netns;
+use testbed::one_cpu::OneCpu;
+use testbed::sockets::Protocol;
+use testbed::sockets::client::Conversation;
+use testbed::sockets::http::{self, HttpServer};
+use testbed::topology::{Host, Pod};
 
 use crate::world::World;
 

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use api_server::ApiServer;
+use api_server::client::Client;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tests::address::{self, Family};
-use tests::agent::{Source, Uplink};
-use tests::answer::Answer;
-use tests::api::ApiServer;
-use tests::api::client::Client;
-use tests::ask::dial;
-use tests::cluster::{Cluster, Vip};
-use tests::manifests::{Endpoints, Service};
-use tests::patience::{eventually, eventually_within, patient};
-use tests::runner::{Shared, cluster_row, no_agent, row};
-use tests::sockets::Protocol;
-use tests::topology::{Plan, Pod};
+use testbed::address::{self, Family};
+use testbed::agent::{Source, Uplink};
+use testbed::answer::Answer;
+use testbed::ask::dial;
+use testbed::cluster::{Cluster, Vip};
+use testbed::manifests::{Endpoints, Service};
+use testbed::patience::{eventually, eventually_within, patient};
+use testbed::runner::{Shared, cluster_row, no_agent, row};
+use testbed::sockets::Protocol;
+use testbed::topology::{Plan, Pod};
 
 const API_PORT: u16 = 6443;
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use nix::sys::{prctl, signal::Signal};
 
-/// Also in the guest's half, `tests/src/bin/vm_init.rs`.
+/// Also in the guest's half, `tests/guest/src/bin/vm_init.rs`.
 const CLOSING: &str = "vm-test closing: ";
 /// kernel/panic.c
 const PANIC: &str = "Kernel panic - not syncing";

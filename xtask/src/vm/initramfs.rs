@@ -71,7 +71,7 @@ impl Drop for Image {
 
 /// Writes the archive of the machine of this name next to the kernel.
 ///
-/// `/vm` has what the guest's half, `tests/src/bin/vm_init.rs`, reads: `suites` (a line each, the program and its
+/// `/vm` has what the guest's half, `tests/guest/src/bin/vm_init.rs`, reads: `suites` (a line each, the program and its
 /// arguments parted by tabs), `variables` (`NAME=VALUE`) and `modules`, in the order in which they are loaded.
 pub fn pack(kernel: &Kernel, payload: &Payload, name: &str) -> anyhow::Result<Image> {
     let mut archive = Archive::default();

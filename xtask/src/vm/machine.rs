@@ -15,7 +15,7 @@ use crate::{privilege::Root, shell::say};
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// The device that `tests/src/bin/vm_outside.rs` makes. Native XDP in virtio_net takes a pair of queues more for each CPU,
+/// The device that `tests/guest/src/bin/vm_outside.rs` makes. Native XDP in virtio_net takes a pair of queues more for each CPU,
 /// and refuses a NIC that may be given merged segments (kernel drivers/net/virtio_net.c, `virtnet_xdp_set`).
 const TAP: &str = "tap,id=uplink,ifname=tap0,script=no,downscript=no,queues=4";
 const NIC: &str = "virtio-net-pci,netdev=uplink,mq=on,vectors=10,\

@@ -3,7 +3,7 @@
 use super::{console::Ending, features, verifier::Report};
 use crate::test::summary::Summary;
 
-/// Also in the guest's half, `tests/src/bin/vm_init.rs`.
+/// Also in the guest's half, `tests/guest/src/bin/vm_init.rs`.
 pub const RELEASE: &str = "vm-test kernel: ";
 const SUITE: &str = "vm-test suite: ";
 

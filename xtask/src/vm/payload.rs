@@ -110,7 +110,7 @@ impl Build {
         let Suites {
             artifacts: Artifacts { object, agent },
             programs: built,
-        } = build::suites(&targets.collect::<Vec<_>>())?;
+        } = build::suites(&["tests", "guest"], &targets.collect::<Vec<_>>())?;
         let mut programs = BTreeMap::new();
         for name in PROGRAMS.into_iter().chain(TESTS) {
             let program = built

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use proxy_common::abi::{Service, service_flags};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
-use tests::address::Pair;
-use tests::sockets::Protocol;
+use testbed::address::Pair;
+use testbed::sockets::Protocol;
 
 use super::Case;
 use super::forward::{to_gateway, to_other_node};

@@ -6,7 +6,7 @@ pub mod forward;
 mod shapes;
 
 use anyhow::Result;
-use tests::sockets::Protocol;
+use testbed::sockets::Protocol;
 
 use crate::world::World;
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
-use tests::sockets::Protocol;
+use testbed::sockets::Protocol;
 
 use super::Case;
 use crate::frame::{ETHERNET, Frame};

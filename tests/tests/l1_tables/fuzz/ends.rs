@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use proxy_common::edge::hook::Hook;
-use tests::random::Random;
-use tests::sockets::Protocol;
+use testbed::random::Random;
+use testbed::sockets::Protocol;
 
 use super::Fuzz;
 use super::model::{Connection, Edge, End, Phase, Place, Step, opening};

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use proxy_common::edge::hook::Hook;
-use tests::address::Family;
-use tests::sockets::Protocol;
+use testbed::address::Family;
+use testbed::sockets::Protocol;
 
 use super::model::{Connection, Edge, End, Phase, Place, opening};
 use super::{Fuzz, Plant};

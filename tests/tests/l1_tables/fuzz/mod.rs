@@ -17,11 +17,11 @@ use proxy_agent::datapath::{Ran, Sizes};
 use proxy_common::abi::{Flow, FlowKey, flow_state};
 use proxy_common::addr::{Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
-use tests::address::{self, Family};
-use tests::patience::is_slow;
-use tests::random::Random;
-use tests::runner::{self, Shared};
-use tests::sockets::Protocol;
+use testbed::address::{self, Family};
+use testbed::patience::is_slow;
+use testbed::random::Random;
+use testbed::runner::{self, Shared};
+use testbed::sockets::Protocol;
 
 use crate::frame::Frame;
 use crate::node::{Device, Node};

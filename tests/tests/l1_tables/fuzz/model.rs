@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use proxy_common::edge::hook::Hook;
-use tests::sockets::Protocol;
+use testbed::sockets::Protocol;
 
 use crate::cases::forward::{to_gateway, to_other_node};
 use crate::frame::{Frame, Link, Tcp};

@@ -10,8 +10,8 @@ use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_agent::datapath::{FamilyMaps, MapAddr, Maps, PinDir};
 use proxy_common::abi::{Backend, FrontendKey, FrontendKind, FrontendRef, Service};
-use tests::pinned;
-use tests::topology::Node;
+use testbed::pinned;
+use testbed::topology::Node;
 
 /// What was let go may be used again after two seconds: a look that took half of one proves nothing.
 const LOOK_WITHIN: Duration = Duration::from_millis(500);

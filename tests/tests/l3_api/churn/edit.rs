@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use api_server::resource::Resource;
 use serde_json::Value;
-use tests::api::resource::Resource;
 
 use super::shape::{Conditions, Endpoint, Families, Port, Shape};
-use tests::random::Random;
+use testbed::random::Random;
 
 const ENDPOINTS: u64 = 10;
 

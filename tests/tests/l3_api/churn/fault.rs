@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::start_first;
 use crate::world::World;
-use tests::random::Random;
+use testbed::random::Random;
 
 /// Those that leave the watches to tell of everything.
 const OF_WATCHES: [&str; 5] = [

@@ -13,16 +13,16 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use api_server::client::Client;
 use libtest_mimic::Trial;
-use tests::agent::{Agent, Launch};
-use tests::api::client::Client;
-use tests::patience::eventually_within;
+use testbed::agent::{Agent, Launch};
+use testbed::patience::eventually_within;
 
 use self::edit::Cluster;
 use self::state::State;
 use crate::traffic::{self, Served};
 use crate::world::{World, lone_row};
-use tests::random::Random;
+use testbed::random::Random;
 
 const SERVICES: &str = "PORTSIDE_CHURN_SERVICES";
 const EDITS: &str = "PORTSIDE_CHURN_EDITS";

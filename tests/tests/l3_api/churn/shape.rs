@@ -1,9 +1,9 @@
 //! A service with its endpoints, and the objects that say so.
 
+use api_server::resource::Resource;
 use serde_json::{Value, json};
-use tests::api::resource::Resource;
 
-use tests::random::Random;
+use testbed::random::Random;
 
 pub const NAMESPACE: &str = "default";
 

@@ -8,7 +8,7 @@ use proxy_agent::model::Cidr;
 use proxy_agent::plan::{FrontendAt, Image};
 use proxy_agent::state::{Name, Names, Place};
 use proxy_common::abi::{Extent, FrontendKind, Service, backend_flags};
-use tests::topology::Node;
+use testbed::topology::Node;
 
 /// How many differences are shown.
 const SHOWN: usize = 6;

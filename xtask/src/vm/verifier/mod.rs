@@ -12,7 +12,7 @@ pub use self::budget::Budget;
 use super::docs;
 use crate::workspace;
 
-/// Also in the guest's half, `tests/src/bin/vm_verifier.rs`.
+/// Also in the guest's half, `tests/guest/src/bin/vm_verifier.rs`.
 const LINE: &str = "verifier: ";
 
 /// One program on one kernel.
