@@ -1,6 +1,7 @@
 //! The Portside agent.
 
 pub mod cli;
+pub mod condition;
 pub mod datapath;
 pub mod doctor;
 pub mod log;
@@ -15,3 +16,4 @@ pub mod run;
 pub mod serve;
 pub mod source;
 pub mod state;
+pub mod version;

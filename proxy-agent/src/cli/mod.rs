@@ -8,7 +8,7 @@
 //! | `get` | services, backends, node ports |
 //! | `flows` | connections |
 //! | `drops` | why packets were dropped or left alone |
-//! | `status` | is there an agent, and is its datapath whole |
+//! | `status` | does it work, on one page |
 //! | `maps` | how full the maps are |
 //! | `doctor` | what runs here, how and why |
 //! | `cleanup` | taking things down: our datapath, or what kube-proxy left |
@@ -51,7 +51,7 @@ enum Command {
     Drops(drops::Args),
     /// Show how full the maps are
     Maps(maps::Args),
-    /// Show whether an agent runs, whether its datapath is whole, and what had to be put back
+    /// Say on one page whether it works: agent, source, programs, tables, drops; exits with 2 where something is wrong
     Status(status::Args),
     /// Say what runs on this node, how and why; exits with 1 where the agent cannot run
     Doctor(doctor::Args),
@@ -60,7 +60,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked for; `object` is the eBPF object that is loaded for it. Only `doctor` ends without success and without an error.
+    /// Does what was asked for; `object` is the eBPF object that is loaded for it. Only `doctor` and `status` end without success and without an error.
     pub fn execute(self, object: &'static [u8]) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => {
@@ -75,7 +75,7 @@ impl Cli {
             Command::Drops(args) => drops::drops(&args),
             Command::Doctor(args) => return doctor::doctor(&args, object),
             Command::Maps(args) => maps::maps(&args),
-            Command::Status(args) => status::status(&args),
+            Command::Status(args) => return status::status(&args),
             Command::Cleanup(args) => cleanup::cleanup(&args),
         }
         .map(|()| ExitCode::SUCCESS)

@@ -1,13 +1,24 @@
-//! `proxy-agent status`: is there an agent, is its datapath whole, and what had to be put back?
+//! `proxy-agent status`: does it work, on one page.
+
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Result;
-use serde::Serialize;
 
-use super::output::{Format, Output, Row, print};
-use crate::{
-    datapath::Lock,
-    state::{self, Looks, Place},
+use super::{
+    output::{Format, print},
+    table::Table,
 };
+use crate::{
+    condition::{self, Agent, Condition, Drops, Program, Services, age},
+    state::Place,
+};
+
+/// What a script looks for: something is not as it should be.
+const NOT_OK: u8 = 2;
+/// So wide is a line, where what it tells can be cut.
+const WIDTH: usize = 80;
+/// Reasons that are shown.
+const REASONS: usize = 3;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -18,62 +29,218 @@ pub struct Args {
     place: Place,
 }
 
-#[derive(Debug, Serialize)]
-struct StatusRow {
-    what: &'static str,
-    state: String,
+pub fn status(args: &Args) -> Result<ExitCode> {
+    let condition = condition::look(&args.place)?;
+    print(&match args.output {
+        None | Some(Format::Wide) => page(&condition),
+        Some(Format::Json) => serde_json::to_string_pretty(&condition)? + "\n",
+        Some(Format::Yaml) => serde_saphyr::to_string(&condition)?,
+    })?;
+    Ok(if condition.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_OK)
+    })
 }
 
-pub fn status(args: &Args) -> Result<()> {
-    let Args { output, place } = args;
-    let agent = match Lock::holder(&place.bpffs)? {
-        Some(Some(process)) => format!("runs (process {process})"),
-        Some(None) => "runs".to_owned(),
-        None => "does not run".to_owned(),
+/// What is wrong stands first.
+fn page(condition: &Condition) -> String {
+    let Condition {
+        problems,
+        notes,
+        agent,
+        source,
+        services,
+        programs,
+        tables,
+        drops,
+        ..
+    } = condition;
+    let mut page = match problems.len() {
+        0 => "Portside works.\n".to_owned(),
+        1 => "1 problem:\n".to_owned(),
+        many => format!("{many} problems:\n"),
     };
-    let pins = place.pins();
-    let datapath = match pins.root().exists() {
-        true => pins.root().display().to_string(),
-        false => "none".to_owned(),
-    };
-    let looks: Looks = state::read(&place.looks())?;
-    let rows = [
-        ("agent", agent),
-        ("datapath", datapath),
-        ("links", pins.pinned_links()?.len().to_string()),
-        ("restored", restored(&looks)),
-        ("lacking", list(&looks.lacking)),
-        ("unpinned", looks.unpinned.unwrap_or_else(|| "-".to_owned())),
-    ];
-    let rows = rows.map(|(what, state)| StatusRow { what, state });
-    print(&Output::of(*output).text(&rows)?)?;
-    Ok(())
+    for problem in problems {
+        page += &format!("  {problem}\n");
+    }
+    page.push('\n');
+    let mut table = Table::without_header();
+    let mut line = |what: &str, text: String| table.row(vec![what.to_owned(), text]);
+    line("agent", agent_line(agent));
+    if let Some(source) = source {
+        let heard = source.heard_seconds_ago.map_or_else(
+            || "not heard yet".to_owned(),
+            |seconds| format!("heard {} ago", age(seconds)),
+        );
+        line("source", format!("{}, {heard}", source.name));
+    }
+    if let Some(services) = services {
+        line("services", services_line(services));
+        line("left out", services.left_out.len().to_string());
+    }
+    if services.is_some() {
+        line("drops", drops_line(drops));
+        let full: Vec<_> = tables
+            .iter()
+            .filter(|table| table.percent > 0)
+            .map(|table| format!("{} {}%", table.map, table.percent))
+            .collect();
+        line(
+            "tables",
+            match &full[..] {
+                [] => "all below 1%".to_owned(),
+                full => format!("{}; others below 1%", full.join(", ")),
+            },
+        );
+    }
+    page += &table.text();
+    if !programs.is_empty() {
+        page += &format!("\n{}", programs_table(programs).text());
+    }
+    if !notes.is_empty() {
+        page += "\nnotes:\n";
+        for note in notes {
+            page += &format!("  {note}\n");
+        }
+    }
+    page
 }
 
-fn restored(looks: &Looks) -> String {
-    let sums: Vec<_> = looks
-        .restored
+fn agent_line(agent: &Agent) -> String {
+    let mut parts = vec![match (agent.running, agent.process) {
+        (true, Some(process)) => format!("runs (process {process})"),
+        (true, None) => "runs".to_owned(),
+        (false, _) => "does not run".to_owned(),
+    }];
+    if agent.running {
+        parts.extend(
+            agent
+                .version
+                .as_ref()
+                .map(|version| format!("version {version}")),
+        );
+        parts.extend(
+            agent
+                .uptime_seconds
+                .map(|seconds| format!("up {}", age(seconds))),
+        );
+        parts.push(if agent.ready { "ready" } else { "not ready" }.to_owned());
+    }
+    parts.join(", ")
+}
+
+fn services_line(services: &Services) -> String {
+    let Services {
+        services,
+        service_ports,
+        endpoints,
+        without_endpoints,
+        ..
+    } = services;
+    format!(
+        "{services} with {service_ports} ports and {endpoints} endpoints; {} without an endpoint",
+        without_endpoints.len()
+    )
+}
+
+fn drops_line(drops: &[Drops]) -> String {
+    let all: f64 = drops.iter().map(|one| one.per_second).sum();
+    let reasons: Vec<_> = drops
         .iter()
-        .map(|(sort, count)| format!("{count} {sort}"))
+        .take(REASONS)
+        .map(|one| format!("{} {:.0}/s of {}", one.reason, one.per_second, one.packets))
         .collect();
-    match looks.last.as_slice() {
-        [] => "-".to_owned(),
-        [last] => format!("{}; last: {last}", sums.join(", ")),
-        [last, more @ ..] => format!("{}; last: {last}, and {} more", sums.join(", "), more.len()),
+    match &reasons[..] {
+        [] => "none".to_owned(),
+        reasons => format!("{all:.0} a second: {}", reasons.join(", ")),
     }
 }
 
-fn list(all: &[String]) -> String {
-    match all {
-        [] => "-".to_owned(),
-        all => all.join("; "),
+/// A line for each hook and mode.
+fn programs_table(programs: &[Program]) -> Table {
+    let mut groups: BTreeMap<(&str, &str), Vec<&Program>> = BTreeMap::new();
+    for program in programs {
+        let key = (&*program.hook, program.mode);
+        groups.entry(key).or_default().push(program);
     }
+    let mut table = Table::new(&["HOOK", "MODE", "ATTACHED", "DEVICES"]);
+    for ((hook, mode), programs) in groups {
+        let there = programs.iter().filter(|one| one.lost.is_none()).count();
+        let names: Vec<_> = programs.iter().map(|one| &*one.device).collect();
+        let attached = format!("{there} of {}", programs.len());
+        table.row(vec![
+            hook.to_owned(),
+            mode.to_owned(),
+            attached,
+            // The columns before it are 15, 7 and 8 wide, with three spaces behind each.
+            cut(&names, WIDTH - 15 - 7 - 10 - 9),
+        ]);
+    }
+    table
 }
 
-impl Row for StatusRow {
-    const COLUMNS: &'static [&'static str] = &["WHAT", "STATE"];
+/// As many names as fit, and how many there are more.
+fn cut(names: &[&str], width: usize) -> String {
+    let mut text = String::new();
+    for (index, name) in names.iter().enumerate() {
+        let more = format!(", {} more", names.len() - index);
+        if index > 0 && text.len() + name.len() + 2 + more.len() > width {
+            return text + &more;
+        }
+        if index > 0 {
+            text += ", ";
+        }
+        text += name;
+    }
+    text
+}
 
-    fn cells(&self) -> Vec<String> {
-        vec![self.what.to_owned(), self.state.clone()]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_do_not_fit_are_counted() {
+        let names: Vec<String> = (0..100).map(|number| format!("veth{number:04}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = cut(&names, 40);
+        assert_eq!(text, "veth0000, veth0001, veth0002, 97 more");
+        assert_eq!(cut(&names[..2], 40), "veth0000, veth0001");
+        assert_eq!(cut(&[], 40), "");
+    }
+
+    #[test]
+    fn a_device_without_its_program_shows_in_the_count() {
+        let program = |device: &str, lost: Option<&str>| Program {
+            hook: "tc_workload_in".to_owned(),
+            device: device.to_owned(),
+            ifindex: 1,
+            mode: "tcx",
+            lost: lost.map(str::to_owned),
+        };
+        let table = programs_table(&[
+            program("veth1", None),
+            program("veth2", Some("its link was detached")),
+        ]);
+        assert_eq!(
+            table.text(),
+            "HOOK             MODE   ATTACHED   DEVICES\ntc_workload_in   tcx    1 of 2     veth1, veth2\n"
+        );
+    }
+
+    #[test]
+    fn drops_are_told_by_rate_and_sum() {
+        assert_eq!(drops_line(&[]), "none");
+        let one = |reason, packets, per_second| Drops {
+            reason,
+            packets,
+            per_second,
+        };
+        let drops = [one("refused", 90, 5.0), one("no-route", 3, 0.0)];
+        assert_eq!(
+            drops_line(&drops),
+            "5 a second: refused 5/s of 90, no-route 0/s of 3"
+        );
     }
 }

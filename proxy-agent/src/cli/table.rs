@@ -14,6 +14,11 @@ impl Table {
         }
     }
 
+    /// For lines that say themselves what they are.
+    pub const fn without_header() -> Self {
+        Self { rows: Vec::new() }
+    }
+
     /// Whatever a cell has in it, it stays in its row.
     pub fn row(&mut self, cells: Vec<String>) {
         let cells = cells.iter().map(|cell| plain(cell).into_owned());

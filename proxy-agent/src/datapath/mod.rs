@@ -73,7 +73,7 @@ use self::{
 use crate::plan::Room;
 
 pub use self::{
-    attach::{Outcome, Target, TcMode, XdpMode, by_reply_first},
+    attach::{By, Outcome, Target, TcMode, Wanted, XdpMode, by_reply_first},
     facts::Facts,
     grow::Growth,
     guard::{Findings, Lack, Loss},

@@ -52,6 +52,15 @@ pub struct Choices {
     pub place: Place,
 }
 
+/// Who else handles services on this node, and what follows, a line each.
+pub fn others() -> Vec<String> {
+    let checks = others::checks().into_iter();
+    checks
+        .filter(|check| check.verdict != Verdict::Ok && check.found != "unknown")
+        .map(|check| format!("{}: {}: {}", check.name, check.found, check.follows))
+        .collect()
+}
+
 /// Looks at everything, and tries out `object`.
 ///
 /// # Errors

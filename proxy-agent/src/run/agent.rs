@@ -23,6 +23,7 @@ use super::{
     looking::Looking,
     room::Waiting,
     rounds::{self, Rounds},
+    saying::Saying,
 };
 use crate::{
     datapath::{Datapath, Lock, memory as tables},
@@ -82,6 +83,7 @@ pub struct Agent {
     /// Why the programs do not know the node as it is.
     node_unknown: Option<String>,
     looking: Looking,
+    saying: Saying,
 }
 
 impl Agent {
@@ -91,7 +93,7 @@ impl Agent {
         object: &'static [u8],
         netlink: Netlink,
         status: Arc<Status>,
-        lock: Lock,
+        (lock, saying): (Lock, Saying),
     ) -> Result<Self> {
         node::prepare_loopback(&args.proc_sys);
         args.conntrack.apply(&args.proc_sys);
@@ -146,6 +148,7 @@ impl Agent {
             write_node_at: None,
             node_unknown: None,
             looking: Looking::new(lock, args.place.looks()),
+            saying,
             advised: BTreeSet::new(),
         };
         agent.advise();
@@ -253,6 +256,7 @@ impl Agent {
             write_names(&names, &self.names);
             memory::give_back();
             self.status.set_ready();
+            self.saying.soon();
             info!("ready: {} service ports", self.planner.names().count());
         }
         Ok(())
@@ -273,6 +277,7 @@ impl Agent {
             &self.status,
             self.node_unknown.as_deref(),
         );
+        self.saying.say(now, &self.datapath, &self.status);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             let addresses = node::node_addresses(&self.view, &self.roles);
@@ -305,6 +310,7 @@ impl Agent {
             self.waiting.next_due(Instant::now()),
             self.write_node_at,
             self.looking.next_due(),
+            Some(self.saying.next_due()),
         ]
         .into_iter()
         .flatten()

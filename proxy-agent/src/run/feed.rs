@@ -10,14 +10,15 @@ use tokio::{
 
 use super::{Args, own_service};
 use crate::notices::Notices;
-use crate::source::{self, Arrival, Files, Kube, Source};
+use crate::source::{self, Arrival, Files, Heard, Kube, Source};
 
-/// Starts the source that `args` choose. What comes out is how it ends, which it does by itself only if it fails.
+/// Starts the source that `args` choose. What comes out is how it ends, which it does by itself only if it fails; and when it was last
+/// heard.
 pub async fn start(
     args: &Args,
     arrivals: mpsc::Sender<Arrival>,
     notices: Notices,
-) -> Result<oneshot::Receiver<Result<()>>> {
+) -> Result<(oneshot::Receiver<Result<()>>, Heard)> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -34,7 +35,7 @@ pub async fn start(
         })
         .context("starting the thread that reads Services")?;
     match begun.await {
-        Ok(()) => Ok(ended),
+        Ok(heard) => Ok((ended, heard)),
         Err(_) => Err(match ended.await.context(PANICKED)? {
             Err(error) => error,
             Ok(()) => anyhow::anyhow!("the source of Services ended before it began"),
@@ -49,12 +50,12 @@ async fn feed(
     args: &Args,
     arrivals: mpsc::Sender<Arrival>,
     notices: Notices,
-    begin: oneshot::Sender<()>,
+    begin: oneshot::Sender<Heard>,
 ) -> Result<()> {
     match &args.manifests {
         Some(dir) => {
             let files = Files::new(dir, &args.node_name, args.max_manifest_bytes).telling(notices);
-            let _ = begin.send(());
+            let _ = begin.send(files.heard());
             files.run(arrivals).await
         }
         None => {
@@ -64,7 +65,7 @@ async fn feed(
                 let node = args.node_name.clone();
                 tokio::spawn(source::publish_events(kube.client(), notices, node));
             }
-            let _ = begin.send(());
+            let _ = begin.send(kube.heard());
             kube.run(arrivals).await
         }
     }

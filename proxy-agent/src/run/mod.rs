@@ -12,6 +12,7 @@
 //! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
 //! | `looking` | looking after the datapath |
+//! | `saying` | what the agent says of itself to the commands |
 //! | `growth` | how far tables may grow |
 //! | `lock` | one agent at a time |
 //! | `hooks` | the programs at each device follow its role |
@@ -32,6 +33,7 @@ mod looking;
 mod own_service;
 mod room;
 mod rounds;
+mod saying;
 
 use std::{
     sync::Arc,
@@ -54,8 +56,8 @@ use crate::{
     state::{self, Losses, Place},
 };
 
-use self::agent::Agent;
 pub use self::args::Args;
+use self::{agent::Agent, saying::Saying};
 
 /// Batches that may wait: a source that is ahead is held up, and what waits is taken at once.
 const BATCHES: usize = 64;
@@ -80,10 +82,11 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let netlink = Netlink::open().await?;
     let (sender, mut arrivals) = mpsc::channel(BATCHES);
     let status = Arc::new(Status::default());
-    let mut source = feed::start(&args, sender, status.notices().clone()).await?;
+    let (mut source, heard) = feed::start(&args, sender, status.notices().clone()).await?;
     tokio::spawn(notices::keep(status.notices().clone(), args.place.names()));
     listeners.serve(Arc::clone(&status), args.place.pins())?;
-    let mut agent = Agent::start(&args, object, netlink, status, lock).await?;
+    let saying = Saying::new(args.place.word(), heard);
+    let mut agent = Agent::start(&args, object, netlink, status, (lock, saying)).await?;
     loop {
         let due = agent.next_due();
         tokio::select! {
@@ -134,6 +137,7 @@ pub fn cleanup(place: &Place, drain: Option<Duration>) -> Result<Vec<String>> {
     let removed = datapath::cleanup(&place.bpffs, drain)?;
     Losses::remove(&place.losses())?;
     state::remove(&place.looks())?;
+    state::remove(&place.word())?;
     state::remove(&place.left_out())?;
     notices::remove(&place.names())?;
     state::remove(&place.names())?;

@@ -100,16 +100,29 @@ impl Health {
     }
 
     pub fn readyz(&self) -> Answer {
+        match self.why_not_ready() {
+            None => Answer::text(StatusCode::OK, "ok"),
+            Some(why) => Answer::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not ready: {why}\n"),
+            ),
+        }
+    }
+
+    pub fn why_not_ready(&self) -> Option<String> {
         let state = self.state();
-        let why = match (state.ready, &state.lacking[..]) {
-            (true, []) => return Answer::text(StatusCode::OK, "ok"),
+        match (state.ready, &state.lacking[..]) {
+            (true, []) => None,
             (false, _) => {
-                "not ready: the first sync is not done, or the programs are not attached\n"
-                    .to_owned()
+                Some("the first sync is not done, or the programs are not attached".to_owned())
             }
-            (true, lacking) => format!("not ready: {}\n", lacking.join("; ")),
-        };
-        Answer::text(StatusCode::SERVICE_UNAVAILABLE, why)
+            (true, lacking) => Some(lacking.join("; ")),
+        }
+    }
+
+    /// When the oldest update that is not written yet came.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.state().waiting_since
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

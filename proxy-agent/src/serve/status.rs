@@ -185,6 +185,16 @@ impl Status {
         self.checks.subscribe()
     }
 
+    /// Why the agent is not ready, if so.
+    pub fn why_not_ready(&self) -> Option<String> {
+        self.health.why_not_ready()
+    }
+
+    /// When the oldest update that is not written yet came.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.health.waiting_since()
+    }
+
     pub(super) fn is_healthy(&self) -> bool {
         self.health.is_healthy(Instant::now())
     }

@@ -10,11 +10,13 @@
 //! | `access` | what an API server is asked for |
 //! | `convert` | Kubernetes objects into the model's, defaults and validation included; for every source |
 //! | `files` | a directory of manifests, read again when it changes |
+//! | `heard` | when a source was last heard, and what cannot be read of it |
 //! | `kube` | an API server, listed and watched |
 
 pub mod access;
 pub mod convert;
 mod files;
+mod heard;
 pub mod kube;
 
 use std::{future::Future, time::Instant};
@@ -25,6 +27,7 @@ use crate::model::Event;
 
 pub use self::{
     files::Files,
+    heard::Heard,
     kube::{Kube, publish_events},
 };
 

@@ -9,11 +9,13 @@
 //! | `names` | whose a service id is |
 //! | `looks` | what came of looking after the datapath |
 //! | `losses` | what native XDP lost |
+//! | `word` | what the agent says of itself |
 
 mod looks;
 mod losses;
 mod names;
 mod place;
+pub mod word;
 
 use std::{fs, io, path::Path};
 
@@ -25,6 +27,7 @@ pub use self::{
     losses::{Loss, Losses},
     names::{Name, Names},
     place::Place,
+    word::Word,
 };
 
 /// What is in `file`; nothing where no agent has written it yet.

@@ -49,6 +49,11 @@ impl Place {
         self.file("looks.json")
     }
 
+    /// The file of what the agent says of itself.
+    pub fn word(&self) -> PathBuf {
+        self.file("agent.json")
+    }
+
     /// The file that says what there is no room for.
     pub fn left_out(&self) -> PathBuf {
         self.names().with_file_name("left-out.json")

@@ -9,6 +9,30 @@ use crate::{agent, deployment};
 
 /// What a command prints about the datapath of `node`; an error where it fails.
 pub fn ask(node: &Node, arguments: &[&str]) -> Result<String> {
+    output(command(node, arguments)?)
+}
+
+/// How a command ends, what it prints and what it complains of.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs a command that may end without success.
+pub fn run(node: &Node, arguments: &[&str]) -> Result<Ran> {
+    let output = command(node, arguments)?.output()?;
+    let text = |bytes| String::from_utf8(bytes).context("no text");
+    Ok(Ran {
+        code: output.status.code(),
+        out: text(output.stdout)?,
+        err: text(output.stderr)?,
+    })
+}
+
+/// With the rights of the agent's container.
+pub fn command(node: &Node, arguments: &[&str]) -> Result<Command> {
     let binary = agent::binary().context("the agent's path is not set")?;
     let mut command = node.netns().command(binary)?;
     command
@@ -18,7 +42,7 @@ pub fn ask(node: &Node, arguments: &[&str]) -> Result<String> {
         .arg("--state-dir")
         .arg(&node.state);
     deployment::confine(&mut command)?;
-    output(command)
+    Ok(command)
 }
 
 /// What a command prints; an error with what it complained of where it fails.

@@ -23,6 +23,7 @@ mod sockets;
 mod source_ports;
 mod sources;
 mod spread;
+mod status;
 mod tunnels;
 mod untouched;
 mod upgrade;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows_of_own_clusters(uplink));
+        rows.extend(status::rows(uplink));
         rows.extend(flood::rows(uplink));
         rows.extend(crowd::rows(uplink));
         rows.extend(upgrade::rows(uplink));

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
+use testbed::cli::{self, Ran};
 use testbed::sockets::http;
 
 use crate::traffic::{self, Kept, Served};
@@ -44,11 +45,24 @@ fn outage(world: &World) -> Result<()> {
             all_alive(world)?;
             thread::sleep(LOOK);
         }
+        let node = cluster.node(1);
+        let Ran { code, out, .. } = cli::run(node, &["status"])?;
+        let says = format!(
+            "API server {} is not read: ",
+            world.server.url().trim_end_matches("/")
+        );
+        ensure!(
+            code == Some(2) && out.contains(&says),
+            "{code:?}, no {says}: {out}"
+        );
         world.resume_server()?;
         served.move_to(world, &pods[2..])?;
         world.await_on_nodes(&served.echo, |answer| answer.who() == Some("p1b:8080"))?;
         let new = world.publish("after-the-return", &pods[1..2])?;
-        world.await_on_nodes(&new, |answer| answer.who() == Some("p2:8080"))
+        world.await_on_nodes(&new, |answer| answer.who() == Some("p2:8080"))?;
+        let Ran { code, out, .. } = cli::run(node, &["status"])?;
+        ensure!(code == Some(0), "{code:?}: {out}");
+        Ok(())
     })?;
     kept.stay_over_tcp().context("after the change")?;
     eprintln!("API server away for {away:?}: {count}");

@@ -8,6 +8,7 @@ use api_server::resource::Resource;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use testbed::agent::{self, Agent};
+use testbed::cli::{self, Ran};
 use testbed::patience::{eventually, eventually_within};
 use testbed::sockets::http;
 use testbed::{pinned, topology::Node};
@@ -248,6 +249,9 @@ fn is_full(node: &Node, lacks: &BTreeMap<&str, u64>) -> Result<()> {
     for number in lacks.values().map(u64::to_string) {
         ensure!(row.split_whitespace().any(|cell| cell == number), "{row}");
     }
+    let Ran { code, out, .. } = cli::run(node, &["status"])?;
+    let says = format!("no room for all of 1 Services: {NAMESPACE}/{NAME} without");
+    ensure!(code == Some(2) && out.contains(&says), "{code:?}: {out}");
     Ok(())
 }
 

@@ -6,11 +6,11 @@ use anyhow::Result;
 use proxy_common::abi::backend_flags;
 use serde::Serialize;
 
-use super::{Named, view::View};
-use crate::cli::output::Row;
-
-const CHOSEN: u16 =
-    backend_flags::IN_INTERNAL | backend_flags::IN_EXTERNAL | backend_flags::IN_SHORT_CIRCUIT;
+use super::Named;
+use crate::{
+    cli::output::Row,
+    condition::{CHOSEN, View},
+};
 
 #[derive(PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

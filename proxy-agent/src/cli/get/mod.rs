@@ -2,7 +2,6 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `view` | the maps and the names, put together |
 //! | `services`, `backends`, `node_ports` | the rows of each kind |
 //! | `left_out` | what there is no room for |
 
@@ -10,7 +9,6 @@ mod backends;
 mod left_out;
 mod node_ports;
 mod services;
-mod view;
 
 use std::{collections::HashMap, thread, time::Duration};
 
@@ -18,10 +16,12 @@ use anyhow::Result;
 
 use self::{
     backends::BackendRow, left_out::LeftOutRow, node_ports::NodePortRow, services::ServiceRow,
-    view::View,
 };
 use super::output::{Format, Output, Row, print};
-use crate::state::Place;
+use crate::{
+    condition::{Agent, View},
+    state::Place,
+};
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -91,6 +91,16 @@ fn list<R: Named>(
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
     let read = || rows(&args.place, namespace);
     let first = read()?;
+    if let (
+        Agent {
+            trouble: Some(trouble),
+            ..
+        },
+        _,
+    ) = Agent::look(&args.place)?
+    {
+        eprintln!("{trouble}");
+    }
     if let (true, Some(namespace)) = (first.is_empty(), namespace) {
         eprintln!("nothing in namespace {namespace} (-A shows all)");
     }

@@ -4,8 +4,8 @@ use anyhow::Result;
 use proxy_common::abi::backend_flags;
 use serde::Serialize;
 
-use super::{Named, view::View};
-use crate::{cli::output::Row, plan::FrontendAt};
+use super::Named;
+use crate::{cli::output::Row, condition::View, plan::FrontendAt};
 
 #[derive(PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,15 +6,13 @@ use std::{
 };
 
 use anyhow::Result;
-use proxy_common::abi::{FrontendKind, backend_flags};
+use proxy_common::abi::FrontendKind;
 use serde::Serialize;
 
-use super::{
-    Named,
-    view::{ServicePort, View},
-};
+use super::Named;
 use crate::{
     cli::output::Row,
+    condition::{CHOSEN, ServicePort, View, endpoints},
     notices::{Notice, Shape},
     plan::FrontendAt,
 };
@@ -95,9 +93,9 @@ pub fn rows(view: &View) -> Result<Vec<ServiceRow>> {
             notices: told.map(|one| one.notices.clone()).unwrap_or_default(),
             shape,
         };
+        row.endpoints = endpoints(ports.iter().copied(), CHOSEN);
         for service in ports {
             let count = view.maps.service_count(service.id)?;
-            row.endpoints += service.count(backend_flags::IN_SHORT_CIRCUIT);
             row.connections += count.connections;
             row.refused_packets += count.refused;
             row.dropped_packets += count.dropped;

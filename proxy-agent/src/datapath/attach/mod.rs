@@ -8,8 +8,10 @@
 //! | `xdp` | XDP links |
 //! | `tcx` | TC links of kernel 6.6 and later |
 //! | `clsact` | TC filters of older kernels |
+//! | `asked` | whether programs are where an agent wants them, without that agent |
 //! | `link` | pinned links: the device that one is at, and its end |
 
+mod asked;
 mod clsact;
 mod link;
 mod tcx;
@@ -35,6 +37,8 @@ use super::{
     guard::Pin,
     sys::{self, LinkInfo},
 };
+
+pub use self::asked::{By, Wanted};
 
 /// Whether XDP is used.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]

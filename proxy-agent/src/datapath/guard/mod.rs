@@ -22,7 +22,7 @@ use anyhow::{Context, Result};
 use nix::net::if_::if_indextoname;
 use proxy_common::edge::hook::Hook;
 
-use self::filter::Filters;
+pub(super) use self::filter::Filters;
 pub use self::pins::Pin;
 use super::{Datapath, Outcome, Target, by_reply_first, shape::shapes};
 

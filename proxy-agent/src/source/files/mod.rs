@@ -46,11 +46,14 @@ use self::{
     tree::Tree,
     watch::Watch,
 };
-use super::{Arrival, Batch, Source};
+use super::{Arrival, Batch, Heard, Source};
 use crate::{
     model::{Event, Kind, ObjectName},
     notices::{Notice, Notices, Reason, Topic},
 };
+
+/// What is not read where the folder cannot be.
+const MANIFESTS: &str = "manifests";
 
 /// The source behind `--manifests DIR`.
 #[derive(Debug)]
@@ -59,17 +62,25 @@ pub struct Files {
     node_name: String,
     max_bytes: u64,
     notices: Notices,
+    heard: Heard,
 }
 
 impl Files {
     /// Of the Nodes in `dir`, the one named `node_name` counts. Files of more than `max_bytes` are not read.
     pub fn new(dir: impl Into<PathBuf>, node_name: impl Into<String>, max_bytes: u64) -> Self {
+        let dir = dir.into();
         Self {
-            dir: dir.into(),
+            heard: Heard::of(format!("folder {}", dir.display())),
+            dir,
             node_name: node_name.into(),
             max_bytes,
             notices: Notices::default(),
         }
+    }
+
+    /// When the folder was read.
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// What is wrong with a Service is told there, too.
@@ -85,6 +96,7 @@ impl Source for Files {
             node_name,
             max_bytes,
             notices,
+            heard,
         } = self;
         let mut watch = Watch::new();
         let mut directory = Directory::new(node_name, max_bytes);
@@ -107,6 +119,8 @@ impl Source for Files {
             match tree {
                 Ok(tree) => {
                     lost = false;
+                    heard.now(None);
+                    heard.is_over(MANIFESTS);
                     let reading;
                     (directory, reading) = read(directory, tree).await?;
                     log(&dir, &reading);
@@ -116,6 +130,7 @@ impl Source for Files {
                 }
                 Err(error) if !lost => {
                     lost = true;
+                    heard.trouble(MANIFESTS, format!("{error}"));
                     tracing::warn!(
                         "cannot read {}, what was read last stays in force: {error}",
                         dir.display()

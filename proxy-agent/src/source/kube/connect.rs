@@ -25,6 +25,8 @@ use kube::{
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use crate::source::Heard;
+
 /// A SYN that was lost is sent again after 1 s; a server that comes back is to be noticed soon.
 const CONNECT: Duration = Duration::from_secs(3);
 /// A watch has a word at least this often, or its server is gone without one, and another is asked. It is asked for to end before.
@@ -54,8 +56,8 @@ fn server(text: &str) -> Result<Uri, String> {
     }
 }
 
-/// A client for all of the servers. None of them is asked yet.
-pub async fn client(options: &Options) -> Result<Client> {
+/// A client for all of the servers. None of them is asked yet. `heard` is told when one answers.
+pub async fn client(options: &Options, heard: &Heard) -> Result<Client> {
     let mut config = config(options).await?;
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(READ);
@@ -79,7 +81,8 @@ pub async fn client(options: &Options) -> Result<Client> {
         .collect::<Result<Vec<_>>>()?;
     let names: Vec<_> = clients.iter().map(|(uri, _)| uri.to_string()).collect();
     info!("API server: {}", names.join(", "));
-    Ok(Servers::of(clients).client(config.default_namespace))
+    heard.name(named(&names.join(", ")));
+    Ok(Servers::of(clients, heard).client(config.default_namespace))
 }
 
 async fn config(options: &Options) -> Result<Config> {
@@ -112,6 +115,7 @@ const CLIENT: HeaderValue =
 struct Servers {
     all: Arc<[Server]>,
     current: Arc<AtomicUsize>,
+    heard: Heard,
 }
 
 struct Server {
@@ -147,7 +151,7 @@ fn rest(headers: &HeaderMap) -> Option<Duration> {
 }
 
 impl Servers {
-    fn of(clients: Vec<(Uri, Client)>) -> Self {
+    fn of(clients: Vec<(Uri, Client)>, heard: &Heard) -> Self {
         let server = |(uri, client)| Server {
             uri,
             client,
@@ -156,6 +160,7 @@ impl Servers {
         Self {
             all: clients.into_iter().map(server).collect(),
             current: Arc::default(),
+            heard: heard.clone(),
         }
     }
 
@@ -203,9 +208,24 @@ impl Servers {
                     server.uri
                 );
             }
+            // A watch that begins again says nothing until something happens.
+            if answer
+                .as_ref()
+                .is_ok_and(|response| response.status().is_success())
+                && let Some(what) = super::asked_for(parts.uri.path())
+            {
+                self.heard.is_over(what);
+            }
+            if !failed {
+                self.heard.now(Some(named(&server.uri.to_string())));
+            }
             return answer;
         }
     }
+}
+
+fn named(servers: &str) -> String {
+    format!("API server {}", servers.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -249,7 +269,10 @@ mod tests {
     async fn a_server_is_left_alone_for_as_long_as_it_asks() {
         for (seconds, rest) in [(7, 7), (86_400, 30)] {
             let (client, asked) = answering(429, Some(seconds));
-            let servers = Servers::of(vec![("http://192.0.2.1".parse().unwrap(), client)]);
+            let servers = Servers::of(
+                vec![("http://192.0.2.1".parse().unwrap(), client)],
+                &Heard::default(),
+            );
             let began = Instant::now();
             assert_eq!(ask(&servers).await, 429);
             assert_eq!(began.elapsed(), Duration::ZERO);
@@ -265,16 +288,28 @@ mod tests {
         let (busy, asked) = answering(503, Some(7));
         let (idle, _) = answering(200, None);
         let uri = |text: &str| text.parse().unwrap();
-        let servers = Servers::of(vec![
-            (uri("http://192.0.2.1"), busy),
-            (uri("http://192.0.2.2"), idle),
-        ]);
+        let heard = Heard::default();
+        let servers = Servers::of(
+            vec![
+                (uri("http://192.0.2.1"), busy),
+                (uri("http://192.0.2.2"), idle),
+            ],
+            &heard,
+        );
         let began = Instant::now();
         for _ in 0..3 {
             assert_eq!(ask(&servers).await, 200);
         }
         assert_eq!(began.elapsed(), Duration::ZERO);
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+        heard.trouble("this node", "no answer");
+        heard.trouble("Services", "no answer");
+        let request = Request::get("/api/v1/nodes?watch=true").body(Body::empty());
+        servers.ask(request.unwrap()).await.unwrap();
+        let told = heard.told();
+        assert_eq!(told.trouble.into_keys().collect::<Vec<_>>(), ["Services"]);
+        assert_eq!(told.name, "API server http://192.0.2.2");
+        assert!(told.at.is_some());
     }
 
     #[tokio::test]
@@ -283,7 +318,7 @@ mod tests {
             kubeconfig: Some("/nonexistent/kubeconfig".into()),
             ..Options::default()
         };
-        let error = client(&options).await.err().unwrap();
+        let error = client(&options, &Heard::default()).await.err().unwrap();
         let text = format!("{error:#}");
         assert!(
             text.contains("--kubeconfig /nonexistent/kubeconfig"),

@@ -28,7 +28,7 @@ use super::{
     item::{Item, Listed},
     pauses::{Failure, Pauses},
 };
-use crate::source::convert::objects;
+use crate::source::{Heard, convert::objects};
 
 /// How long a watch may last. It ends in order then and is taken up where it was: a server has no word for a watch on which nothing
 /// happens (it sends bookmarks only when there is a later version), and one that is read for longer than [`READ`] without a word is
@@ -46,19 +46,23 @@ pub enum Seen {
 }
 
 /// Sends all that happens to the objects of one kind, each with the time at which it was received, until the receiver is gone. `what` names them in the log.
-/// `back` tells all followers of a server that it answers again.
+/// `back` tells all followers of a server that it answers again; `heard` is told what the log is told.
 pub async fn follow<K>(
     what: &'static str,
     api: Api<Item<K>>,
     config: watcher::Config,
     wrap: fn(Event<Item<K>>) -> Seen,
     to: mpsc::Sender<(Instant, Seen)>,
-    back: Arc<Notify>,
+    (back, heard): (Arc<Notify>, Heard),
 ) where
     K: Listed + Clone + std::fmt::Debug + Send + 'static,
 {
     let config = config.timeout(watch_seconds());
-    let mut trouble = Trouble { what, last: None };
+    let mut trouble = Trouble {
+        what,
+        last: None,
+        heard,
+    };
     let mut pauses = Pauses::default();
     loop {
         let mut events = pin!(watcher(api.clone(), config.clone()));
@@ -115,6 +119,7 @@ fn is_too_old(error: &Error) -> bool {
 struct Trouble {
     what: &'static str,
     last: Option<String>,
+    heard: Heard,
 }
 
 impl Trouble {
@@ -125,6 +130,7 @@ impl Trouble {
                 "cannot follow {}, the datapath stays as it is: {text}",
                 self.what
             );
+            self.heard.trouble(self.what, text.as_str());
             self.last = Some(text);
         }
     }
@@ -133,6 +139,7 @@ impl Trouble {
     fn is_over(&mut self) -> bool {
         let was = self.last.take().is_some();
         if was {
+            self.heard.is_over(self.what);
             info!("following {} again", self.what);
         }
         was
@@ -208,7 +215,7 @@ mod tests {
             watcher::Config::default(),
             Seen::Service,
             sender,
-            Arc::default(),
+            Default::default(),
         );
         let mut failures = 0;
         let all_seen = async {

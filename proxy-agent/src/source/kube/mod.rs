@@ -44,11 +44,26 @@ use self::{
     keep::Keeper,
     known::{Known, Nodes, Services, Slices},
 };
-use super::{Arrival, Batch, Source, convert::objects};
+use super::{Arrival, Batch, Heard, Source, convert::objects};
 use crate::{model::Event, notices::Notices};
 
 /// Events that may wait; a server that is ahead is held up by its connection.
 const WAITING: usize = 1024;
+
+/// The kinds that are followed, as the log names them.
+const SERVICES: &str = "Services";
+const SLICES: &str = "EndpointSlices";
+const NODE: &str = "this node";
+
+/// What a request is about, by its path.
+fn asked_for(path: &str) -> Option<&'static str> {
+    match path.rsplit('/').next()? {
+        "services" => Some(SERVICES),
+        "endpointslices" => Some(SLICES),
+        "nodes" => Some(NODE),
+        _ => None,
+    }
+}
 
 /// The source behind `--kubeconfig` and `--api-servers`.
 pub struct Kube {
@@ -56,6 +71,7 @@ pub struct Kube {
     node_name: String,
     keeper: Keeper,
     notices: Notices,
+    heard: Heard,
 }
 
 impl Kube {
@@ -66,17 +82,24 @@ impl Kube {
         node_name: impl Into<String>,
         before: Before,
     ) -> anyhow::Result<Self> {
+        let heard = Heard::default();
         Ok(Self {
-            client: connect::client(options).await?,
+            client: connect::client(options, &heard).await?,
             node_name: node_name.into(),
             keeper: Keeper::new(before),
             notices: Notices::default(),
+            heard,
         })
     }
 
     /// What is wrong with a Service is told there, too.
     pub fn telling(self, notices: Notices) -> Self {
         Self { notices, ..self }
+    }
+
+    /// When an API server was last heard.
+    pub fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// The same servers, for other requests.
@@ -91,30 +114,30 @@ impl Source for Kube {
         let back = Arc::new(Notify::new());
         let mut followers = JoinSet::new();
         followers.spawn(follow(
-            "Services",
+            SERVICES,
             Api::<item::Item<objects::Service>>::all(self.client.clone()),
             // The label gives a service to another proxy. Headless services come, too, and are left out here: API servers
             // select by clusterIP only from Kubernetes 1.31 on (kubernetes #123905), and older ones refuse the whole request.
             watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name"),
             Seen::Service,
             sender.clone(),
-            Arc::clone(&back),
+            (Arc::clone(&back), self.heard.clone()),
         ));
         followers.spawn(follow(
-            "EndpointSlices",
+            SLICES,
             Api::<item::Item<objects::EndpointSlice>>::all(self.client.clone()),
             watcher::Config::default().labels("!service.kubernetes.io/headless"),
             Seen::Slice,
             sender.clone(),
-            Arc::clone(&back),
+            (Arc::clone(&back), self.heard.clone()),
         ));
         followers.spawn(follow(
-            "this node",
+            NODE,
             Api::<item::Item<objects::Node>>::all(self.client.clone()),
             watcher::Config::default().fields(&format!("metadata.name={}", self.node_name)),
             Seen::Node,
             sender,
-            back,
+            (back, self.heard.clone()),
         ));
         let mut lists = Lists::default();
         lists.services.tell(self.notices.clone());
@@ -181,7 +204,7 @@ impl Lists {
                 self.nodes.take(event, batch);
             }
             // Without the right to see it, or with the server gone in between: the zone is not known, the rest is.
-            Seen::Failed("this node") => self.node_asked = true,
+            Seen::Failed(NODE) => self.node_asked = true,
             Seen::Failed(_) => {}
         }
         if !self.node_asked {

@@ -1,9 +1,12 @@
 //! The maps and the names, put together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use anyhow::Result;
-use proxy_common::abi::FrontendKind;
+use proxy_common::abi::{FrontendKind, backend_flags};
 
 use crate::{
     datapath::Maps,
@@ -77,10 +80,67 @@ impl View {
     }
 }
 
+/// Flags of endpoints that new connections may use.
+pub const CHOSEN: u16 =
+    backend_flags::IN_INTERNAL | backend_flags::IN_EXTERNAL | backend_flags::IN_SHORT_CIRCUIT;
+
+/// How many endpoints of one Service have one of these flags, a pod of two families or several ports counting once: the maps have
+/// addresses and no pods.
+pub fn endpoints<'a>(ports: impl Iterator<Item = &'a ServicePort>, flags: u16) -> usize {
+    let mut addresses: [BTreeSet<IpAddr>; 2] = Default::default();
+    let mut most = 0;
+    for service in ports {
+        let used = service.backends.iter();
+        let used = used.filter(|(_, entry)| entry.flags & flags != 0);
+        let sockets: BTreeSet<_> = used.map(|(_, entry)| entry.socket).collect();
+        most = most.max(sockets.len());
+        for socket in sockets {
+            addresses[usize::from(socket.is_ipv6())].insert(socket.ip());
+        }
+    }
+    let [v4, v6] = addresses.map(|of_family| of_family.len());
+    most.max(v4).max(v6)
+}
+
 impl ServicePort {
     /// How many backends have one of these flags.
     pub fn count(&self, flags: u16) -> usize {
         let all = self.backends.iter();
         all.filter(|(_, entry)| entry.flags & flags != 0).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_of_two_families_and_ports_counts_once() {
+        let port = |sockets: &[&str]| ServicePort {
+            id: 1,
+            name: Names::default().get(1),
+            frontends: BTreeMap::new(),
+            backends: sockets
+                .iter()
+                .map(|socket| {
+                    let entry = BackendEntry {
+                        socket: socket.parse().unwrap(),
+                        flags: 1,
+                        generation: Default::default(),
+                        service: 1,
+                    };
+                    (1, entry)
+                })
+                .collect(),
+        };
+        let ports = [
+            port(&["10.0.0.1:80", "10.0.0.2:80"]),
+            port(&["10.0.0.1:81", "10.0.0.2:81"]),
+            port(&["[fd00::1]:80", "[fd00::2]:80"]),
+        ];
+        assert_eq!(endpoints(ports.iter(), 1), 2);
+        assert_eq!(endpoints(ports.iter(), 2), 0);
+        let on_one_host = port(&["10.0.0.1:80", "10.0.0.1:81"]);
+        assert_eq!(endpoints([on_one_host].iter(), 1), 2);
     }
 }
