@@ -3,6 +3,10 @@
 //!
 //! Which outcome a reason belongs to is part of its type where it is given: [`PassReason`], [`DropReason`].
 
+mod words;
+
+pub use self::words::Words;
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// What became of a packet, and why it was not simply translated.

@@ -1,4 +1,4 @@
-//! `lint`: what CI refuses. Unformatted code, a reference of the maps that is not current, any clippy warning, and
+//! `lint`: what CI refuses. Unformatted code, a page that is not as the code says, any clippy warning, and
 //! dependencies that `deny.toml` does not allow.
 //!
 //! Format and clippy need only the plain host toolchain. cargo-deny is a program of its own, which takes minutes to
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    cargo, maps_page,
+    cargo, pages,
     shell::{self, say},
 };
 
@@ -28,8 +28,8 @@ pub struct LintArgs {
 pub fn run(options: &LintArgs) -> anyhow::Result<()> {
     say("Checking", "format");
     shell::run(cargo::command("fmt").args(["--all", "--check"]))?;
-    say("Checking", "docs/maps.md");
-    maps_page::run(true)?;
+    say("Checking", "pages that are written from the code");
+    pages::run(true)?;
     say("Checking", "clippy");
     shell::run(cargo::command("clippy").args([
         "--workspace",

@@ -12,8 +12,10 @@ mod maps_page;
 mod mutants;
 mod object_check;
 mod packages;
+mod pages;
 mod privilege;
 mod programs;
+mod reasons_page;
 mod setup;
 mod shell;
 mod test;
@@ -67,7 +69,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Write the reference of the maps, docs/maps.md
+    /// Write the pages that are made from the code: docs/maps.md, docs/reasons.md
     Docs {
         /// Only say whether it is up to date
         #[arg(long)]
@@ -115,7 +117,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Mutants(options) => mutants::run(&options),
         Task::Image => image::run().map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
-        Task::Docs { check } => maps_page::run(check).map(|()| ExitCode::SUCCESS),
+        Task::Docs { check } => pages::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run(programs::DEMO, &args, &setup::runtime::DEMO),
         Task::Bench { args } => programs::run(programs::BENCH, &args, &setup::runtime::BENCH),
     }

@@ -1,33 +1,14 @@
 //! `docs`: the reference of the maps, `docs/maps.md`, written from the table of maps.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::{Context as _, ensure};
 use proxy_common::abi::{
     VERSION,
     layout::Part,
     map::{self, Entries, Kind, Resized, Role, Row, Shape, Size},
 };
 
-use crate::{shell::say, workspace};
-
-/// Writes the page; with `check`, only says whether it is as it would be written.
-pub fn run(check: bool) -> anyhow::Result<()> {
-    let path = workspace::root().join("docs/maps.md");
-    let page = page();
-    if check {
-        let found = fs::read_to_string(&path).unwrap_or_default();
-        ensure!(
-            found == page,
-            "{} is not what proxy-common/src/abi says: run `cargo xtask docs`",
-            path.display()
-        );
-        return Ok(());
-    }
-    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
-    say("Wrote", path.display().to_string());
-    Ok(())
-}
+pub const PATH: &str = "docs/maps.md";
 
 /// Maps that are alike but for their family, under one name.
 fn stem(name: &str) -> String {
@@ -37,7 +18,7 @@ fn stem(name: &str) -> String {
     }
 }
 
-fn page() -> String {
+pub fn page() -> String {
     let mut page = format!(
         "# Maps\n\n\
          <!-- written by `cargo xtask docs` from proxy-common/src/abi: change that, not this -->\n\n\
@@ -195,15 +176,4 @@ fn entries(entries: Entries) -> String {
         Size::Affinity => "half of connections",
     }
     .to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_shows_the_maps_as_they_are() {
-        workspace::open().unwrap();
-        run(true).unwrap();
-    }
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `get` | services, backends, node ports |
 //! | `flows` | connections |
-//! | `drops` | why packets were dropped or left alone |
+//! | `drops` | what was dropped, and why |
 //! | `status` | does it work, on one page |
 //! | `maps` | how full the maps are |
 //! | `doctor` | what runs here, how and why |
@@ -47,7 +47,7 @@ enum Command {
     Get(get::Args),
     /// Show connections through services
     Flows(flows::Args),
-    /// Show why packets were dropped or left alone
+    /// Show what was dropped, and why; `drops explain REASON` says what a reason means
     Drops(drops::Args),
     /// Show how full the maps are
     Maps(maps::Args),

@@ -30,7 +30,7 @@ use crate::{
 
 pub use self::{
     agent::{Agent, age},
-    drops::Drops,
+    drops::{Count, Drops, OfService, by_reason, counts, of_services},
     programs::Program,
     services::Services,
     view::{CHOSEN, ServicePort, View, endpoints},
@@ -92,7 +92,7 @@ pub fn look(place: &Place) -> Result<Condition> {
         let missing = pins.open_maps().err().map(|error| format!("{error:#}"));
         return Ok(Condition::of(agent, None, missing.into_iter().collect()));
     }
-    let drops = drops::rates(&pins.open_maps()?)?;
+    let drops = by_reason(&counts(&pins.open_maps()?)?);
     let mut condition = now(place)?;
     if !condition.ok && condition.agent.running {
         thread::sleep(MOMENT);

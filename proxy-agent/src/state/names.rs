@@ -20,6 +20,22 @@ pub struct Name {
     pub port: String,
 }
 
+impl Name {
+    /// `namespace/service:port`.
+    pub fn text(&self) -> String {
+        let Self {
+            namespace,
+            service,
+            port,
+        } = self;
+        if port.is_empty() {
+            format!("{namespace}/{service}")
+        } else {
+            format!("{namespace}/{service}:{port}")
+        }
+    }
+}
+
 impl Names {
     pub fn of<'a>(services: impl Iterator<Item = (u32, &'a ServicePortKey)>) -> Self {
         Self(
@@ -47,16 +63,7 @@ impl Names {
 
     /// `namespace/service:port`.
     pub fn text(&self, id: u32) -> String {
-        let Name {
-            namespace,
-            service,
-            port,
-        } = self.get(id);
-        if port.is_empty() {
-            format!("{namespace}/{service}")
-        } else {
-            format!("{namespace}/{service}:{port}")
-        }
+        self.get(id).text()
     }
 
     /// The names in `file`; none where no agent has written it yet.

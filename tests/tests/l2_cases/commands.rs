@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
 use proxy_common::abi::VERSION;
+use proxy_common::reason::Reason;
 use serde_json::Value;
 use testbed::address::Family;
 use testbed::agent::Uplink;
@@ -130,6 +132,45 @@ fn told_by_number(cluster: &Cluster) -> Result<()> {
         "{all} packets refused of {}",
         1 + REFUSED
     );
+    of_the_service(node, &vip)
+}
+
+/// The drops of a service are told by its name, and what is no drop is not told as one.
+fn of_the_service(node: &Node, vip: &Vip) -> Result<()> {
+    let text = cli::ask(node, &["drops", "-o", "json"])?;
+    let document: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    ensure!(document["kind"] == "Drops", "{text}");
+    let name = format!("default/{}:", vip.name);
+    let services = document["services"].as_array().context("services")?;
+    let refused: u64 = services
+        .iter()
+        .filter(|one| {
+            one["service"]
+                .as_str()
+                .is_some_and(|service| service.starts_with(&name))
+        })
+        .filter_map(|one| one["refusedPackets"].as_u64())
+        .sum();
+    ensure!(refused == 1 + REFUSED, "{refused} of {name}: {text}");
+
+    let drops = json(node, &["drops"])?;
+    ensure!(drops.iter().all(|row| row["action"] == "drop"), "{drops:?}");
+    let all = json(node, &["drops", "--all"])?;
+    for reason in Reason::ALL {
+        ensure!(
+            all.iter().any(|row| row["reason"] == reason.text()),
+            "{reason:?} is not among all"
+        );
+        let binary = testbed::agent::binary().context("no agent")?;
+        let mut explain = Command::new(binary);
+        explain.args(["drops", "explain", reason.text()]);
+        let text = cli::output(explain)?;
+        let starts = format!("{} ({})", reason.text(), reason.outcome().text());
+        ensure!(
+            text.starts_with(&starts) && text.contains(reason.words().advice),
+            "{text}"
+        );
+    }
     Ok(())
 }
 
