@@ -172,7 +172,7 @@ fn begin<F: Family, T: Tables<F>>(
         return Decision::Pass(PassReason::Martian);
     }
     if view.is_connected() && !view.opens() {
-        return stranger::<F, T>(tables, config, view);
+        return stranger::<F, T>(edge, tables, config, view);
     }
     if client == Client::Pod && !work.is_admitted {
         return Decision::Drop(DropReason::SourceCheck);
@@ -254,16 +254,22 @@ fn begin<F: Family, T: Tables<F>>(
 ///
 /// The stack would send it on if the address is not the node's: to a router that sends it here, until its hop limit ends. Under kube-proxy the
 /// backend that it reaches resets it.
+///
+/// While kube-proxy's connections go on, one of them looks the same until the kernel has translated it. It has, where the packet leaves the
+/// node: what somebody else sent to a service address is on its way back there.
 #[inline(always)]
 fn stranger<F: Family, T: Tables<F>>(
+    edge: Edge,
     tables: &T,
     config: &Config,
     view: &View<F::Addr>,
 ) -> Decision {
-    if config.flags & config_flags::RESET_STRANGERS == 0
-        || !view.is_tcp()
-        || tables.local_addr(&view.tuple.dst).is_some()
-    {
+    if !view.is_tcp() || tables.local_addr(&view.tuple.dst).is_some() {
+        return Decision::Pass(PassReason::MidFlow);
+    }
+    let is_routed =
+        edge.dir == Dir::Out && !edge.is_loopback() && tables.local_addr(&view.tuple.src).is_none();
+    if !is_routed && config.flags & config_flags::RESET_STRANGERS == 0 {
         return Decision::Pass(PassReason::MidFlow);
     }
     // A reset is never answered (RFC 9293 section 3.10.7.1).

@@ -389,6 +389,27 @@ fn a_segment_of_no_connection_to_an_address_of_no_device_is_reset<F: Net>() {
     }
 }
 
+/// The kernel has translated by then what it knows.
+fn a_segment_that_is_routed_back_out_is_reset_whoever_may_know_it<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let from = |addr: u16, flags| {
+        Frame::<F>::new(TCP, (F::addr(addr), 4000), (F::addr(LB_IP), SERVICE_PORT)).flags(flags)
+    };
+    let mut packet = from(CLIENT, tcp::ACK).build();
+    let passed = world.run(IN, UPLINK, &mut packet);
+    assert_eq!(passed, Verdict::pass(PassReason::MidFlow));
+    let answered = world.run(OUT, UPLINK, &mut packet);
+    assert_eq!(answered, Verdict::receive(UPLINK));
+    assert_eq!(check(&packet.bytes), Ok(()));
+    let seen = see::<F>(&packet);
+    assert_eq!(seen.segment[13], tcp::RST);
+    let reset = from(CLIENT, tcp::RST);
+    drops(&world, (OUT, UPLINK), &reset, DropReason::Stranger);
+    // A process of the node may have a connection that is older than the service.
+    let own = from(NODE, tcp::ACK).build();
+    passes::<F>(&world, (OUT, UPLINK), own, PassReason::MidFlow);
+}
+
 fn a_device_without_a_route_is_no_way_back<F: Net>() {
     let mut world = World::with_backend(REMOTE);
     world.devices.get_mut(&UPLINK).unwrap().flags |= device_flags::SOURCE_LOOSE;
@@ -418,5 +439,6 @@ families! {
     an_answer_to_the_nodes_own_socket_is_no_request
     a_reply_of_the_service_is_not_taken_for_the_nodes_own
     a_segment_of_no_connection_to_an_address_of_no_device_is_reset
+    a_segment_that_is_routed_back_out_is_reset_whoever_may_know_it
     a_device_without_a_route_is_no_way_back
 }

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         rows.extend(forged::rows_of_strict_agents(uplink));
         rows.extend(sources::rows_of_loopback(uplink));
         rows.extend(moved::rows_of_takeovers(uplink));
+        rows.extend(moved::rows_of_starts(uplink));
         rows.extend(mtu::rows_of_other_plans(uplink));
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows_of_own_clusters(uplink));

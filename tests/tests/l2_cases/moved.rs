@@ -2,6 +2,7 @@
 //! kube-proxy's rules to Portside on one node.
 
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,11 @@ use crate::world::{World, await_answer, dial, open, who};
 const ROUTED: Pair = Pair::new([203, 0, 113, 10], [0x2001, 0xdb8, 0x50, 0, 0, 0, 0, 10]);
 /// On the nodes' segment.
 const ON_LINK: Pair = Pair::new([198, 18, 0, 51], [0x2001, 0xdb8, 2, 0, 0, 0, 0, 51]);
+
+/// Longer than an agent takes to look whether connections of kube-proxy are left.
+const LOOKED: Duration = Duration::from_secs(4);
+/// From one segment to the next.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// Well before a segment would be sent again more than once.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -48,6 +54,14 @@ pub fn rows_of_takeovers(uplink: Uplink) -> Vec<Trial> {
         missing,
         "connections that kube-proxy translates to any address of a service outlive the switch",
         taken_over,
+    )]
+}
+
+pub fn rows_of_starts(uplink: Uplink) -> Vec<Trial> {
+    let world = World::without_agents(uplink, Plan::default());
+    vec![world.row_beside_xdp(
+        "from an agent's first moment on no segment of a service address is routed back out",
+        never_routed,
     )]
 }
 
@@ -131,19 +145,66 @@ fn away(cluster: &Cluster, vip: &Vip, family: Family, by: By) -> Result<()> {
     bring(cluster, target, family, by, 1)
 }
 
-/// Waits until the second node resets what it does not know: an agent first looks whether the kernel knows connections that were made under
-/// kube-proxy.
-fn await_resets(cluster: &Cluster, family: Family, target: SocketAddr) -> Result<()> {
-    let (router, node) = (&cluster.topology.router, cluster.node(2));
-    let wire = PacketSocket::open(&router.netns, node.name())?;
-    let capture = Capture::start(&router.netns, node.name())?;
-    let link = Link {
-        source: router.mac,
-        destination: node.host.mac,
-        vlan: None,
-    };
-    let mut ports = Vec::new();
-    eventually("a reset for a segment of no connection", || {
+/// Before the agent has looked whether the kernel knows connections that were made under kube-proxy, while it looks, and after that.
+fn never_routed(cluster: &Cluster) -> Result<()> {
+    let vip = cluster.vip("unknown").behind(ROUTED);
+    let vip = cluster.publish_at(vip, &[cluster.pod("p1")])?;
+    for family in Family::BOTH {
+        bring(cluster, vip.on_external(family), family, By::Route, 1)?;
+    }
+    cluster.start_first_agent()?;
+    let wire = Probes::of(cluster, 1)?;
+    let mut sent = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < LOOKED {
+        for family in Family::BOTH {
+            sent.push((
+                begin.elapsed(),
+                wire.send(cluster, vip.on_external(family), family)?,
+            ));
+        }
+        thread::sleep(BETWEEN);
+    }
+    eventually("a reset for each segment", || {
+        let frames = wire.capture.packets();
+        for (at, port) in &sent {
+            let of_probe: Vec<&Seen> = frames.iter().filter(|seen| seen.has_port(*port)).collect();
+            let resets = of_probe.iter().filter(|seen| is_reset(seen)).count();
+            ensure!(resets == 1, "{resets} resets for the one after {at:?}");
+        }
+        Ok(())
+    })?;
+    let frames = wire.capture.packets();
+    for (at, port) in sent {
+        let number = frames.iter().filter(|seen| seen.has_port(port)).count();
+        ensure!(number == 2, "{number} frames for the segment after {at:?}");
+    }
+    Ok(())
+}
+
+/// Segments of no connection on the wire before a node, and what is seen there.
+struct Probes {
+    socket: PacketSocket,
+    capture: Capture,
+    link: Link,
+}
+
+impl Probes {
+    fn of(cluster: &Cluster, node: usize) -> Result<Self> {
+        let (router, node) = (&cluster.topology.router, cluster.node(node));
+        Ok(Self {
+            socket: PacketSocket::open(&router.netns, node.name())?,
+            capture: Capture::start(&router.netns, node.name())?,
+            link: Link {
+                source: router.mac,
+                destination: node.host.mac,
+                vlan: None,
+            },
+        })
+    }
+
+    /// Sends one, and says from which port.
+    fn send(&self, cluster: &Cluster, target: SocketAddr, family: Family) -> Result<u16> {
         let port = fresh_port();
         let from = SocketAddr::new(cluster.topology.client().ip.of(family), port);
         let segment = Segment {
@@ -151,13 +212,27 @@ fn await_resets(cluster: &Cluster, family: Family, target: SocketAddr) -> Result
             acknowledges: Some(2000),
             ..Segment::default()
         };
-        wire.send(&build::tcp(link, from, target, segment)?)?;
-        ports.push(port);
-        let is_reset = |seen: &Seen| {
-            let of_probe = ports.iter().any(|port| seen.has_port(*port));
-            of_probe && !seen.outgoing && seen.tcp.is_some_and(|tcp| tcp.rst)
-        };
-        ensure!(capture.packets().iter().any(is_reset));
+        self.socket
+            .send(&build::tcp(self.link, from, target, segment)?)?;
+        Ok(port)
+    }
+}
+
+/// On its way from the node.
+fn is_reset(seen: &Seen) -> bool {
+    !seen.outgoing && seen.tcp.is_some_and(|tcp| tcp.rst)
+}
+
+/// Waits until the second node resets what it does not know: an agent first looks whether the kernel knows connections that were made under
+/// kube-proxy.
+fn await_resets(cluster: &Cluster, family: Family, target: SocketAddr) -> Result<()> {
+    let wire = Probes::of(cluster, 2)?;
+    let mut ports = Vec::new();
+    eventually("a reset for a segment of no connection", || {
+        ports.push(wire.send(cluster, target, family)?);
+        let of_probe = |seen: &Seen| ports.iter().any(|port| seen.has_port(*port));
+        let frames = wire.capture.packets();
+        ensure!(frames.iter().any(|seen| of_probe(seen) && is_reset(seen)));
         Ok(())
     })
 }
@@ -207,7 +282,7 @@ fn taken_over(cluster: &Cluster) -> Result<()> {
     let said = String::from_utf8_lossy(&cleanup.stdout);
     ensure!(said.contains("removed table ip kube-proxy"), "{said}");
     go_on("without the rules")?;
-    std::thread::sleep(IDLE);
+    thread::sleep(IDLE);
     go_on("after a while")?;
     // What is new is served by Portside alone.
     for family in Family::BOTH {
