@@ -117,7 +117,7 @@ fn main() -> ExitCode {
 }
 
 /// Set where a row takes long: a sample of the table is run, every so many-th row.
-const SAMPLE_VARIABLE: &str = "PORTSIDE_SAMPLE";
+const SAMPLE_VARIABLE: &str = vm_protocol::variable::SAMPLE;
 
 fn sample_step() -> Option<usize> {
     let step = std::env::var(SAMPLE_VARIABLE).ok()?;

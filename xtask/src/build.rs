@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use vm_protocol::variable;
 
 use crate::{
     cargo::{self, Executable},
@@ -53,8 +54,8 @@ impl Artifacts {
     /// The environment variables by which suites, `demo` and `bench` learn the paths.
     pub fn variables(&self) -> [(&'static str, &Path); 2] {
         [
-            ("PORTSIDE_EBPF_OBJECT", &self.object),
-            ("PORTSIDE_AGENT", &self.agent),
+            (variable::OBJECT, &self.object),
+            (variable::AGENT, &self.agent),
         ]
     }
 }
@@ -133,7 +134,7 @@ fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Sui
     let object = object?;
     ensure!(library.success(), "building the agent's library: {library}");
     let mut command = build(&["--bin", AGENT]);
-    command.env("PORTSIDE_EBPF_OBJECT", &object);
+    command.env(variable::OBJECT, &object);
     let mut programs = cargo::executables(&mut command).context("building the agent")?;
     let agent = programs.iter().position(|program| program.name == AGENT);
     let agent = programs

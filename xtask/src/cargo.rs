@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+use vm_protocol::variable;
 
 use crate::{
     shell::{self, say},
@@ -40,7 +41,7 @@ pub fn command_of(cargo: impl AsRef<OsStr>, subcommand: &str) -> Command {
         .arg(subcommand)
         .current_dir(workspace::root())
         .env("CARGO_TARGET_DIR", workspace::target_dir())
-        .env_remove("PORTSIDE_EBPF_OBJECT");
+        .env_remove(variable::OBJECT);
     command
 }
 

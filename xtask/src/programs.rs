@@ -5,6 +5,7 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use anyhow::Context as _;
+use vm_protocol::variable;
 
 use crate::{
     build,
@@ -28,7 +29,7 @@ pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<Exit
     variables.extend(
         driver
             .as_deref()
-            .map(|driver| ("PORTSIDE_BENCH_OBJECT", driver)),
+            .map(|driver| (variable::BENCH_OBJECT, driver)),
     );
     let status = root
         .command(&program, &variables)

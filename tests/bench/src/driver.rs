@@ -32,7 +32,7 @@ pub fn object(variable: &str) -> Result<Vec<u8>> {
 
 /// Loads the programs with these names.
 pub fn load(names: &[&str]) -> Result<Ebpf> {
-    let mut driver = EbpfLoader::new().load(&object("PORTSIDE_BENCH_OBJECT")?)?;
+    let mut driver = EbpfLoader::new().load(&object(vm_protocol::variable::BENCH_OBJECT)?)?;
     for name in names {
         program(&mut driver, name)?.load()?;
     }

@@ -131,7 +131,8 @@ impl Bench {
             sizes,
             ..Options::default()
         };
-        let mut datapath = Datapath::load(&driver::object("PORTSIDE_EBPF_OBJECT")?, &options)?;
+        let mut datapath =
+            Datapath::load(&driver::object(vm_protocol::variable::OBJECT)?, &options)?;
         let never = u32::MAX / 2;
         // No refresh: a test run is shorter than its step, but the flows are made before.
         let config = Config {

@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How many times longer than on a real machine everything may take; a virtual machine without KVM sets it.
-const FACTOR_VARIABLE: &str = "PORTSIDE_PATIENCE";
+const FACTOR_VARIABLE: &str = vm_protocol::variable::PATIENCE;
 
 /// Beyond this, a row would never end that should fail.
 const MOST_BUSY: u32 = 16;

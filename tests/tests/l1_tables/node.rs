@@ -18,10 +18,10 @@ use testbed::runner::CannotRun;
 
 use crate::frame;
 
-pub const OBJECT_VARIABLE: &str = "PORTSIDE_EBPF_OBJECT";
+pub const OBJECT_VARIABLE: &str = vm_protocol::variable::OBJECT;
 
 /// Set by the test of the suite itself, `xtask/src/vm/self_test.rs`: `checksum` spoils what comes out of programs.
-const PLANT_VARIABLE: &str = "PORTSIDE_PLANT";
+const PLANT_VARIABLE: &str = vm_protocol::variable::PLANT;
 
 const NO_XDP: &str = "this kernel's BPF_PROG_TEST_RUN takes no device for an XDP program";
 

@@ -13,6 +13,7 @@ use testbed::masquerade;
 use testbed::runner::{Shared, ignorable_cluster_row};
 use testbed::topology::{Host, Plan, Pod};
 use testbed::xdp;
+use vm_protocol::{WITH_TC, WITH_XDP};
 
 pub use testbed::ask::{await_answer, await_everywhere, dial, open, who};
 
@@ -131,11 +132,10 @@ impl World {
     }
 }
 
-/// Also in `xtask/src/vm/payload.rs`.
 fn served_by(uplink: Uplink) -> &'static str {
     match uplink {
-        Uplink::Xdp => "xdp",
-        Uplink::Tc => "tc",
+        Uplink::Xdp => WITH_XDP,
+        Uplink::Tc => WITH_TC,
     }
 }
 

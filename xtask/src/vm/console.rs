@@ -12,9 +12,8 @@ use std::{
 
 use anyhow::Context as _;
 use nix::sys::{prctl, signal::Signal};
+use vm_protocol::line::{CLOSING, OK};
 
-/// Also in the guest's half, `tests/guest/src/bin/vm_init.rs`.
-const CLOSING: &str = "vm-test closing: ";
 /// kernel/panic.c
 const PANIC: &str = "Kernel panic - not syncing";
 
@@ -119,7 +118,9 @@ pub fn watch(
                 on_line(&line);
                 if let Some(word) = line.strip_prefix(CLOSING) {
                     machine.wait_a_while();
-                    return Ok(Ending::Closed { ok: word == "ok" });
+                    return Ok(Ending::Closed {
+                        ok: word.trim() == OK,
+                    });
                 }
                 if let Some((_, what)) = line.split_once(PANIC) {
                     let what = what.trim_start_matches([':', ' ']);

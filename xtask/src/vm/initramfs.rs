@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use vm_protocol::place;
 
 use super::{cpio::Archive, kernels::Kernel, modules, tools::File};
 
@@ -71,24 +72,23 @@ impl Drop for Image {
 
 /// Writes the archive of the machine of this name next to the kernel.
 ///
-/// `/vm` has what the guest's half, `tests/guest/src/bin/vm_init.rs`, reads: `suites` (a line each, the program and its
-/// arguments parted by tabs), `variables` (`NAME=VALUE`) and `modules`, in the order in which they are loaded.
+/// `/vm` has what the guest's half, `tests/guest/src/bin/vm_init.rs`, reads: see [`place`].
 pub fn pack(kernel: &Kernel, payload: &Payload, name: &str) -> anyhow::Result<Image> {
     let mut archive = Archive::default();
     for (name, file) in [
         ("/init", &payload.init),
-        ("/vm/portside", &payload.object),
-        ("/vm/proxy-agent", &payload.agent),
+        (place::OBJECT, &payload.object),
+        (place::AGENT, &payload.agent),
     ] {
         archive.file(Path::new(name), &read(file)?);
     }
     for program in &payload.programs {
         let name = program.file_name().context("a program without a name")?;
-        archive.file(&Path::new("/vm").join(name), &read(program)?);
+        archive.file(&Path::new(place::DIRECTORY).join(name), &read(program)?);
     }
     let mut suites = String::new();
     for suite in &payload.suites {
-        let path = format!("/vm/{}", suite.name());
+        let path = format!("{}/{}", place::DIRECTORY, suite.name());
         if suite.program != payload.agent {
             archive.file(Path::new(&path), &read(&suite.program)?);
         }
@@ -97,24 +97,24 @@ pub fn pack(kernel: &Kernel, payload: &Payload, name: &str) -> anyhow::Result<Im
             .chain(suite.arguments.iter().map(String::as_str));
         suites += &(line.collect::<Vec<_>>().join("\t") + "\n");
     }
-    archive.file(Path::new("/vm/suites"), suites.as_bytes());
+    archive.file(Path::new(place::SUITES), suites.as_bytes());
     let variables: String = payload
         .variables
         .iter()
         .map(|(name, value)| format!("{name}={value}\n"))
         .collect();
-    archive.file(Path::new("/vm/variables"), variables.as_bytes());
+    archive.file(Path::new(place::VARIABLES), variables.as_bytes());
     for File { here, there } in &payload.tools {
         archive.file(there, &read(here)?);
     }
     archive.file(Path::new("/etc/protocols"), PROTOCOLS);
     let mut order = String::new();
     for module in modules::collect(kernel.modules.as_deref(), &payload.modules)? {
-        let path = format!("/vm/modules.d/{}.ko", module.name);
+        let path = format!("{}.d/{}.ko", place::MODULES, module.name);
         archive.file(Path::new(&path), &module.content);
         order += &format!("{path}\n");
     }
-    archive.file(Path::new("/vm/modules"), order.as_bytes());
+    archive.file(Path::new(place::MODULES), order.as_bytes());
     // The kernel opens it for the init before devtmpfs is there.
     archive.console();
     let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");

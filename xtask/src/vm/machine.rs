@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use vm_protocol::{TAP, TOKEN};
+
 use super::{
     console::{self, Ending, Limits},
     kernels::Kernel,
@@ -15,9 +17,8 @@ use crate::{privilege::Root, shell::say};
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// The device that `tests/guest/src/bin/vm_outside.rs` makes. Native XDP in virtio_net takes a pair of queues more for each CPU,
+/// At the device that `tests/guest/src/bin/vm_outside.rs` makes. Native XDP in virtio_net takes a pair of queues more for each CPU,
 /// and refuses a NIC that may be given merged segments (kernel drivers/net/virtio_net.c, `virtnet_xdp_set`).
-const TAP: &str = "tap,id=uplink,ifname=tap0,script=no,downscript=no,queues=4";
 const NIC: &str = "virtio-net-pci,netdev=uplink,mq=on,vectors=10,\
     guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_csum=off";
 
@@ -110,7 +111,8 @@ pub fn qemu(
         }
     };
     if wire.is_some() {
-        command.args(["-netdev", TAP, "-device", NIC]);
+        let tap = format!("tap,id=uplink,ifname={TAP},script=no,downscript=no,queues=4");
+        command.args(["-netdev", &tap, "-device", NIC]);
     }
     command
         .args(["-machine", "q35", "-accel", accelerator, "-cpu", cpu])
@@ -122,7 +124,7 @@ pub fn qemu(
         .arg(&kernel.image)
         .args([
             "-append",
-            "console=ttyS0 quiet panic=-1 rdinit=/init portside.vm_test",
+            &format!("console=ttyS0 quiet panic=-1 rdinit=/init {TOKEN}"),
         ]);
     if let Some(image) = image {
         command.arg("-initrd").arg(image);

@@ -1,11 +1,9 @@
 //! Reads what one machine prints, and says what is wrong with it.
 
+use vm_protocol::line;
+
 use super::{console::Ending, features, verifier::Report};
 use crate::test::summary::Summary;
-
-/// Also in the guest's half, `tests/guest/src/bin/vm_init.rs`.
-pub const RELEASE: &str = "vm-test kernel: ";
-const SUITE: &str = "vm-test suite: ";
 
 /// All that is read from a console.
 #[derive(Default)]
@@ -34,10 +32,10 @@ impl Said {
 
     /// Reads one line. Lines of other programs are ignored.
     pub fn read(&mut self, line: &str) {
-        if let Some(release) = line.strip_prefix(RELEASE) {
-            self.release = Some(release.to_owned());
-        } else if let Some(suite) = line.strip_prefix(SUITE) {
-            self.summary.begin(suite);
+        if let Some(release) = line.strip_prefix(line::KERNEL) {
+            self.release = Some(release.trim().to_owned());
+        } else if let Some(suite) = line.strip_prefix(line::SUITE) {
+            self.summary.begin(suite.trim());
         } else if let Some(complaint) = line.strip_prefix(COMPLAINT) {
             self.summary.fail("the object", complaint);
         }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use vm_protocol::{WITH_TC, WITH_XDP, variable};
 
 use super::{
     initramfs::{MEASURING, Payload, Suite},
@@ -63,10 +64,6 @@ pub enum Share {
     Second,
 }
 
-/// How names of cases begin; also in `tests/tests/l2_cases/world.rs`.
-const WITH_XDP: &str = "xdp: ";
-const WITH_TC: &str = "tc: ";
-
 impl Share {
     /// Of the machine that runs it on this kernel.
     pub fn name(self, kernel: &str) -> String {
@@ -86,11 +83,12 @@ impl Share {
     }
 
     /// Of the cases.
-    fn skips(self) -> &'static [&'static str] {
+    fn skips(self) -> Vec<String> {
+        let but = |served: &str| vec!["--skip".to_owned(), format!("{served}: ")];
         match self {
-            Self::All => &[],
-            Self::First => &["--skip", WITH_TC],
-            Self::Second => &["--skip", WITH_XDP],
+            Self::All => Vec::new(),
+            Self::First => but(WITH_TC),
+            Self::Second => but(WITH_XDP),
         }
     }
 }
@@ -144,7 +142,9 @@ impl Build {
             suites.push(self.suite("l1_tables", &rows)?);
         }
         if has(Level::L2, true) {
-            suites.push(self.suite("l2_cases", &[&waiting, share.skips()].concat())?);
+            let skips = share.skips();
+            let skips: Vec<_> = skips.iter().map(String::as_str).collect();
+            suites.push(self.suite("l2_cases", &[waiting.as_slice(), &skips].concat())?);
         }
         if has(Level::L2, share.has_first()) {
             suites.push(self.suite("l2_migration", &rows)?);
@@ -178,8 +178,8 @@ impl Build {
             payload.suites.push(self.suite("vm_uplink", &rows)?);
             payload.wire = Some(self.program("vm_outside")?);
         }
-        payload.variable("PORTSIDE_PATIENCE", PATIENCE);
-        payload.variable("PORTSIDE_SAMPLE", SAMPLE);
+        payload.variable(variable::PATIENCE, PATIENCE);
+        payload.variable(variable::SAMPLE, SAMPLE);
         Ok(payload)
     }
 

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use vm_protocol::variable;
+
 use super::{
     console::Limits,
     fleet::{Job, Ran},
@@ -136,8 +138,7 @@ fn payload(matrix: &Matrix, plant: &Plant) -> anyhow::Result<Payload> {
         Plant::Nothing | Plant::Budget => {}
         Plant::Checksum => {
             only(&mut payload, "l1_tables");
-            // Also in the guest's half, `tests/tests/l1_tables/node.rs`.
-            payload.variable("PORTSIDE_PLANT", "checksum");
+            payload.variable(variable::PLANT, "checksum");
         }
         Plant::Refusal => {
             only(&mut payload, MEASURING);

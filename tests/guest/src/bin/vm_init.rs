@@ -13,14 +13,8 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::utsname::uname;
-
-/// On the kernel's command line, so that nothing but a machine made for it is ever taken over.
-const TOKEN: &str = "portside.vm_test";
-/// Also in the host's half, `xtask/src/vm/console.rs`.
-const CLOSING: &str = "vm-test closing:";
-/// Also in the host's half, `xtask/src/vm/outcome.rs`.
-const RELEASE: &str = "vm-test kernel:";
-const SUITE: &str = "vm-test suite:";
+use vm_protocol::line::{CLOSING, FAILED, KERNEL, OK, SUITE};
+use vm_protocol::{TOKEN, place, variable};
 
 const MOUNTS: [(&str, &str); 6] = [
     ("devtmpfs", "/dev"),
@@ -46,8 +40,8 @@ fn main() -> ExitCode {
         println!("vm_init: {error:#}");
     }
     let word = match outcome {
-        Ok(true) => "ok",
-        Ok(false) | Err(_) => "failed",
+        Ok(true) => OK,
+        Ok(false) | Err(_) => FAILED,
     };
     println!("{CLOSING} {word}");
     // Only a refusal returns; the kernel then panics as its first process ends, which the host reports.
@@ -73,27 +67,29 @@ fn run() -> Result<bool> {
     for (kind, target) in MOUNTS {
         mount_at(kind, target)?;
     }
-    for module in lines("/vm/modules")? {
+    for module in lines(place::MODULES)? {
         insert(&module)?;
     }
     let system = uname().context("uname")?;
-    println!("{RELEASE} {}", system.release().display());
-    let variables = lines("/vm/variables")?;
+    println!("{KERNEL} {}", system.release().display());
+    let variables = lines(place::VARIABLES)?;
     let variables: Vec<_> = variables
         .iter()
         .filter_map(|line| line.split_once('='))
         .collect();
     let mut ok = true;
-    for suite in lines("/vm/suites")? {
+    for suite in lines(place::SUITES)? {
         let mut words = suite.split('\t');
-        let program = words.next().context("/vm/suites has an empty line")?;
+        let program = words
+            .next()
+            .with_context(|| format!("{} has an empty line", place::SUITES))?;
         let name = Path::new(program).file_name().unwrap_or_default();
         println!("{SUITE} {}", name.display());
         let status = Command::new(program)
             .args(words)
             .env("PATH", "/bin")
-            .env("PORTSIDE_EBPF_OBJECT", "/vm/portside")
-            .env("PORTSIDE_AGENT", "/vm/proxy-agent")
+            .env(variable::OBJECT, place::OBJECT)
+            .env(variable::AGENT, place::AGENT)
             .envs(variables.iter().copied())
             .status()
             .with_context(|| format!("running {program}"))?;

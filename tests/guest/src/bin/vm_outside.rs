@@ -11,9 +11,7 @@ use nix::sys::signal::Signal;
 use testbed::netns::Netns;
 use testbed::outside::{self, CLIENT};
 use testbed::run::Run;
-
-/// Also in QEMU's arguments, `xtask/src/vm/machine.rs`.
-const TAP: &str = "tap0";
+use vm_protocol::TAP;
 
 fn main() -> ExitCode {
     match run() {

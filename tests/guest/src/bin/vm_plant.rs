@@ -3,9 +3,7 @@
 use std::{env, fs, process::ExitCode, thread};
 
 use anyhow::{Context, Result, bail};
-
-/// As in `vm_init`: nothing but a machine made for the suite is ever brought down.
-const TOKEN: &str = "portside.vm_test";
+use vm_protocol::TOKEN;
 
 fn main() -> ExitCode {
     match run() {

@@ -12,6 +12,8 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use vm_protocol::line::VERIFIER;
+use vm_protocol::variable::OBJECT;
 
 fn main() -> ExitCode {
     match run() {
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let path = env::var_os("PORTSIDE_EBPF_OBJECT").context("PORTSIDE_EBPF_OBJECT is not set")?;
+    let path = env::var_os(OBJECT).with_context(|| format!("{OBJECT} is not set"))?;
     let object = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::STATS)
@@ -39,8 +41,7 @@ fn run() -> Result<()> {
             instructions,
             stack,
         } = statistics;
-        // Also in the host's half, `xtask/src/vm/verifier/`.
-        println!("verifier: {name} instructions={instructions} stack={stack} size={size}");
+        println!("{VERIFIER} {name} instructions={instructions} stack={stack} size={size}");
     }
     Ok(())
 }

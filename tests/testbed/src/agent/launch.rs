@@ -15,7 +15,7 @@ use crate::memory_group::MemoryGroup;
 use crate::topology::Node;
 
 /// The variable that names the agent's static binary.
-pub const BINARY_VARIABLE: &str = "PORTSIDE_AGENT";
+pub const BINARY_VARIABLE: &str = vm_protocol::variable::AGENT;
 
 /// Sizes of an agent's tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

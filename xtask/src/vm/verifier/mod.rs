@@ -7,13 +7,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use vm_protocol::line::VERIFIER;
 
 pub use self::budget::Budget;
 use super::docs;
 use crate::workspace;
-
-/// Also in the guest's half, `tests/guest/src/bin/vm_verifier.rs`.
-const LINE: &str = "verifier: ";
 
 /// One program on one kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +36,7 @@ impl Report {
 }
 
 fn parse(line: &str) -> Option<(String, Figures)> {
-    let mut words = line.strip_prefix(LINE)?.split(' ');
+    let mut words = line.strip_prefix(VERIFIER)?.trim_start().split(' ');
     let program = words.next()?.to_owned();
     let mut number = |field: &str| {
         words
