@@ -11,11 +11,11 @@
 )]
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{TC_ACT_SHOT, xdp_action},
     btf_maps::{Array, PerCpuArray, ProgramArray},
     helpers::generated::bpf_redirect,
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 
 #[cfg(not(target_arch = "bpf"))]
@@ -50,6 +50,12 @@ pub struct Script {
     pub next: u32,
     /// The generator's device.
     pub device: u32,
+    /// Not 0: the flows come in an order that looks like chance and has each of them once.
+    pub shuffled: u32,
+    /// Flows that are left out between one and the next, as a power of two.
+    pub spread: u32,
+    /// The number of the first flow.
+    pub first: u32,
     pub reserved: u32,
 }
 
@@ -58,23 +64,44 @@ static SCRIPT: Array<Script, 1> = Array::new();
 /// Slot 0: the program under test.
 #[btf_map]
 static TARGET: ProgramArray<1> = ProgramArray::new();
+/// The same of TC.
+#[btf_map]
+static TC_TARGET: ProgramArray<1> = ProgramArray::new();
 
 /// Packets that came out.
 #[btf_map]
 static SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// Makes the packet the next flow's; gives the script's device.
+/// Another order of the numbers up to `mask`, which is all ones: each step is one to one under it.
 #[inline(always)]
-fn restore(ctx: &XdpContext) -> Option<u32> {
+fn shuffle(number: u32, mask: u32) -> u32 {
+    let number = number.wrapping_mul(0x9e37_79b1) & mask;
+    let number = (number ^ (number >> 7)).wrapping_mul(0x85eb_ca6b) & mask;
+    number ^ (number >> 5)
+}
+
+/// Where a frame of XDP begins and ends.
+#[inline(always)]
+fn bounds(ctx: &XdpContext) -> (usize, usize) {
+    // SAFETY: the context is valid while the program runs.
+    unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) }
+}
+
+/// Makes the packet between these bounds the next flow's; gives the script's device.
+#[inline(always)]
+fn restore((start, end): (usize, usize)) -> Option<u32> {
     // SAFETY: test runs of these programs do not overlap.
     let script = unsafe { &mut *SCRIPT.get_ptr_mut(0)? };
     let number = script.next;
     script.next = number.wrapping_add(1);
-    let number = if script.flows == 0 {
+    let mask = script.flows.wrapping_sub(1);
+    let number = number & mask;
+    let number = if script.shuffled == 0 {
         number
     } else {
-        number & script.flows.wrapping_sub(1)
+        shuffle(number, mask)
     };
+    let number = (number << (script.spread & 31)).wrapping_add(script.first);
     // The template itself is varied: the verifier follows an index into a map's value, into a packet hardly.
     // 16,384 ports to an address; both places are below 32 half words.
     let template = (&raw mut script.template).cast::<u16>();
@@ -102,8 +129,6 @@ fn restore(ctx: &XdpContext) -> Option<u32> {
         // The transport checksum of the first flow's packet is every flow's then, unless the address varies too.
         core::ptr::write_volatile(template.add(WORDS * 2 - 1), !port_part.to_be());
     }
-    // SAFETY: the context is valid while the program runs.
-    let (start, end) = unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) };
     if start + WORDS * 4 > end {
         return None;
     }
@@ -125,17 +150,34 @@ fn restore(ctx: &XdpContext) -> Option<u32> {
 /// Restores the packet as the next flow's and calls the target.
 #[xdp]
 pub fn bench_driver(ctx: XdpContext) -> u32 {
-    if restore(&ctx).is_some() {
+    if restore(bounds(&ctx)).is_some() {
         // SAFETY: the array holds XDP programs only.
         unsafe { TARGET.tail_call(&ctx, 0) };
     }
     xdp_action::XDP_ABORTED
 }
 
+/// The same for a program of TC.
+#[classifier]
+pub fn bench_tc_driver(ctx: TcContext) -> i32 {
+    // SAFETY: the context is valid while the program runs.
+    let bounds = unsafe {
+        (
+            (*ctx.skb.skb).data as usize,
+            (*ctx.skb.skb).data_end as usize,
+        )
+    };
+    if restore(bounds).is_some() {
+        // SAFETY: the array holds programs of TC only.
+        unsafe { TC_TARGET.tail_call(&ctx, 0) };
+    }
+    TC_ACT_SHOT
+}
+
 /// Sends the next flow's packet by the script's device. For live test runs (kernel 5.18).
 #[xdp]
 pub fn bench_generator(ctx: XdpContext) -> u32 {
-    match restore(&ctx) {
+    match restore(bounds(&ctx)) {
         // SAFETY: the helper checks the device.
         Some(device) => unsafe { bpf_redirect(device, 0) as u32 },
         None => xdp_action::XDP_ABORTED,
@@ -145,8 +187,7 @@ pub fn bench_generator(ctx: XdpContext) -> u32 {
 /// Drops and counts the generator's UDP packets; others pass.
 #[xdp]
 pub fn bench_sink(ctx: XdpContext) -> u32 {
-    // SAFETY: the context is valid while the program runs.
-    let (start, end) = unsafe { ((*ctx.ctx).data as usize, (*ctx.ctx).data_end as usize) };
+    let (start, end) = bounds(&ctx);
     if start + WORDS * 4 > end {
         return xdp_action::XDP_PASS;
     }
@@ -172,4 +213,10 @@ pub fn bench_sink(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn bench_empty(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
+}
+
+/// The same of TC.
+#[classifier]
+pub fn bench_tc_empty(_: TcContext) -> i32 {
+    TC_ACT_SHOT
 }

@@ -187,6 +187,16 @@ impl Datapath {
         Ok(program.fd()?)
     }
 
+    /// The TC program `name`, for whoever wants to call it.
+    pub fn tc_program(&self, name: &str) -> Result<&aya::programs::ProgramFd> {
+        let program = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("the object has no program {name}"))?;
+        let program: &aya::programs::SchedClassifier = program.try_into()?;
+        Ok(program.fd()?)
+    }
+
     /// Runs the program `name` on one packet, without attaching it.
     pub fn run(&self, name: &str, run: Run<'_>) -> Result<Ran> {
         program::run(&self.ebpf, name, run)

@@ -20,7 +20,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::cpu::Pinned;
 use super::driver::{self, Script};
-use super::frames::{self, Varies};
+use super::frames::{self, Segment, Varies};
 use super::rate::{Rate, in_turn};
 use super::table::Table;
 use super::ways::{Backend, Way};
@@ -141,7 +141,7 @@ impl<'a> Lane<'a> {
             &target.octets(),
             1024,
             way.target(Backend::Remote).port(),
-            None,
+            Segment::Datagram,
         );
         template[..6].copy_from_slice(&to.host.mac.0);
         template[6..12].copy_from_slice(&to.host.gateway_mac.0);
@@ -154,13 +154,8 @@ impl<'a> Lane<'a> {
             script,
             sunk,
             frames: Script {
-                template,
-                addr_half: places.addr_half,
-                port_half: places.port_half,
-                flows: 1,
-                next: 0,
                 device,
-                reserved: 0,
+                ..Script::new(&template, places)
             },
         })
     }

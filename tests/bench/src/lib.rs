@@ -41,13 +41,17 @@ impl Part {
 
 pub fn run(parts: &[Part], size: &Size, markdown: bool) -> Result<()> {
     for part in parts {
-        let table = match part {
-            Part::Programs => programs::measure()?,
+        let show = |table: &table::Table| println!("{}", table.render(markdown));
+        let tables = match part {
+            Part::Programs => {
+                programs::measure(show)?;
+                continue;
+            }
             Part::Connections => connections::measure(&ways::Way::all()?)?,
-            Part::Forward => forward::measure(&mut ways::Way::all()?)?,
-            Part::Control => control::measure(size)?,
+            Part::Forward => vec![forward::measure(&mut ways::Way::all()?)?],
+            Part::Control => vec![control::measure(size)?],
         };
-        println!("{}", table.render(markdown));
+        tables.iter().for_each(show);
     }
     Ok(())
 }

@@ -46,3 +46,13 @@ impl Table {
         text + &self.rows.iter().map(render).collect::<String>()
     }
 }
+
+/// The last three cells of a row: what was measured, what it may be, and whether it is.
+pub fn judged(measured: f64, bar: Option<f64>, decimals: usize) -> [String; 3] {
+    let (bar, verdict) = match bar {
+        None => (String::new(), ""),
+        Some(bar) if measured <= bar => (format!("{bar:.decimals$}"), "pass"),
+        Some(bar) => (format!("{bar:.decimals$}"), "SHORT"),
+    };
+    [format!("{measured:.decimals$}"), bar, verdict.to_owned()]
+}

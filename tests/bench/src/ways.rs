@@ -91,6 +91,11 @@ impl Way {
         Ok(way)
     }
 
+    /// Is it ours, and not one to compare with?
+    pub const fn is_portside(&self) -> bool {
+        matches!(self.target, Target::Services(_))
+    }
+
     pub fn pod(&self, backend: Backend) -> &Pod {
         self.cluster.pod(backend.pod())
     }

@@ -1,11 +1,11 @@
-//! ns per packet of the XDP program, by BPF_PROG_TEST_RUN: the packet is restored and its flow varied before every
-//! repeat by a driver program, whose own cost is subtracted.
+//! The XDP program alone, at its best: flows come in the order in which they were stored, in tables that hold no others, and none
+//! is refreshed. [`super::at_random`] has them as they come on a node.
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
-use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr, Options, Run, Sizes};
+use proxy_agent::datapath::{Datapath, Options, Run, Sizes};
 use proxy_common::abi::{
     Backend, Config, Device, Dir, Epoch, Extent, Flow, FlowKey, FrontendKey, FrontendKind,
     FrontendRef, Generation, Jiffies, Macs, Route, Service, TCP, Tuple, UDP, backend_flags,
@@ -13,10 +13,11 @@ use proxy_common::abi::{
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
-use super::driver::{self, Script};
-use super::frames::{self, LEN, Varies};
-use super::median;
-use super::table::Table;
+use super::family::Family;
+use crate::driver::{self, Script};
+use crate::frames::{self, LEN, Segment, Varies};
+use crate::median;
+use crate::table::Table;
 
 /// Runs of each figure; the median counts.
 const RUNS: usize = 7;
@@ -33,73 +34,6 @@ const DEVICE: u32 = 1;
 const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SERVICE: u32 = 1;
 const BACKEND: u32 = 1;
-
-/// An address family's part of the measurement.
-trait Family: MapAddr
-where
-    Backend<Self>: Pod,
-{
-    const NAME: &'static str;
-    const IS_V6: bool;
-    /// An address whose low half is `n`.
-    fn numbered(net: u8, n: u16) -> Self;
-    fn bytes(self) -> Vec<u8>;
-    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self>;
-    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()>;
-    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()>;
-}
-
-impl Family for Ip4 {
-    const NAME: &'static str = "IPv4";
-    const IS_V6: bool = false;
-
-    fn numbered(net: u8, n: u16) -> Self {
-        let [a, b] = n.to_be_bytes();
-        [10, net, a, b].into()
-    }
-
-    fn bytes(self) -> Vec<u8> {
-        self.0.to_ne_bytes().to_vec()
-    }
-
-    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self> {
-        &mut datapath.maps_mut().v4
-    }
-
-    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
-        Ok(maps.flows.insert(key, flow, 0)?)
-    }
-
-    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
-        Ok(maps.frontends.insert(key, to, 0)?)
-    }
-}
-
-impl Family for Ip6 {
-    const NAME: &'static str = "IPv6";
-    const IS_V6: bool = true;
-
-    fn numbered(net: u8, n: u16) -> Self {
-        let [a, b] = n.to_be_bytes();
-        [0x20, 1, 0x0d, 0xb8, 0, net, 0, 0, 0, 0, 0, 0, 0, 0, a, b].into()
-    }
-
-    fn bytes(self) -> Vec<u8> {
-        self.0.iter().flat_map(|word| word.to_ne_bytes()).collect()
-    }
-
-    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self> {
-        &mut datapath.maps_mut().v6
-    }
-
-    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
-        Ok(maps.flows.insert(key, flow, 0)?)
-    }
-
-    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
-        Ok(maps.frontends.insert(key, to, 0)?)
-    }
-}
 
 /// The loaded datapath and the driver in front of it.
 struct Bench {
@@ -168,25 +102,31 @@ impl Bench {
     {
         let [node, vip, pod, stranger] = [1, 2, 3, 4].map(|n| A::numbered(100, n));
         self.open::<A>(node, vip, pod)?;
-        let established = |proto: u8, tcp: Option<bool>, reply: bool| {
+        let established = |proto: u8, segment: Segment, reply: bool| {
             let frame = if reply {
-                frames::build(&pod.bytes(), &node.bytes(), 8080, 1024, tcp)
+                frames::build(&pod.bytes(), &node.bytes(), 8080, 1024, segment)
             } else {
-                frames::build(&A::numbered(1, 0).bytes(), &node.bytes(), 1024, 30_000, tcp)
+                frames::build(
+                    &A::numbered(1, 0).bytes(),
+                    &node.bytes(),
+                    1024,
+                    30_000,
+                    segment,
+                )
             };
             (proto, frame, reply)
         };
         for (name, (proto, frame, reply)) in [
             (
                 "NodePort to a remote backend, TCP",
-                established(TCP, Some(false), false),
+                established(TCP, Segment::ACK, false),
             ),
-            ("its reply, TCP", established(TCP, Some(false), true)),
+            ("its reply, TCP", established(TCP, Segment::ACK, true)),
             (
                 "NodePort to a remote backend, UDP",
-                established(UDP, None, false),
+                established(UDP, Segment::Datagram, false),
             ),
-            ("its reply, UDP", established(UDP, None, true)),
+            ("its reply, UDP", established(UDP, Segment::Datagram, true)),
         ] {
             let mut cells = vec![name.to_owned(), A::NAME.to_owned()];
             for flows in FLOWS {
@@ -205,7 +145,7 @@ impl Bench {
             &vip.bytes(),
             1024,
             80,
-            Some(true),
+            Segment::SYN,
         );
         let mut cells = vec![
             "a new flow (SYN), every packet".to_owned(),
@@ -219,7 +159,7 @@ impl Bench {
             &stranger.bytes(),
             1024,
             443,
-            Some(false),
+            Segment::ACK,
         );
         let mut cells = vec!["not for a service".to_owned(), A::NAME.to_owned()];
         for flows in FLOWS {
@@ -338,13 +278,8 @@ impl Bench {
     {
         let places = frames::places(A::IS_V6, varies);
         let script = Script {
-            template: *frame,
-            addr_half: places.addr_half,
-            port_half: places.port_half,
             flows,
-            next: 0,
-            device: 0,
-            reserved: 0,
+            ..Script::new(frame, places)
         };
         let mut nets = Vec::new();
         for run in 0..RUNS {

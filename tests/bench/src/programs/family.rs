@@ -1,0 +1,136 @@
+//! What a measurement asks of an address family.
+
+use anyhow::Result;
+use aya::Pod;
+use proxy_agent::datapath::{Datapath, FamilyMaps, MapAddr};
+use proxy_common::abi::{Backend, Flow, FlowKey, FrontendKey};
+use proxy_common::addr::{Ip4, Ip6};
+
+/// An address family's part of the measurement.
+pub trait Family: MapAddr
+where
+    Backend<Self>: Pod,
+{
+    const NAME: &'static str;
+    const IS_V6: bool;
+    /// An address whose low half is `n`.
+    fn numbered(net: u8, n: u16) -> Self;
+    fn bytes(self) -> Vec<u8>;
+    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self>;
+    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()>;
+    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()>;
+    /// Entries of the tables of confirmed and of pending flows.
+    fn count_flows(maps: &FamilyMaps<Self>) -> [usize; 2];
+    /// Removes the flows whose keys are asked for; gives those that were confirmed, and how many were not.
+    fn remove_flows(
+        maps: &mut FamilyMaps<Self>,
+        is_asked: &dyn Fn(&FlowKey<Self>) -> bool,
+    ) -> Result<(Vec<Flow<Self>>, usize)>;
+}
+
+impl Family for Ip4 {
+    const NAME: &'static str = "IPv4";
+    const IS_V6: bool = false;
+
+    fn numbered(net: u8, n: u16) -> Self {
+        let [a, b] = n.to_be_bytes();
+        [10, net, a, b].into()
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.to_ne_bytes().to_vec()
+    }
+
+    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self> {
+        &mut datapath.maps_mut().v4
+    }
+
+    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
+        Ok(maps.flows.insert(key, flow, 0)?)
+    }
+
+    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
+        Ok(maps.frontends.insert(key, to, 0)?)
+    }
+
+    fn count_flows(maps: &FamilyMaps<Self>) -> [usize; 2] {
+        count(maps)
+    }
+
+    fn remove_flows(
+        maps: &mut FamilyMaps<Self>,
+        is_asked: &dyn Fn(&FlowKey<Self>) -> bool,
+    ) -> Result<(Vec<Flow<Self>>, usize)> {
+        remove(maps, is_asked)
+    }
+}
+
+impl Family for Ip6 {
+    const NAME: &'static str = "IPv6";
+    const IS_V6: bool = true;
+
+    fn numbered(net: u8, n: u16) -> Self {
+        let [a, b] = n.to_be_bytes();
+        [0x20, 1, 0x0d, 0xb8, 0, net, 0, 0, 0, 0, 0, 0, 0, 0, a, b].into()
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    fn maps(datapath: &mut Datapath) -> &mut FamilyMaps<Self> {
+        &mut datapath.maps_mut().v6
+    }
+
+    fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
+        Ok(maps.flows.insert(key, flow, 0)?)
+    }
+
+    fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
+        Ok(maps.frontends.insert(key, to, 0)?)
+    }
+
+    fn count_flows(maps: &FamilyMaps<Self>) -> [usize; 2] {
+        count(maps)
+    }
+
+    fn remove_flows(
+        maps: &mut FamilyMaps<Self>,
+        is_asked: &dyn Fn(&FlowKey<Self>) -> bool,
+    ) -> Result<(Vec<Flow<Self>>, usize)> {
+        remove(maps, is_asked)
+    }
+}
+
+fn count<A: MapAddr>(maps: &FamilyMaps<A>) -> [usize; 2]
+where
+    Backend<A>: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    [&maps.flows, &maps.pending].map(|table| table.keys().count())
+}
+
+fn remove<A: MapAddr>(
+    maps: &mut FamilyMaps<A>,
+    is_asked: &dyn Fn(&FlowKey<A>) -> bool,
+) -> Result<(Vec<Flow<A>>, usize)>
+where
+    Backend<A>: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    let mut flows = [Vec::new(), Vec::new()];
+    for (table, flows) in [&mut maps.flows, &mut maps.pending]
+        .into_iter()
+        .zip(&mut flows)
+    {
+        let keys = table.keys().collect::<Result<Vec<_>, _>>()?;
+        for key in keys.iter().filter(|key| is_asked(key)) {
+            flows.push(table.get(key, 0)?);
+            table.remove(key)?;
+        }
+    }
+    let [confirmed, pending] = flows;
+    Ok((confirmed, pending.len()))
+}
