@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use proxy_common::abi::ServiceId;
 use serde::Serialize;
 
 use super::{CHOSEN, View};
@@ -64,7 +65,7 @@ pub fn services(place: &Place, view: &View) -> Result<Services> {
 /// The names are of what the agent has programmed.
 fn differences(names: &Names, view: &View) -> Vec<String> {
     let programmed: BTreeSet<_> = view.services.iter().map(|service| service.id).collect();
-    let wanted: BTreeSet<_> = names.0.keys().copied().collect();
+    let wanted: BTreeSet<_> = names.0.keys().copied().map(ServiceId).collect();
     let lacking: Vec<_> = wanted
         .difference(&programmed)
         .map(|id| names.text(*id))

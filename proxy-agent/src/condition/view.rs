@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use proxy_common::abi::{FrontendKind, backend_flags};
+use proxy_common::abi::{BackendId, FrontendKind, ServiceId, backend_flags};
 
 use crate::{
     datapath::Maps,
@@ -17,12 +17,12 @@ use crate::{
 
 /// One service port of one family, as the maps have it.
 pub struct ServicePort {
-    pub id: u32,
+    pub id: ServiceId,
     pub name: Name,
     /// Without those that refuse.
     pub frontends: BTreeMap<FrontendAt, FrontendKind>,
     /// By endpoint; those that new or old flows use.
-    pub backends: Vec<(u32, BackendEntry)>,
+    pub backends: Vec<(BackendId, BackendEntry)>,
 }
 
 /// What is shown of a datapath.
@@ -42,14 +42,14 @@ impl View {
         let names = Names::read(&place.names())?;
         let mut told = notices::read(&place.names())?.services;
         told.retain(|one| namespace.is_none_or(|wanted| one.namespace == wanted));
-        let mut frontends: HashMap<u32, BTreeMap<_, _>> = HashMap::new();
+        let mut frontends: HashMap<ServiceId, BTreeMap<_, _>> = HashMap::new();
         for (at, to) in image.frontends {
             if to.kind() != FrontendKind::Refuse {
                 let own = frontends.entry(to.service()).or_default();
                 own.insert(at, to.kind());
             }
         }
-        let mut backends: HashMap<u32, Vec<_>> = HashMap::new();
+        let mut backends: HashMap<ServiceId, Vec<_>> = HashMap::new();
         for (id, entry) in image.backends {
             if entry.flags != 0 {
                 backends.entry(entry.service).or_default().push((id, entry));
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn an_endpoint_of_two_families_and_ports_counts_once() {
         let port = |sockets: &[&str]| ServicePort {
-            id: 1,
-            name: Names::default().get(1),
+            id: ServiceId(1),
+            name: Names::default().get(ServiceId(1)),
             frontends: BTreeMap::new(),
             backends: sockets
                 .iter()
@@ -127,9 +127,9 @@ mod tests {
                         socket: socket.parse().unwrap(),
                         flags: 1,
                         generation: Default::default(),
-                        service: 1,
+                        service: ServiceId(1),
                     };
-                    (1, entry)
+                    (BackendId(1), entry)
                 })
                 .collect(),
         };

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::maps::{MapError, lpm_trie::Key};
 use proxy_common::{
-    abi::{Backend, Counter, FrontendKey, FrontendRef, RangeKey, ServiceCounter},
+    abi::{Backend, Counter, FrontendKey, FrontendRef, RangeKey, ServiceCounter, ServiceId},
     addr::{Addr, Be16, Ip4, Ip6},
 };
 
@@ -66,14 +66,14 @@ fn write(maps: &mut Maps, run: &[Op]) -> Result<()> {
     for op in run {
         match *op {
             Op::Gate { word, bits } => gate.add(word, bits),
-            Op::ClearServiceCount { id } => service_counts.push(id),
-            Op::ClearBackendCount { id } => backend_counts.push(id),
+            Op::ClearServiceCount { id } => service_counts.push(id.0),
+            Op::ClearBackendCount { id } => backend_counts.push(id.0),
             Op::Backend { id, entry } => match entry.socket {
                 SocketAddr::V4(socket) => {
-                    v4.backends.add(id, backend((*socket.ip()).into(), entry))
+                    v4.backends.add(id.0, backend((*socket.ip()).into(), entry))
                 }
                 SocketAddr::V6(socket) => {
-                    v6.backends.add(id, backend((*socket.ip()).into(), entry))
+                    v6.backends.add(id.0, backend((*socket.ip()).into(), entry))
                 }
             },
             Op::Slots { base, ref backends } => {
@@ -159,7 +159,7 @@ where
     }
 }
 
-fn add_range(maps: &mut Maps, service: u32, range: Cidr) -> Result<(), MapError> {
+fn add_range(maps: &mut Maps, service: ServiceId, range: Cidr) -> Result<(), MapError> {
     match range.addr() {
         IpAddr::V4(addr) => {
             let key = range_key(service, range, Ip4::from(addr));
@@ -172,7 +172,7 @@ fn add_range(maps: &mut Maps, service: u32, range: Cidr) -> Result<(), MapError>
     }
 }
 
-fn remove_range(maps: &mut Maps, service: u32, range: Cidr) -> Result<(), MapError> {
+fn remove_range(maps: &mut Maps, service: ServiceId, range: Cidr) -> Result<(), MapError> {
     gone(match range.addr() {
         IpAddr::V4(addr) => {
             let key = range_key(service, range, Ip4::from(addr));
@@ -248,7 +248,7 @@ fn frontend_key(at: FrontendAt) -> FamilyKey {
 
 /// The service id is always matched in full: its 32 bits come before those of the range. The kernel compares bytes, and so does
 /// the programs' key: the id lies there as the machine stores it.
-fn range_key<A: Addr>(service: u32, range: Cidr, addr: A) -> Key<RangeKey<A>>
+fn range_key<A: Addr>(service: ServiceId, range: Cidr, addr: A) -> Key<RangeKey<A>>
 where
     RangeKey<A>: aya::Pod,
 {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use proxy_common::{
-    abi::{Counter, ServiceCounter, names},
+    abi::{BackendId, Counter, ServiceCounter, ServiceId, names},
     edge::hook::Hook,
     reason::Reason,
 };
@@ -17,18 +17,18 @@ impl Maps {
         Ok(counts.iter().sum())
     }
 
-    pub fn service_count(&self, id: u32) -> Result<ServiceCounter> {
+    pub fn service_count(&self, id: ServiceId) -> Result<ServiceCounter> {
         let of_cpus = self
             .service_counts
-            .get(&id, 0)
+            .get(&id.0, 0)
             .with_context(|| format!("{}[{id}]", names::SERVICE_COUNTERS))?;
         Ok(of_service(&of_cpus))
     }
 
-    pub fn backend_count(&self, id: u32) -> Result<Counter> {
+    pub fn backend_count(&self, id: BackendId) -> Result<Counter> {
         let of_cpus = self
             .backend_counts
-            .get(&id, 0)
+            .get(&id.0, 0)
             .with_context(|| format!("{}[{id}]", names::BACKEND_COUNTERS))?;
         Ok(of_backend(&of_cpus))
     }

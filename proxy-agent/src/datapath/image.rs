@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use aya::Pod;
-use proxy_common::abi::{Backend, FrontendKey, FrontendRef, Generation, RangeKey, names};
+use proxy_common::abi::{
+    Backend, BackendId, FrontendKey, FrontendRef, Generation, RangeKey, names,
+};
 
 use super::{
     Maps,
@@ -56,7 +58,10 @@ where
             image.frontends.insert(at, FrontendRef(to));
         }
     }
-    for (id, backend) in (0..).zip(maps.backends.all().context(names::BACKENDS[family])?) {
+    for (id, backend) in (0..)
+        .map(BackendId)
+        .zip(maps.backends.all().context(names::BACKENDS[family])?)
+    {
         // Ids are one space over both families: the other array knows an older life of this one.
         let known = image
             .backends

@@ -10,7 +10,7 @@ use aya::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
-        RangeKey, flow_state, names,
+        RangeKey, ServiceId, flow_state, names,
     },
     addr::Be16,
 };
@@ -33,7 +33,7 @@ pub struct Connection {
     /// What the backend sees as its client.
     pub source: SocketAddr,
     /// Its id.
-    pub service: u32,
+    pub service: ServiceId,
     pub state: ConnectionState,
 }
 

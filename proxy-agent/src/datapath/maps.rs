@@ -11,8 +11,9 @@ use aya::{
 };
 use proxy_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, Jiffies, LocalAddr, NextHop, RangeKey, Service, ServiceCounter,
+        Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey,
+        FragmentKey, FragmentPorts, FrontendKey, Jiffies, LocalAddr, NextHop, RangeKey, Service,
+        ServiceCounter, ServiceId,
         map::{self, OfFamily, Prefix},
     },
     addr::{Addr, Ip4, Ip6},
@@ -27,8 +28,8 @@ pub struct Maps {
     pub devices: HashMap<MapData, u32, Device>,
     /// Values are when one was last looked up.
     pub next_hops: HashMap<MapData, NextHop, Jiffies>,
-    pub services: Batched<HashMap<MapData, u32, Service>>,
-    pub slots: Batched<Array<MapData, u32>>,
+    pub services: Batched<HashMap<MapData, ServiceId, Service>>,
+    pub slots: Batched<Array<MapData, BackendId>>,
     pub reasons: PerCpuArray<MapData, u64>,
     pub service_counts: Batched<PerCpuArray<MapData, ServiceCounter>>,
     pub backend_counts: Batched<PerCpuArray<MapData, Counter>>,

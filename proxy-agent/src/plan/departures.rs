@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy_common::abi::Extent;
+use proxy_common::abi::{BackendId, Extent, ServiceId};
 
 use super::{BackendEntry, Op};
 
@@ -22,26 +22,32 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Something that may be used again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Free {
-    Service(u32),
-    Backend(u32),
+    Service(ServiceId),
+    Backend(BackendId),
     Slots(Extent),
 }
 
 /// Both queues are in the order of time.
 #[derive(Debug, Default)]
 pub struct Departures {
-    closing: VecDeque<(Instant, u32, BackendEntry)>,
+    closing: VecDeque<(Instant, BackendId, BackendEntry)>,
     /// Each with the namespace whose it was.
     resting: VecDeque<(Instant, Free, Arc<str>)>,
 }
 
 impl Departures {
-    pub fn backend(&mut self, now: Instant, namespace: &Arc<str>, id: u32, entry: BackendEntry) {
+    pub fn backend(
+        &mut self,
+        now: Instant,
+        namespace: &Arc<str>,
+        id: BackendId,
+        entry: BackendEntry,
+    ) {
         self.closing.push_back((now + LINGER, id, entry));
         self.rest(now, namespace, Free::Backend(id));
     }
 
-    pub fn service(&mut self, now: Instant, namespace: &Arc<str>, id: u32) {
+    pub fn service(&mut self, now: Instant, namespace: &Arc<str>, id: ServiceId) {
         self.rest(now, namespace, Free::Service(id));
     }
 
@@ -86,7 +92,7 @@ impl Departures {
             .partition(|(_, _, whose)| whose == namespace);
         self.resting = resting;
         let gone: Vec<Free> = gone.into_iter().map(|(_, free, _)| free).collect();
-        let backends: HashSet<u32> = gone
+        let backends: HashSet<BackendId> = gone
             .iter()
             .filter_map(|free| match free {
                 Free::Backend(id) => Some(*id),
@@ -107,7 +113,7 @@ impl Departures {
     }
 }
 
-const fn closed(id: u32, entry: BackendEntry) -> Op {
+const fn closed(id: BackendId, entry: BackendEntry) -> Op {
     Op::Backend {
         id,
         entry: BackendEntry { flags: 0, ..entry },

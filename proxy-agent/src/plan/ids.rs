@@ -1,11 +1,11 @@
-//! Service and backend ids.
+//! Ids of services, and of backends.
 //!
 //! An id that has become free is the last to be used again, and a backend's then has the next generation: that is how a
 //! flow of the old one tells that its backend is gone. Id 0 is nobody's.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use proxy_common::abi::Generation;
+use proxy_common::abi::{BackendId, Generation};
 
 /// Ids below `limit`.
 #[derive(Debug)]
@@ -17,7 +17,8 @@ pub struct Ids {
 
 impl Ids {
     /// Ids of which those in `used` are taken.
-    pub fn new(limit: u32, used: &BTreeSet<u32>) -> Self {
+    pub fn new(limit: u32, used: impl Iterator<Item = u32>) -> Self {
+        let used: BTreeSet<u32> = used.collect();
         let next = used.last().map_or(1, |last| last.saturating_add(1));
         Self {
             next,
@@ -57,11 +58,11 @@ impl BackendIds {
     /// `seen` are the ids that were ever used, each with its last generation, `used` those that are now.
     pub fn new(
         limit: u32,
-        used: &BTreeSet<u32>,
-        seen: impl IntoIterator<Item = (u32, Generation)>,
+        used: &BTreeSet<BackendId>,
+        seen: impl IntoIterator<Item = (BackendId, Generation)>,
     ) -> Self {
         let mut new = Self {
-            ids: Ids::new(limit, used),
+            ids: Ids::new(limit, used.iter().map(|id| id.0)),
             generations: Vec::new(),
         };
         for (id, generation) in seen {
@@ -71,15 +72,15 @@ impl BackendIds {
     }
 
     /// An id and its generation.
-    pub fn take(&mut self) -> Option<(u32, Generation)> {
-        let id = self.ids.take()?;
+    pub fn take(&mut self) -> Option<(BackendId, Generation)> {
+        let id = BackendId(self.ids.take()?);
         let generation = self.generation(id);
         *generation = generation.next();
         Some((id, *generation))
     }
 
-    pub fn give_back(&mut self, id: u32) {
-        self.ids.give_back(id);
+    pub fn give_back(&mut self, id: BackendId) {
+        self.ids.give_back(id.0);
     }
 
     /// There is room for more.
@@ -87,8 +88,8 @@ impl BackendIds {
         self.ids.raise(limit);
     }
 
-    fn generation(&mut self, id: u32) -> &mut Generation {
-        let index = id as usize;
+    fn generation(&mut self, id: BackendId) -> &mut Generation {
+        let index = id.0 as usize;
         if index >= self.generations.len() {
             self.generations.resize(index + 1, Generation::NONE);
         }
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn free_ids_are_used_again_only_when_no_fresh_one_is_left() {
-        let mut ids = Ids::new(4, &BTreeSet::from([2]));
+        let mut ids = Ids::new(4, [2].into_iter());
         assert_eq!(ids.take(), Some(3));
         ids.give_back(2);
         assert_eq!(ids.take(), Some(1));
@@ -115,10 +116,10 @@ mod tests {
 
     #[test]
     fn an_id_that_is_used_again_has_the_next_generation() {
-        let mut ids = BackendIds::new(2, &BTreeSet::new(), [(1, Generation(7))]);
-        assert_eq!(ids.take(), Some((1, Generation(8))));
+        let mut ids = BackendIds::new(2, &BTreeSet::new(), [(BackendId(1), Generation(7))]);
+        assert_eq!(ids.take(), Some((BackendId(1), Generation(8))));
         assert_eq!(ids.take(), None);
-        ids.give_back(1);
-        assert_eq!(ids.take(), Some((1, Generation(9))));
+        ids.give_back(BackendId(1));
+        assert_eq!(ids.take(), Some((BackendId(1), Generation(9))));
     }
 }

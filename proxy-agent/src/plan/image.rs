@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::abi::{FrontendRef, Service};
+use proxy_common::abi::{BackendId, FrontendRef, Service, ServiceId};
 
 use super::{BackendEntry, FrontendAt};
 use crate::model::Cidr;
@@ -12,12 +12,12 @@ use crate::model::Cidr;
 pub struct Image {
     /// Words of the gate; missing ones are zero.
     pub gate: Vec<u64>,
-    pub services: BTreeMap<u32, Service>,
+    pub services: BTreeMap<ServiceId, Service>,
     /// Those that a service refers to.
-    pub slots: HashMap<u32, u32>,
+    pub slots: HashMap<u32, BackendId>,
     /// Those in use, and those that were: their generation counts on.
-    pub backends: BTreeMap<u32, BackendEntry>,
+    pub backends: BTreeMap<BackendId, BackendEntry>,
     pub frontends: HashMap<FrontendAt, FrontendRef>,
     /// Service and range.
-    pub ranges: BTreeSet<(u32, Cidr)>,
+    pub ranges: BTreeSet<(ServiceId, Cidr)>,
 }

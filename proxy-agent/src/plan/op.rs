@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{self, FrontendRef, Generation, Service};
+use proxy_common::abi::{self, BackendId, FrontendRef, Generation, Service, ServiceId};
 
 use crate::model::{Cidr, Family, Protocol};
 
@@ -17,26 +17,26 @@ pub enum Op {
         bits: u64,
     },
     ClearServiceCount {
-        id: u32,
+        id: ServiceId,
     },
     ClearBackendCount {
-        id: u32,
+        id: BackendId,
     },
     Backend {
-        id: u32,
+        id: BackendId,
         entry: BackendEntry,
     },
     AddRange {
-        service: u32,
+        service: ServiceId,
         range: Cidr,
     },
     /// `slots[base..]` become these backend ids. No service refers to them yet.
     Slots {
         base: u32,
-        backends: Vec<u32>,
+        backends: Vec<BackendId>,
     },
     Service {
-        id: u32,
+        id: ServiceId,
         value: Service,
     },
     Frontend {
@@ -47,10 +47,10 @@ pub enum Op {
         at: FrontendAt,
     },
     RemoveService {
-        id: u32,
+        id: ServiceId,
     },
     RemoveRange {
-        service: u32,
+        service: ServiceId,
         range: Cidr,
     },
     /// No write: what comes next waits until every program that may have seen what was taken away has ended.
@@ -63,7 +63,7 @@ pub struct BackendEntry {
     pub socket: SocketAddr,
     pub flags: u16,
     pub generation: Generation,
-    pub service: u32,
+    pub service: ServiceId,
 }
 
 /// A key of the frontend table.

@@ -6,21 +6,22 @@ use std::{
 };
 
 use proxy_common::abi::{
-    self, Extent, FrontendKind, Generation, Service, backend_flags, service_flags,
+    self, BackendId, Extent, FrontendKind, Generation, Service, ServiceId, backend_flags,
+    service_flags,
 };
 
 use super::{BackendEntry, FrontendAt, Image, addresses::NodeAddresses};
 use crate::model::{self, Cidr, DesiredService, EndpointId, Family, OnEmpty, ServicePortKey};
 
 /// Extents, each once, with the backend ids in their slots.
-pub type Filled = Vec<(Extent, Box<[u32]>)>;
+pub type Filled = Vec<(Extent, Box<[BackendId]>)>;
 
 /// Where a service port is reached: sorted, each once. Lists, since there are as many of them as there are services.
 pub type Frontends = Vec<(FrontendAt, FrontendKind)>;
 
 #[derive(Clone, Debug)]
 pub struct Placed {
-    pub id: u32,
+    pub id: ServiceId,
     pub value: Service,
     pub frontends: Frontends,
     /// Sorted by their sockets, each once.
@@ -59,12 +60,17 @@ pub struct Seat {
     addr: IpAddr,
     port: u16,
     pub flags: u16,
-    pub id: u32,
+    pub id: BackendId,
     pub generation: Generation,
 }
 
 impl Seat {
-    pub const fn new(socket: SocketAddr, flags: u16, id: u32, generation: Generation) -> Self {
+    pub const fn new(
+        socket: SocketAddr,
+        flags: u16,
+        id: BackendId,
+        generation: Generation,
+    ) -> Self {
         Self {
             addr: socket.ip(),
             port: socket.port(),
@@ -79,7 +85,7 @@ impl Seat {
     }
 
     /// As it stands in the table.
-    pub const fn entry(&self, service: u32) -> BackendEntry {
+    pub const fn entry(&self, service: ServiceId) -> BackendEntry {
         BackendEntry {
             socket: self.socket(),
             flags: self.flags,
@@ -90,8 +96,8 @@ impl Seat {
 }
 
 /// All services of `image`, by id. Whose they are is not known: the maps hold no names.
-pub fn read(image: &Image) -> HashMap<u32, Placed> {
-    let mut all: HashMap<u32, Placed> = image
+pub fn read(image: &Image) -> HashMap<ServiceId, Placed> {
+    let mut all: HashMap<ServiceId, Placed> = image
         .services
         .iter()
         .map(|(&id, &value)| {
@@ -101,7 +107,7 @@ pub fn read(image: &Image) -> HashMap<u32, Placed> {
                 if extent.len > 0 && !placed.extents.iter().any(|(known, _)| *known == extent) {
                     let slots = extent.base..extent.base.saturating_add(extent.len);
                     let ids = slots
-                        .map(|slot| image.slots.get(&slot).copied().unwrap_or(0))
+                        .map(|slot| image.slots.get(&slot).copied().unwrap_or(BackendId(0)))
                         .collect();
                     placed.extents.push((extent, ids));
                 }
@@ -148,7 +154,7 @@ pub fn read(image: &Image) -> HashMap<u32, Placed> {
 }
 
 impl Placed {
-    pub fn new(id: u32) -> Self {
+    pub fn new(id: ServiceId) -> Self {
         Self {
             id,
             value: Service::default(),

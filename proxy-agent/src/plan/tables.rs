@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, mem, sync::Arc};
 
-use proxy_common::abi::{Extent, FrontendRef, Generation};
+use proxy_common::abi::{BackendId, Extent, FrontendRef, Generation, ServiceId};
 
 use super::{
     FrontendAt,
@@ -113,11 +113,11 @@ impl Tables {
         self.ledger.set_limits(limits);
     }
 
-    pub fn take_service(&mut self, namespace: &Arc<str>) -> Result<u32, Shortage> {
+    pub fn take_service(&mut self, namespace: &Arc<str>) -> Result<ServiceId, Shortage> {
         self.may_have(namespace, Table::Services, 1)?;
         let id = loop {
             match self.services.take() {
-                Some(id) => break id,
+                Some(id) => break ServiceId(id),
                 None => self.grow(Table::Services)?,
             }
         };
@@ -126,7 +126,10 @@ impl Tables {
     }
 
     /// An id and its generation.
-    pub fn take_backend(&mut self, namespace: &Arc<str>) -> Result<(u32, Generation), Shortage> {
+    pub fn take_backend(
+        &mut self,
+        namespace: &Arc<str>,
+    ) -> Result<(BackendId, Generation), Shortage> {
         self.may_have(namespace, Table::Backends, 1)?;
         let taken = loop {
             match self.backends.take() {
@@ -184,7 +187,7 @@ impl Tables {
     pub fn give_back(&mut self, namespace: &Arc<str>, free: Free) {
         match free {
             Free::Service(id) => {
-                self.services.give_back(id);
+                self.services.give_back(id.0);
                 self.ledger.give_back(namespace, Table::Services, 1);
             }
             Free::Backend(id) => {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use proxy_common::abi::FrontendKind;
+use proxy_common::abi::{FrontendKind, ServiceId};
 use serde_json::{Value, json};
 use tracing::debug;
 
@@ -23,11 +23,11 @@ pub fn before(args: &Args) -> Before {
         return Before::default();
     };
     let own = |name: &Name| *name.namespace == *OWN.namespace && *name.service == *OWN.name;
-    let ports: BTreeMap<u32, String> = names
+    let ports: BTreeMap<ServiceId, String> = names
         .0
         .into_iter()
         .filter(|(_, name)| own(name))
-        .map(|(id, name)| (id, name.port))
+        .map(|(id, name)| (ServiceId(id), name.port))
         .collect();
     if ports.is_empty() {
         return Before::default();
@@ -44,14 +44,14 @@ pub fn before(args: &Args) -> Before {
 }
 
 /// `ports` are the names of its ports, by the id of the service port.
-fn read(image: &Image, ports: &BTreeMap<u32, String>) -> Result<Before> {
+fn read(image: &Image, ports: &BTreeMap<ServiceId, String>) -> Result<Before> {
     let Some(slices) = slices(image, ports) else {
         return Ok(Before::default());
     };
     Before::of(&service(image, ports), &slices).context("what the maps hold")
 }
 
-fn service(image: &Image, ports: &BTreeMap<u32, String>) -> Value {
+fn service(image: &Image, ports: &BTreeMap<ServiceId, String>) -> Value {
     let mut cluster_ips = BTreeSet::new();
     let mut all: BTreeMap<_, (Option<u16>, Option<u16>)> = BTreeMap::new();
     for (at, to) in &image.frontends {
@@ -94,8 +94,8 @@ fn service(image: &Image, ports: &BTreeMap<u32, String>) -> Value {
 }
 
 /// `None` where it had no endpoint.
-fn slices(image: &Image, ports: &BTreeMap<u32, String>) -> Option<Vec<Value>> {
-    let protocols: BTreeMap<u32, Protocol> = image
+fn slices(image: &Image, ports: &BTreeMap<ServiceId, String>) -> Option<Vec<Value>> {
+    let protocols: BTreeMap<ServiceId, Protocol> = image
         .frontends
         .iter()
         .filter_map(|(at, to)| match at {
@@ -137,7 +137,7 @@ fn slices(image: &Image, ports: &BTreeMap<u32, String>) -> Option<Vec<Value>> {
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::abi::{FrontendRef, Generation};
+    use proxy_common::abi::{BackendId, FrontendRef, Generation};
 
     use super::*;
     use crate::{model::Event, plan::BackendEntry};
@@ -152,9 +152,9 @@ mod tests {
             socket: socket.parse().unwrap(),
             flags: 1,
             generation: Generation::FIRST,
-            service: *service,
+            service: ServiceId(*service),
         };
-        let frontend = |id| FrontendRef::new(id, FrontendKind::ClusterIp);
+        let frontend = |id| FrontendRef::new(ServiceId(id), FrontendKind::ClusterIp);
         Image {
             frontends: [
                 (at("10.96.0.1"), frontend(3)),
@@ -162,14 +162,17 @@ mod tests {
                 (at("10.96.0.9"), frontend(5)),
             ]
             .into(),
-            backends: (1..).zip(backends.iter().map(entry)).collect(),
+            backends: (1..)
+                .map(BackendId)
+                .zip(backends.iter().map(entry))
+                .collect(),
             ..Image::default()
         }
     }
 
     #[test]
     fn the_service_and_its_endpoints_are_read_from_the_maps() {
-        let ports = BTreeMap::from([(3, "https".to_owned()), (4, "https".to_owned())]);
+        let ports = BTreeMap::from([3, 4].map(|id| (ServiceId(id), "https".to_owned())));
         let backends = [
             (3, "192.0.2.1:6443"),
             (4, "[2001:db8::1]:6443"),
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_service_that_had_no_endpoint_is_not_waited_for() {
-        let ports = BTreeMap::from([(3, "https".to_owned())]);
+        let ports = BTreeMap::from([(ServiceId(3), "https".to_owned())]);
         let before = read(&image(&[(5, "192.0.2.9:80")]), &ports).unwrap();
         assert_eq!(before, Before::default());
     }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use hyper::StatusCode;
+use proxy_common::abi::ServiceId;
 use tokio::sync::watch;
 
 use super::{
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Whose each service id is.
-pub type ServiceNames = BTreeMap<u32, Arc<ServicePortKey>>;
+pub type ServiceNames = BTreeMap<ServiceId, Arc<ServicePortKey>>;
 
 pub struct Status {
     notices: Notices,

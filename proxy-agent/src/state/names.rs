@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
+use proxy_common::abi::ServiceId;
 use serde::{Deserialize, Serialize};
 
 use crate::{model::ServicePortKey, state};
@@ -37,7 +38,7 @@ impl Name {
 }
 
 impl Names {
-    pub fn of<'a>(services: impl Iterator<Item = (u32, &'a ServicePortKey)>) -> Self {
+    pub fn of<'a>(services: impl Iterator<Item = (ServiceId, &'a ServicePortKey)>) -> Self {
         Self(
             services
                 .map(|(id, key)| {
@@ -46,15 +47,15 @@ impl Names {
                         service: key.service.name.to_string(),
                         port: key.port_name.to_string(),
                     };
-                    (id, name)
+                    (id.0, name)
                 })
                 .collect(),
         )
     }
 
     /// The names of service `id`; where they are not known, the id stands for them.
-    pub fn get(&self, id: u32) -> Name {
-        self.0.get(&id).cloned().unwrap_or_else(|| Name {
+    pub fn get(&self, id: ServiceId) -> Name {
+        self.0.get(&id.0).cloned().unwrap_or_else(|| Name {
             namespace: "?".to_owned(),
             service: format!("#{id}"),
             port: String::new(),
@@ -62,7 +63,7 @@ impl Names {
     }
 
     /// `namespace/service:port`.
-    pub fn text(&self, id: u32) -> String {
+    pub fn text(&self, id: ServiceId) -> String {
         self.get(id).text()
     }
 

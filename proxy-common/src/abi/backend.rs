@@ -4,7 +4,10 @@
 //! is one array read. An id that is used again gets the next generation, which is how a flow tells that the
 //! backend that it was made for is gone.
 
-use crate::{abi::Generation, addr::Be16};
+use crate::{
+    abi::{Generation, ServiceId},
+    addr::Be16,
+};
 
 /// One element of the backend array.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -16,7 +19,7 @@ pub struct Backend<A> {
     pub flags: u16,
     pub generation: Generation,
     /// Id of the service that the backend belongs to.
-    pub service: u32,
+    pub service: ServiceId,
 }
 
 pub mod backend_flags {

@@ -5,7 +5,7 @@
 //! the inverse of the rewritten tuple of the other, so that either can be rebuilt from its peer.
 
 use crate::{
-    abi::{Epoch, Generation, Jiffies},
+    abi::{BackendId, Epoch, Generation, Jiffies, ServiceId},
     addr::{Addr, Be16, Macs},
     sums::internet::Diff,
 };
@@ -121,10 +121,10 @@ impl Route {
 pub struct Flow<A> {
     /// The tuple that the packet leaves with.
     pub to: Tuple<A>,
-    pub backend: u32,
+    pub backend: BackendId,
     /// The backend's generation when the flow was made.
     pub generation: Generation,
-    pub service: u32,
+    pub service: ServiceId,
     /// The device of [`Route::Forward`] and [`Route::Receive`]; of [`Route::Stack`], the client's device for replies, else 0.
     pub ifindex: u32,
     /// The same for the other direction, from which its entry can be rebuilt. Packets of a direction that is seen at ingress come in by
@@ -376,9 +376,9 @@ mod tests {
                 sport: Be16::new(4001),
                 dport: Be16::new(80),
             },
-            backend: 7,
+            backend: BackendId(7),
             generation: Generation(2),
-            service: 9,
+            service: ServiceId(9),
             ifindex: 3,
             peer_ifindex: 5,
             last_seen: Jiffies(11),

@@ -1,6 +1,9 @@
 //! Frontends: (address, port, protocol) -> service.
 
-use crate::addr::{Addr, Be16};
+use crate::{
+    abi::ServiceId,
+    addr::{Addr, Be16},
+};
 
 /// Key of the frontend table.
 ///
@@ -46,15 +49,17 @@ pub struct FrontendRef(pub u32);
 
 impl FrontendRef {
     pub const MAX_SERVICE: u32 = (1 << 28) - 1;
+    /// No service has it: traffic is refused.
+    pub const REFUSE: Self = Self::new(ServiceId(0), FrontendKind::Refuse);
 
     #[inline(always)]
-    pub const fn new(service: u32, kind: FrontendKind) -> Self {
-        Self((service & Self::MAX_SERVICE) | ((kind as u32) << 28))
+    pub const fn new(service: ServiceId, kind: FrontendKind) -> Self {
+        Self((service.0 & Self::MAX_SERVICE) | ((kind as u32) << 28))
     }
 
     #[inline(always)]
-    pub const fn service(self) -> u32 {
-        self.0 & Self::MAX_SERVICE
+    pub const fn service(self) -> ServiceId {
+        ServiceId(self.0 & Self::MAX_SERVICE)
     }
 
     #[inline(always)]

@@ -6,9 +6,9 @@
 use core::marker::PhantomData;
 
 use super::{
-    Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
+    Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey, FragmentKey,
     FragmentPorts, FrontendKey, HOOKS, HeldKey, Jiffies, LocalAddr, NextHop, RangeKey,
-    SLOW_PROGRAMS, Service, ServiceCounter, Share, gate,
+    SLOW_PROGRAMS, Service, ServiceCounter, ServiceId, Share, gate,
 };
 use crate::{
     addr::{Ip4, Ip6},
@@ -210,7 +210,7 @@ pub const GATE: Map<u32, u64> = Map::new(
     "bit sets: may an address be a service's or a backend's, a port a NodePort or a backend's",
 );
 
-pub const SERVICES: Map<u32, Service> = Map::new(
+pub const SERVICES: Map<ServiceId, Service> = Map::new(
     "SERVICES",
     Hash,
     Role::Plan,
@@ -218,7 +218,7 @@ pub const SERVICES: Map<u32, Service> = Map::new(
     "service id -> flags, affinity, and an extent of the slots for each scope",
 );
 
-pub const SLOTS: Map<u32, u32> = Map::new(
+pub const SLOTS: Map<u32, BackendId> = Map::new(
     "SLOTS",
     Array,
     Role::Plan,

@@ -52,6 +52,28 @@ impl Jiffies {
 }
 
 number! {
+    /// The id of one service port of one family.
+    #[derive(PartialOrd, Ord)]
+    ServiceId
+}
+
+impl ServiceId {
+    /// No service: the table has fewer entries.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+number! {
+    /// The id of one endpoint of one service port.
+    #[derive(PartialOrd, Ord)]
+    BackendId
+}
+
+impl BackendId {
+    /// No backend: the table has fewer entries.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+number! {
     /// The number of the node's network state, for which hints of flows hold.
     Epoch
 }

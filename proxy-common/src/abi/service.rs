@@ -1,7 +1,7 @@
 //! Services, slots, session affinity and source ranges.
 
 use crate::{
-    abi::{Generation, Jiffies},
+    abi::{BackendId, Generation, Jiffies, ServiceId},
     addr::Addr,
 };
 
@@ -45,14 +45,14 @@ pub mod service_flags {
 #[repr(C)]
 pub struct AffinityKey<A> {
     pub client: A,
-    pub service: u32,
+    pub service: ServiceId,
 }
 
 /// Value of the affinity table.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
 pub struct Affinity {
-    pub backend: u32,
+    pub backend: BackendId,
     pub generation: Generation,
     /// At the last new connection.
     pub last_used: Jiffies,
@@ -63,7 +63,7 @@ pub struct Affinity {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct RangeKey<A> {
-    pub service: u32,
+    pub service: ServiceId,
     pub addr: A,
 }
 

@@ -4,6 +4,7 @@
 //! In: a [`Decision`] and what it is [`About`]. Out: counters. Nothing else counts reasons, connections, refusals or drops.
 
 use crate::{
+    abi::{BackendId, ServiceId},
     edge::{Edge, hook::Hook},
     reason::{DropReason, PassReason, Reason},
     tables::Meters,
@@ -84,20 +85,18 @@ impl Decision {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct About {
-    /// Its id; [`Self::NONE`] where none is known.
-    pub service: u32,
-    /// Its id; [`Self::NONE`] where none was chosen.
-    pub backend: u32,
+    /// Its id; [`ServiceId::NONE`] where none is known.
+    pub service: ServiceId,
+    /// Its id; [`BackendId::NONE`] where none was chosen.
+    pub backend: BackendId,
     /// Does the packet begin a flow?
     pub is_new: bool,
 }
 
 impl About {
-    /// No id: tables have fewer entries.
-    pub const NONE: u32 = u32::MAX;
     pub const NOTHING: Self = Self {
-        service: Self::NONE,
-        backend: Self::NONE,
+        service: ServiceId::NONE,
+        backend: BackendId::NONE,
         is_new: false,
     };
 }
@@ -115,10 +114,12 @@ pub fn record<T: Meters>(hook: Hook, tables: &T, decision: Decision, about: &Abo
         Decision::Translate(_) if about.is_new => {
             tables.count_connection(about.service, about.backend);
         }
-        Decision::Answer(Answer::Refuse) if about.service != About::NONE => {
+        Decision::Answer(Answer::Refuse) if about.service != ServiceId::NONE => {
             tables.count_refused(about.service);
         }
-        Decision::Drop(_) if about.service != About::NONE => tables.count_dropped(about.service),
+        Decision::Drop(_) if about.service != ServiceId::NONE => {
+            tables.count_dropped(about.service)
+        }
         _ => {}
     }
 }

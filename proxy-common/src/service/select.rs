@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, Config, Extent, FrontendKind, FrontendRef, Jiffies,
-        RangeKey, Service, Tuple, backend_flags, service_flags,
+        Affinity, AffinityKey, Backend, BackendId, Config, Extent, FrontendKind, FrontendRef,
+        Jiffies, RangeKey, Service, Tuple, backend_flags, service_flags,
     },
     addr::{Addr, Family},
     edge::Client,
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub enum Choice<'a, A> {
     Backend {
-        id: u32,
+        id: BackendId,
         backend: &'a Backend<A>,
     },
     /// No endpoint anywhere: answer at once.
@@ -147,7 +147,7 @@ fn remembered<'a, F: Family, T: Services<F> + Node>(
     timeout: u32,
     member: u16,
     now: Jiffies,
-) -> Option<(u32, &'a Backend<F::Addr>)> {
+) -> Option<(BackendId, &'a Backend<F::Addr>)> {
     let a = tables.affinity(key)?;
     let backend = tables.backend(a.backend)?;
     if backend.generation != a.generation

@@ -264,7 +264,7 @@ fn a_client_leaves_a_backend_that_changed<F: Net>(proto: u8) {
     for change in ["another scope", "another generation", "gone"] {
         let (mut world, first) = remembered::<F>(proto);
         let id = note::<F>(&world).unwrap().backend;
-        let backend = world.backend_mut::<F>(id as u16);
+        let backend = world.backend_mut::<F>(id.0 as u16);
         assert_eq!(backend.addr, first);
         match change {
             "another scope" => backend.flags &= !backend_flags::IN_INTERNAL,

@@ -3,7 +3,7 @@
 use crate::world::*;
 use proptest::prelude::*;
 use proxy_common::{
-    abi::{SCTP, TCP, UDP},
+    abi::{SCTP, ServiceId, TCP, UDP},
     addr::{V4, V6},
     edge::{hook::Hook, verdict::Verdict},
     reason::{DropReason, Reason},
@@ -17,7 +17,7 @@ fn every_reply_reaches_its_client<F: Net>(
     flows: &BTreeSet<(u16, u16, bool)>,
 ) -> Result<(), TestCaseError> {
     let mut world = World::with_backends(&[REMOTE, POD_A]);
-    world.serve(SERVICE + 1, CLUSTER_IP + 1, &[REMOTE, POD_A]);
+    world.serve(ServiceId(SERVICE.0 + 1), CLUSTER_IP + 1, &[REMOTE, POD_A]);
     let mut behind = HashMap::new();
     for (client, port, second) in flows {
         let addr = F::addr(1000 + client);

@@ -76,7 +76,7 @@ fn play_at<F: Net>(world: &World, proto: u8, way: Way) {
         world.pass_time(world.config.unwrap().refresh);
         forth(&open.clone().flags(tcp::ACK));
     }
-    let counted = world.backend_count(way.backend as u32);
+    let counted = world.backend_count(backend_id(way.backend));
     assert_eq!((counted.packets, counted.reply_packets), (5, 4));
     assert_eq!(counted.connections, 1);
     assert_eq!(world.service_count(SERVICE).connections, 1);

@@ -11,7 +11,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::abi::{
-    Config, Counter, Device, HeldKey, Jiffies, NextHop, Service, ServiceCounter, map,
+    BackendId, Config, Counter, Device, HeldKey, Jiffies, NextHop, Service, ServiceCounter,
+    ServiceId, map,
 };
 
 #[btf_map]
@@ -26,10 +27,14 @@ pub static SLOW_TC: ProgramArray<{ map::SLOW_TC.room() }> = ProgramArray::new();
 pub static DEVICES: HashMap<u32, Device, { map::DEVICES.room() }, { map::DEVICES.bits() }> =
     HashMap::new();
 #[btf_map]
-pub static SERVICES: HashMap<u32, Service, { map::SERVICES.room() }, { map::SERVICES.bits() }> =
-    HashMap::new();
+pub static SERVICES: HashMap<
+    ServiceId,
+    Service,
+    { map::SERVICES.room() },
+    { map::SERVICES.bits() },
+> = HashMap::new();
 #[btf_map]
-pub static SLOTS: Array<u32, { map::SLOTS.room() }> = Array::new();
+pub static SLOTS: Array<BackendId, { map::SLOTS.room() }> = Array::new();
 #[btf_map]
 pub static PORT_CURSOR: Array<u32, { map::PORT_CURSOR.room() }> = Array::new();
 /// Next hops that flows' hints lead to, and when they were last looked up.

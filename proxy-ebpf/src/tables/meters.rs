@@ -2,7 +2,11 @@
 
 use super::Kernel;
 use crate::maps;
-use proxy_common::{reason::Reason, tables::Meters};
+use proxy_common::{
+    abi::{BackendId, ServiceId},
+    reason::Reason,
+    tables::Meters,
+};
 
 /// Adds to a counter of this CPU.
 macro_rules! add {
@@ -21,8 +25,8 @@ impl Meters for Kernel {
     }
 
     #[inline(always)]
-    fn count_packet(&self, backend: u32, bytes: u32, reply: bool) {
-        if let Some(c) = maps::BACKEND_COUNTS.get_ptr_mut(backend) {
+    fn count_packet(&self, backend: BackendId, bytes: u32, reply: bool) {
+        if let Some(c) = maps::BACKEND_COUNTS.get_ptr_mut(backend.0) {
             // SAFETY: as in `add`.
             unsafe {
                 if reply {
@@ -37,18 +41,18 @@ impl Meters for Kernel {
     }
 
     #[inline(always)]
-    fn count_connection(&self, service: u32, backend: u32) {
-        add!(maps::SERVICE_COUNTS, service, connections += 1);
-        add!(maps::BACKEND_COUNTS, backend, connections += 1);
+    fn count_connection(&self, service: ServiceId, backend: BackendId) {
+        add!(maps::SERVICE_COUNTS, service.0, connections += 1);
+        add!(maps::BACKEND_COUNTS, backend.0, connections += 1);
     }
 
     #[inline(always)]
-    fn count_refused(&self, service: u32) {
-        add!(maps::SERVICE_COUNTS, service, refused += 1);
+    fn count_refused(&self, service: ServiceId) {
+        add!(maps::SERVICE_COUNTS, service.0, refused += 1);
     }
 
     #[inline(always)]
-    fn count_dropped(&self, service: u32) {
-        add!(maps::SERVICE_COUNTS, service, dropped += 1);
+    fn count_dropped(&self, service: ServiceId) {
+        add!(maps::SERVICE_COUNTS, service.0, dropped += 1);
     }
 }

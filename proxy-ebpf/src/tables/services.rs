@@ -4,7 +4,10 @@ use super::Kernel;
 use crate::maps::{self, FamilyMaps};
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key};
 use proxy_common::{
-    abi::{Affinity, AffinityKey, Backend, FrontendKey, FrontendRef, RangeKey, Service},
+    abi::{
+        Affinity, AffinityKey, Backend, BackendId, FrontendKey, FrontendRef, RangeKey, Service,
+        ServiceId,
+    },
     tables::Services,
 };
 
@@ -16,19 +19,19 @@ impl<F: FamilyMaps> Services<F> for Kernel {
     }
 
     #[inline(always)]
-    fn service(&self, id: u32) -> Option<&Service> {
+    fn service(&self, id: ServiceId) -> Option<&Service> {
         // SAFETY: elements are replaced, not written in place; RCU keeps this one for the program's run.
         unsafe { maps::SERVICES.get(id) }
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<u32> {
+    fn slot(&self, index: u32) -> Option<BackendId> {
         maps::SLOTS.get(index).copied()
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
-        F::MAPS.backends.get(id)
+    fn backend(&self, id: BackendId) -> Option<&Backend<F::Addr>> {
+        F::MAPS.backends.get(id.0)
     }
 
     #[inline(always)]

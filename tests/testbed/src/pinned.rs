@@ -10,15 +10,16 @@ use aya::maps::MapInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use proxy_agent::datapath::PinDir;
 use proxy_agent::plan::FrontendAt;
+use proxy_common::abi::{BackendId, ServiceId};
 
 use crate::topology::Node;
 
 /// Who has which id.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Ids {
-    pub services: BTreeMap<FrontendAt, u32>,
+    pub services: BTreeMap<FrontendAt, ServiceId>,
     /// By service and socket.
-    pub backends: BTreeMap<(u32, SocketAddr), u32>,
+    pub backends: BTreeMap<(ServiceId, SocketAddr), BackendId>,
 }
 
 impl Ids {

@@ -9,8 +9,8 @@ use aya::maps::{HashMap, MapData};
 use proxy_agent::model;
 use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
 use proxy_common::abi::{
-    Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Generation, Service, backend_flags,
-    gate,
+    BackendId, Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Generation, Service,
+    ServiceId, backend_flags, gate,
 };
 use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
@@ -28,8 +28,8 @@ pub const SERVICE_PORT: u16 = 80;
 pub const BACKEND_PORT: u16 = 8080;
 pub const CLIENT_PORT: u16 = 40_000;
 
-const SERVICE: u32 = 1;
-const OTHER_SERVICE: u32 = 2;
+const SERVICE: ServiceId = ServiceId(1);
+const OTHER_SERVICE: ServiceId = ServiceId(2);
 
 /// What the hook is to do with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +142,7 @@ impl<'a> World<'a> {
     /// The same with flags and affinity as in `like`.
     pub fn serve_as(&mut self, hosts: &[Pair], like: Service) -> Result<()> {
         let mut ops = Vec::new();
-        for (id, host) in (1..).zip(hosts) {
+        for (id, host) in (1..).map(BackendId).zip(hosts) {
             let socket = self.backend(*host);
             self.open([
                 gate_address(socket.ip(), Gate::Backend),
@@ -153,7 +153,7 @@ impl<'a> World<'a> {
                 entry: self.entry(*host),
             });
         }
-        let backends: Vec<u32> = (1..).take(hosts.len()).collect();
+        let backends: Vec<BackendId> = (1..).map(BackendId).take(hosts.len()).collect();
         let all = Extent {
             base: 0,
             len: backends.len() as u32,
@@ -202,7 +202,7 @@ impl<'a> World<'a> {
         let whole = self.at.service.of(self.family);
         ops.push(Op::Frontend {
             at: FrontendAt::WholeAddress(whole),
-            to: FrontendRef::new(0, FrontendKind::Refuse),
+            to: FrontendRef::REFUSE,
         });
         self.node.datapath.apply(&ops)
     }
@@ -211,7 +211,7 @@ impl<'a> World<'a> {
     pub fn choose_only(&mut self, id: u32, of: usize) -> Result<()> {
         self.node.datapath.apply(&[Op::Slots {
             base: 0,
-            backends: vec![id; of],
+            backends: vec![BackendId(id); of],
         }])
     }
 
@@ -248,7 +248,10 @@ impl<'a> World<'a> {
             flags: 0,
             ..self.entry(host)
         };
-        self.node.datapath.apply(&[Op::Backend { id, entry }])
+        self.node.datapath.apply(&[Op::Backend {
+            id: BackendId(id),
+            entry,
+        }])
     }
 
     /// The load balancer takes clients of this range only.

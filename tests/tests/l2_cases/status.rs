@@ -7,6 +7,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use proxy_agent::datapath::PinDir;
 use proxy_agent::state::{Names, Place};
+use proxy_common::abi::ServiceId;
 use serde_json::Value;
 use testbed::address::Family;
 use testbed::agent::Uplink;
@@ -269,7 +270,7 @@ fn differs(cluster: &Cluster) -> Result<()> {
         .iter()
         .find(|(_, name)| name.service == vip.name)
         .context("the service has an id")?;
-    maps.services.remove(id)?;
+    maps.services.remove(&ServiceId(*id))?;
     first_problem(
         node,
         &[

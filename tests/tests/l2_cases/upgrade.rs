@@ -11,7 +11,7 @@ use aya::maps::{HashMap, MapError};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::{PinDir, Sizes};
 use proxy_agent::plan::Room;
-use proxy_common::abi::{FlowKey, UDP, VERSION};
+use proxy_common::abi::{FlowKey, ServiceId, UDP, VERSION};
 use proxy_common::addr::{Be16, Ip4};
 use testbed::address::Family;
 use testbed::agent::{Agent, Launch, Tables, Uplink};
@@ -265,7 +265,7 @@ impl Kept {
 struct Before {
     ids: Ids,
     /// Of new connections, by service id.
-    counts: BTreeMap<u32, u64>,
+    counts: BTreeMap<ServiceId, u64>,
     links: BTreeMap<String, pinned::Link>,
 }
 
@@ -320,7 +320,7 @@ impl Before {
     }
 }
 
-fn counts(node: &Node) -> Result<BTreeMap<u32, u64>> {
+fn counts(node: &Node) -> Result<BTreeMap<ServiceId, u64>> {
     let ids = Ids::of(node)?.services;
     let maps = PinDir::new(&node.bpffs).open_maps()?;
     let count = |id| Ok((id, maps.service_count(id)?.connections));
@@ -394,7 +394,7 @@ fn resized(site: &Site) -> Result<()> {
     has_sizes(site, too_small)?;
     let (mut was, mut is) = (before.ids.services, Ids::of(site.node)?.services);
     for services in [&mut was, &mut is] {
-        services.retain(|_, id| (1..too_small.services).contains(id));
+        services.retain(|_, id| (1..too_small.services).contains(&id.0));
     }
     ensure!(is == was, "{is:?} is not {was:?}");
     site.has_said("no room any more for 4 elements of SERVICES")

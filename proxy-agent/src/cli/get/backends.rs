@@ -55,7 +55,7 @@ pub fn rows(view: &View) -> Result<Vec<BackendRow>> {
                 bytes: count.bytes,
                 reply_packets: count.reply_packets,
                 reply_bytes: count.reply_bytes,
-                id: *id,
+                id: id.0,
             });
         }
     }

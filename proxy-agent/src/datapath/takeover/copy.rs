@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray},
 };
 use proxy_common::abi::{
-    Backend, FrontendKey, RangeKey,
+    Backend, BackendId, FrontendKey, RangeKey,
     map::{self, Map, OfFamily, Prefix},
 };
 
@@ -50,12 +50,12 @@ pub fn copy(
         cut_off: Vec::new(),
     };
     copying.array(&map::GATE, &mut to.gate, 0)?;
-    copying.array(&map::SLOTS, &mut to.slots, 0)?;
+    copying.array(&map::SLOTS, &mut to.slots, BackendId::default())?;
     copying.counts(&map::SERVICE_COUNTS, &mut to.service_counts)?;
     copying.counts(&map::BACKEND_COUNTS, &mut to.backend_counts)?;
     // The id of a service is an index of its counter.
     let ids = to.service_counts.len();
-    copying.hash(&map::SERVICES, &mut to.services, |id| *id < ids)?;
+    copying.hash(&map::SERVICES, &mut to.services, |id| id.0 < ids)?;
     copying.family(&mut to.v4, &map::V4)?;
     copying.family(&mut to.v6, &map::V6)?;
     Ok(copying.cut_off)

@@ -99,7 +99,7 @@ impl Planner {
         let mut tables = Tables::new(
             limits,
             room,
-            Ids::new(room.services, &image.services.keys().copied().collect()),
+            Ids::new(room.services, image.services.keys().map(|id| id.0)),
             BackendIds::new(room.backends, &used, seen),
             extents,
             frontends,

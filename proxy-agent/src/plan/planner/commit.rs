@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
-use proxy_common::abi::{FrontendKind, FrontendRef, Generation};
+use proxy_common::abi::{FrontendRef, Generation, ServiceId};
 
 use super::{Plan, Planner, place::table_of};
 use crate::{
@@ -122,7 +122,7 @@ impl Planner {
     }
 
     /// Removes a frontend, unless another service has taken it over.
-    fn drop_frontend(&mut self, batch: &mut Batch, at: FrontendAt, service: u32) {
+    fn drop_frontend(&mut self, batch: &mut Batch, at: FrontendAt, service: ServiceId) {
         let standing = self.tables.frontend(at);
         if standing.is_some_and(|to| to.service() == service) {
             self.tables.drop_frontend(at);
@@ -173,7 +173,7 @@ impl Planner {
 
     /// Closes a batch with what the services' addresses as a whole come to.
     pub(super) fn finish(&mut self, mut batch: Batch) -> Plan {
-        let refusal = FrontendRef::new(0, FrontendKind::Refuse);
+        let refusal = FrontendRef::REFUSE;
         for (addr, refuse) in self.addresses.take_touched() {
             let at = FrontendAt::WholeAddress(addr);
             if !refuse {
@@ -211,7 +211,7 @@ pub(super) fn diff_ranges(
     batch: &mut Batch,
     gone: &mut Vec<GoneRange>,
     namespace: &Arc<str>,
-    service: u32,
+    service: ServiceId,
     before: &BTreeSet<Cidr>,
     after: &BTreeSet<Cidr>,
 ) {

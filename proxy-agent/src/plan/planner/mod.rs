@@ -22,6 +22,8 @@ use std::{
     time::Instant,
 };
 
+use proxy_common::abi::ServiceId;
+
 pub use self::shortage::LeftOut;
 use self::{
     commit::{GoneRange, diff_ranges},
@@ -54,7 +56,7 @@ pub struct Planner {
     /// The ports of each service; one, nearly always.
     services: HashMap<ObjectName, Vec<(Arc<ServicePortKey>, Placed)>>,
     /// Services of the image that nothing desired has claimed yet, by id.
-    unclaimed: HashMap<u32, Placed>,
+    unclaimed: HashMap<ServiceId, Placed>,
     tables: Tables,
     addresses: Addresses,
     gate: Gate,
@@ -206,7 +208,7 @@ impl Planner {
     }
 
     /// The service ids in use, and whose they are.
-    pub fn names(&self) -> impl Iterator<Item = (u32, &Arc<ServicePortKey>)> {
+    pub fn names(&self) -> impl Iterator<Item = (ServiceId, &Arc<ServicePortKey>)> {
         self.services
             .values()
             .flatten()

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use proxy_common::abi::Extent;
+use proxy_common::abi::{BackendId, Extent};
 
 use super::{LeftOut, Planner};
 use crate::{
@@ -45,9 +45,9 @@ impl Planner {
         };
         let endpoints_before = left_out.endpoints;
         let ids = self.place_backends(&mut placed, desired, before, left_out);
-        let list = |endpoints: &[EndpointId]| -> Vec<u32> {
-            let ids = endpoints.iter().map(|id| ids[id.0 as usize]);
-            ids.filter(|id| *id != 0).collect()
+        let list = |endpoints: &[EndpointId]| -> Vec<BackendId> {
+            let ids = endpoints.iter().filter_map(|id| ids[id.0 as usize]);
+            ids.collect()
         };
         let lists = [
             list(&desired.internal.endpoints),
@@ -87,16 +87,16 @@ impl Planner {
         Some(placed)
     }
 
-    /// Gives every serving endpoint a backend, as far as there is room: its own, or a new one. Returns their ids, 0 for none.
+    /// Gives every serving endpoint a backend, as far as there is room: its own, or a new one. Returns their ids.
     fn place_backends(
         &mut self,
         placed: &mut Placed,
         desired: &DesiredService,
         before: Option<&Placed>,
         left_out: &mut LeftOut,
-    ) -> Vec<u32> {
+    ) -> Vec<Option<BackendId>> {
         let namespace = &desired.key.service.namespace;
-        let mut ids = vec![0; desired.endpoints.len()];
+        let mut ids = vec![None; desired.endpoints.len()];
         let serving = placed::serving(desired);
         placed.backends.reserve_exact(serving.len());
         for (socket, flags, endpoint) in serving {
@@ -115,7 +115,7 @@ impl Planner {
             placed
                 .backends
                 .push(Seat::new(socket, flags, id, generation));
-            ids[endpoint.0 as usize] = id;
+            ids[endpoint.0 as usize] = Some(id);
         }
         placed.backends.shrink_to_fit();
         ids
@@ -202,8 +202,8 @@ impl Planner {
 fn place_extents(
     tables: &mut Tables,
     namespace: &Arc<str>,
-    old: &[(Extent, Box<[u32]>)],
-    lists: [Vec<u32>; 3],
+    old: &[(Extent, Box<[BackendId]>)],
+    lists: [Vec<BackendId>; 3],
 ) -> Result<(Filled, [Extent; 3]), Shortage> {
     let mut extents = Filled::new();
     let mut scopes = [Extent::default(); 3];
@@ -211,7 +211,7 @@ fn place_extents(
         if list.is_empty() {
             continue;
         }
-        let known = |(_, held): &&(Extent, Box<[u32]>)| **held == *list;
+        let known = |(_, held): &&(Extent, Box<[BackendId]>)| **held == *list;
         if let Some((extent, _)) = extents.iter().find(known) {
             *scope = *extent;
             continue;

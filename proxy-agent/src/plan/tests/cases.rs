@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use proxy_common::abi::{FrontendRef, Generation};
+use proxy_common::abi::{BackendId, FrontendRef, Generation};
 
 use super::{machine::Machine, world::pod, *};
 use crate::model::{
@@ -139,7 +139,10 @@ fn a_backend_is_closed_soon_after_its_service_and_its_id_rests_long() {
     let plan = planner.update(late, &[service(1, &[2, 3])]);
     assert!(planner.left_out().is_empty());
     machine.apply(&plan.ops).unwrap();
-    assert_eq!(machine.image.backends[&1].generation, Generation(2));
+    assert_eq!(
+        machine.image.backends[&BackendId(1)].generation,
+        Generation(2)
+    );
 }
 
 fn closes(op: &Op) -> bool {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use proxy_common::{
-    abi::{Extent, FrontendKind, Service, backend_flags, gate, service_flags},
+    abi::{Extent, FrontendKind, Service, ServiceId, backend_flags, gate, service_flags},
     addr::{Be16, Ip4, Ip6},
 };
 
@@ -15,7 +15,7 @@ pub struct Machine {
     pub image: Image,
     room: Room,
     /// Services that have asked for ranges since the plan began when none were there. One whose ranges find no room stays closed.
-    asking: BTreeSet<u32>,
+    asking: BTreeSet<ServiceId>,
 }
 
 impl Default for Machine {
@@ -93,7 +93,7 @@ impl Machine {
             }
             Op::ClearServiceCount { .. } | Op::ClearBackendCount { .. } | Op::AwaitPrograms => {}
             Op::Backend { id, entry } => {
-                ensure(id != 0 && id < self.room.backends, || {
+                ensure(id.0 != 0 && id.0 < self.room.backends, || {
                     "no such id".to_owned()
                 })?;
                 if let Some(old) = image.backends.insert(id, entry) {
@@ -139,7 +139,7 @@ impl Machine {
                 image.slots.extend((base..end).zip(backends));
             }
             Op::Service { id, value } => {
-                ensure(id != 0 && id < self.room.services, || {
+                ensure(id.0 != 0 && id.0 < self.room.services, || {
                     "no such id".to_owned()
                 })?;
                 if asks_for_ranges(&value) && !has_range(image, id) {
@@ -197,7 +197,7 @@ impl Machine {
         Ok(())
     }
 
-    fn check_slot(&self, service: u32, slot: u32) -> Result<(), String> {
+    fn check_slot(&self, service: ServiceId, slot: u32) -> Result<(), String> {
         let entry = self
             .image
             .slots
@@ -248,6 +248,6 @@ fn asks_for_ranges(service: &Service) -> bool {
     service.flags & service_flags::SOURCE_RANGES != 0
 }
 
-fn has_range(image: &Image, service: u32) -> bool {
+fn has_range(image: &Image, service: ServiceId) -> bool {
     image.ranges.iter().any(|(of, _)| *of == service)
 }

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{Extent, FrontendKind, backend_flags, service_flags};
+use proxy_common::abi::{Extent, FrontendKind, ServiceId, backend_flags, service_flags};
 
 use super::*;
 use crate::model::{self, Cidr, DesiredService, OnEmpty};
@@ -32,7 +32,7 @@ pub struct Everything {
 
 /// What the maps hold.
 pub fn read(image: &Image) -> Everything {
-    let seen: BTreeMap<u32, Seen> = image
+    let seen: BTreeMap<ServiceId, Seen> = image
         .services
         .iter()
         .map(|(&id, service)| {
@@ -83,7 +83,7 @@ pub fn read(image: &Image) -> Everything {
 
 /// Backends and ranges that belong to nothing.
 pub fn strays(image: &Image) -> usize {
-    let live = |service: &u32| image.services.contains_key(service);
+    let live = |service: &ServiceId| image.services.contains_key(service);
     let backends = image.backends.values();
     backends
         .filter(|entry| entry.flags != 0 && !live(&entry.service))

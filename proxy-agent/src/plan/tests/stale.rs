@@ -73,8 +73,8 @@ fn room_for(wishes: &[Change]) -> Room {
 
 /// What is left of maps that are copied into smaller ones.
 fn cut(image: &mut Image, room: Room) {
-    image.services.retain(|id, _| *id < room.services);
-    image.backends.retain(|id, _| *id < room.backends);
+    image.services.retain(|id, _| id.0 < room.services);
+    image.backends.retain(|id, _| id.0 < room.backends);
     image.slots.retain(|slot, _| *slot < room.slots());
     let mut frontends = 0;
     image.frontends.retain(|at, _| {

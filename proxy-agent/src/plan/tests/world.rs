@@ -6,6 +6,7 @@ use std::{
 };
 
 use proptest::{collection::vec, option, prelude::*, sample::subsequence};
+use proxy_common::abi::BackendId;
 
 use super::{naive, *};
 use crate::model::{
@@ -55,7 +56,10 @@ impl Lost {
             Self::Gate => image.gate.clear(),
             Self::Services => image.services.clear(),
             // The kernel's array is there, and all zeroes.
-            Self::Slots => image.slots.values_mut().for_each(|id| *id = 0),
+            Self::Slots => image
+                .slots
+                .values_mut()
+                .for_each(|id| *id = BackendId::default()),
             Self::Backends => image.backends.clear(),
             Self::Frontends => image.frontends.clear(),
             Self::Ranges => image.ranges.clear(),

@@ -16,7 +16,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use proxy_common::{
-    abi::{Counter, ServiceCounter, backend_flags, names},
+    abi::{Counter, ServiceCounter, ServiceId, backend_flags, names},
     edge::hook::Hook,
     reason::{Outcome, Reason},
 };
@@ -99,14 +99,14 @@ impl Datapath {
         let maps = self.pins.open_maps()?;
         let names = self.status.names();
         let image = maps.image()?;
-        let counts = maps.service_counts_below(end_of(names.keys()))?;
-        let mut of_ids: HashMap<u32, OfService> = HashMap::with_capacity(names.len());
+        let counts = maps.service_counts_below(end_of(names.keys().map(|id| id.0)))?;
+        let mut of_ids: HashMap<ServiceId, OfService> = HashMap::with_capacity(names.len());
         for &id in names.keys() {
             of_ids.entry(id).or_default().count =
-                counts.get(id as usize).copied().unwrap_or_default();
+                counts.get(id.0 as usize).copied().unwrap_or_default();
         }
         let used = || image.backends.iter().filter(|(_, entry)| entry.flags != 0);
-        let counts = maps.backend_counts_below(end_of(used().map(|(id, _)| id)))?;
+        let counts = maps.backend_counts_below(end_of(used().map(|(id, _)| id.0)))?;
         let mut traffic = HashMap::new();
         for (&id, entry) in used() {
             let (Some(key), Some(of_service)) =
@@ -120,7 +120,7 @@ impl Datapath {
             if entry.flags & chosen != 0 {
                 of_service.endpoints += 1;
             }
-            let count = counts.get(id as usize).copied().unwrap_or_default();
+            let count = counts.get(id.0 as usize).copied().unwrap_or_default();
             // Most of many backends had none yet.
             if count != Counter::default() {
                 traffic.insert((id, entry.generation), (Arc::clone(key), count));
@@ -149,7 +149,7 @@ impl Datapath {
 }
 
 /// Behind the last of ids in ascending order.
-fn end_of<'a>(ids: impl Iterator<Item = &'a u32>) -> u32 {
+fn end_of(ids: impl Iterator<Item = u32>) -> u32 {
     ids.last().map_or(0, |last| last.saturating_add(1))
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use proxy_common::abi::{Counter, Generation};
+use proxy_common::abi::{BackendId, Counter, Generation};
 
 use crate::model::ServicePortKey;
 
@@ -16,7 +16,7 @@ use crate::model::ServicePortKey;
 pub type Key = Arc<ServicePortKey>;
 
 /// A backend's id and the generation of its use.
-pub type Life = (u32, Generation);
+pub type Life = (BackendId, Generation);
 
 #[derive(Default, Debug)]
 pub struct Totals {
@@ -93,7 +93,10 @@ mod tests {
         };
         all.iter()
             .map(|&((id, generation), name, packets)| {
-                ((id, Generation(generation)), (key(name), of(packets)))
+                (
+                    (BackendId(id), Generation(generation)),
+                    (key(name), of(packets)),
+                )
             })
             .collect()
     }

@@ -12,8 +12,8 @@ pub use frame::{Frame, Seen, frame as ip_frame, icmp_error, see, see_at};
 pub use net::Net;
 pub use node::{
     BACKEND_PORT, CLIENT, CLUSTER_IP, EXTERNAL_IP, LB_IP, LO, NODE, NODE_PORT, POD_A, POD_B,
-    REMOTE, REMOTE_TUNNEL, SERVICE, SERVICE_PORT, TUNNEL, TUNNEL_ADDR, UPLINK, VETH_A, VETH_B, hop,
-    tuple,
+    REMOTE, REMOTE_TUNNEL, SERVICE, SERVICE_PORT, TUNNEL, TUNNEL_ADDR, UPLINK, VETH_A, VETH_B,
+    backend_id, hop, tuple,
 };
 pub use packet::Buffer;
 pub use tables::World;

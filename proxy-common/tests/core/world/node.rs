@@ -9,8 +9,9 @@ use super::{
 };
 use proxy_common::{
     abi::{
-        Backend, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef, Generation, Macs,
-        NODEPORT_ADDR, SCTP, Service, TCP, Tuple, UDP, backend_flags, device_flags, gate,
+        Backend, BackendId, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef,
+        Generation, Macs, NODEPORT_ADDR, SCTP, Service, ServiceId, TCP, Tuple, UDP, backend_flags,
+        device_flags, gate,
     },
     addr::{Addr, Be16, V4, V6},
     edge::{
@@ -38,10 +39,15 @@ pub const CLUSTER_IP: u16 = 100;
 pub const EXTERNAL_IP: u16 = 110;
 pub const LB_IP: u16 = 120;
 
-pub const SERVICE: u32 = 7;
+pub const SERVICE: ServiceId = ServiceId(7);
 pub const SERVICE_PORT: u16 = 80;
 pub const NODE_PORT: u16 = 30_080;
 pub const BACKEND_PORT: u16 = 8080;
+
+/// The id of the backend with this address number.
+pub fn backend_id(number: u16) -> BackendId {
+    BackendId(number.into())
+}
 
 impl World {
     /// The node, with one endpoint of the service: the backend whose id and address number are `backend`.
@@ -97,12 +103,12 @@ impl World {
     }
 
     /// Gives a service all kinds of frontends, `cluster_ip` onwards, and endpoints by their address numbers.
-    pub fn serve(&mut self, service: u32, cluster_ip: u16, backends: &[u16]) {
+    pub fn serve(&mut self, service: ServiceId, cluster_ip: u16, backends: &[u16]) {
         let extent = Extent {
             base: self.slots.len() as u32,
             len: backends.len() as u32,
         };
-        self.slots.extend(backends.iter().map(|n| *n as u32));
+        self.slots.extend(backends.iter().map(|n| backend_id(*n)));
         self.services.insert(
             service,
             Service {
@@ -116,7 +122,7 @@ impl World {
         self.serve_family::<V6>(service, cluster_ip, backends);
     }
 
-    fn serve_family<F: Net>(&mut self, service: u32, cluster_ip: u16, backends: &[u16]) {
+    fn serve_family<F: Net>(&mut self, service: ServiceId, cluster_ip: u16, backends: &[u16]) {
         let shift = cluster_ip - CLUSTER_IP;
         let port = Be16::new(SERVICE_PORT);
         let node_port = Be16::new(NODE_PORT + shift);
@@ -137,8 +143,9 @@ impl World {
             self.open_gate(gate::node_port(proto, node_port));
         }
         let whole = FrontendKey::whole_address(F::addr(cluster_ip));
-        let refuse = FrontendRef::new(0, FrontendKind::Refuse);
-        F::maps_mut(self).frontends.insert(whole, refuse);
+        F::maps_mut(self)
+            .frontends
+            .insert(whole, FrontendRef::REFUSE);
         for n in backends {
             let local = match *n {
                 NODE => backend_flags::LOCAL | backend_flags::HOST,
@@ -146,7 +153,7 @@ impl World {
                 _ => 0,
             };
             F::maps_mut(self).backends.insert(
-                *n as u32,
+                backend_id(*n),
                 Backend {
                     addr: F::addr(*n),
                     port: Be16::new(BACKEND_PORT),
@@ -177,7 +184,7 @@ impl World {
     }
 
     pub fn backend_mut<F: Net>(&mut self, id: u16) -> &mut Backend<F::Addr> {
-        F::maps_mut(self).backends.get_mut(&(id as u32)).unwrap()
+        F::maps_mut(self).backends.get_mut(&backend_id(id)).unwrap()
     }
 
     /// Sends a packet that must be let through translated; gives its tuple from then on.

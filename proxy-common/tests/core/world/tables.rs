@@ -3,9 +3,9 @@
 use super::{net::Net, packet::Buffer};
 use proxy_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, Jiffies, RangeKey, Service, ServiceCounter, Share,
-        Tuple, gate,
+        Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey,
+        FragmentKey, FragmentPorts, FrontendKey, FrontendRef, Jiffies, RangeKey, Service,
+        ServiceCounter, ServiceId, Share, Tuple, gate,
     },
     addr::{Addr, Family, V4, V6},
     edge::{
@@ -82,14 +82,14 @@ impl<A: Addr> Flows<A> {
 pub struct Maps<F: Family> {
     pub frontends: HashMap<FrontendKey<F::Addr>, FrontendRef>,
     pub local: HashMap<F::Addr, u32>,
-    pub backends: HashMap<u32, Backend<F::Addr>>,
+    pub backends: HashMap<BackendId, Backend<F::Addr>>,
     pub confirmed: Flows<F::Addr>,
     pub pending: Flows<F::Addr>,
     pub affinity: RefCell<HashMap<AffinityKey<F::Addr>, Affinity>>,
     /// What packets to the node's own connections have, and their protocol.
     pub sockets: HashSet<(Tuple<F::Addr>, u8)>,
     /// Service, address, and prefix length in bits.
-    pub ranges: Vec<(u32, F::Addr, u32)>,
+    pub ranges: Vec<(ServiceId, F::Addr, u32)>,
     fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
     /// Datagrams with fragments that wait for their first one.
     pub held: RefCell<HashSet<FragmentKey<F::Addr>>>,
@@ -147,8 +147,8 @@ impl<F: Net> Maps<F> {
 pub struct World {
     pub config: Option<Config>,
     pub clock: Cell<Jiffies>,
-    pub services: HashMap<u32, Service>,
-    pub slots: Vec<u32>,
+    pub services: HashMap<ServiceId, Service>,
+    pub slots: Vec<BackendId>,
     pub devices: HashMap<u32, Device>,
     gate: Vec<u64>,
     /// Before the pending table is looked at next, another CPU confirms all that is in it.
@@ -159,8 +159,8 @@ pub struct World {
     /// Packets that the fast path left to the slow one.
     pub slowed: Cell<u32>,
     reasons: RefCell<HashMap<(u32, Reason), u64>>,
-    backend_counts: RefCell<HashMap<u32, Counter>>,
-    service_counts: RefCell<HashMap<u32, ServiceCounter>>,
+    backend_counts: RefCell<HashMap<BackendId, Counter>>,
+    service_counts: RefCell<HashMap<ServiceId, ServiceCounter>>,
     pub v4: Maps<V4>,
     pub v6: Maps<V6>,
 }
@@ -236,12 +236,12 @@ impl World {
         counts.get(&(hook.index, reason)).copied().unwrap_or(0)
     }
 
-    pub fn backend_count(&self, backend: u32) -> Counter {
+    pub fn backend_count(&self, backend: BackendId) -> Counter {
         let counts = self.backend_counts.borrow();
         counts.get(&backend).copied().unwrap_or_default()
     }
 
-    pub fn service_count(&self, service: u32) -> ServiceCounter {
+    pub fn service_count(&self, service: ServiceId) -> ServiceCounter {
         let counts = self.service_counts.borrow();
         counts.get(&service).copied().unwrap_or_default()
     }
@@ -280,7 +280,7 @@ impl Meters for World {
         *self.reasons.borrow_mut().entry((hook, reason)).or_default() += 1;
     }
 
-    fn count_packet(&self, backend: u32, bytes: u32, reply: bool) {
+    fn count_packet(&self, backend: BackendId, bytes: u32, reply: bool) {
         let mut counts = self.backend_counts.borrow_mut();
         let c = counts.entry(backend).or_default();
         let (packets, total) = if reply {
@@ -292,19 +292,19 @@ impl Meters for World {
         *total += bytes as u64;
     }
 
-    fn count_connection(&self, service: u32, backend: u32) {
+    fn count_connection(&self, service: ServiceId, backend: BackendId) {
         let mut services = self.service_counts.borrow_mut();
         services.entry(service).or_default().connections += 1;
         let mut backends = self.backend_counts.borrow_mut();
         backends.entry(backend).or_default().connections += 1;
     }
 
-    fn count_refused(&self, service: u32) {
+    fn count_refused(&self, service: ServiceId) {
         let mut counts = self.service_counts.borrow_mut();
         counts.entry(service).or_default().refused += 1;
     }
 
-    fn count_dropped(&self, service: u32) {
+    fn count_dropped(&self, service: ServiceId) {
         let mut counts = self.service_counts.borrow_mut();
         counts.entry(service).or_default().dropped += 1;
     }
@@ -315,15 +315,15 @@ impl<F: Net> Services<F> for World {
         F::maps(self).frontends.get(key).copied()
     }
 
-    fn service(&self, id: u32) -> Option<&Service> {
+    fn service(&self, id: ServiceId) -> Option<&Service> {
         self.services.get(&id)
     }
 
-    fn slot(&self, index: u32) -> Option<u32> {
+    fn slot(&self, index: u32) -> Option<BackendId> {
         self.slots.get(index as usize).copied()
     }
 
-    fn backend(&self, id: u32) -> Option<&Backend<F::Addr>> {
+    fn backend(&self, id: BackendId) -> Option<&Backend<F::Addr>> {
         F::maps(self).backends.get(&id)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use proxy_agent::datapath::{Maps, PinDir};
 use proxy_agent::plan::FrontendAt;
-use proxy_common::abi::Service;
+use proxy_common::abi::{Service, ServiceId};
 
 use super::objects::{self, Served};
 use testbed::topology::Node;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Programmed {
     maps: Maps,
     /// Service ids by their ClusterIPs.
-    ids: HashMap<IpAddr, u32>,
+    ids: HashMap<IpAddr, ServiceId>,
 }
 
 impl Programmed {
@@ -81,7 +81,7 @@ impl Programmed {
                 .maps
                 .v4
                 .backends
-                .get(&self.maps.slots.get(&slot, 0)?, 0)?;
+                .get(&self.maps.slots.get(&slot, 0)?.0, 0)?;
             found.insert(SocketAddr::new(
                 IpAddr::V4(backend.addr.into()),
                 backend.port.get(),

@@ -7,9 +7,9 @@ use aya::programs::{TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, Options, Run, Sizes};
 use proxy_common::abi::{
-    Backend, Config, Device, Dir, Epoch, Extent, Flow, FlowKey, FrontendKey, FrontendKind,
-    FrontendRef, Generation, Jiffies, Macs, Route, Service, TCP, Tuple, UDP, backend_flags,
-    device_flags, flow_state, gate,
+    Backend, BackendId, Config, Device, Dir, Epoch, Extent, Flow, FlowKey, FrontendKey,
+    FrontendKind, FrontendRef, Generation, Jiffies, Macs, Route, Service, ServiceId, TCP, Tuple,
+    UDP, backend_flags, device_flags, flow_state, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -32,8 +32,8 @@ const XDP_TX: u32 = 3;
 const DEVICE: u32 = 1;
 /// The address that frames have as their destination.
 const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const SERVICE: u32 = 1;
-const BACKEND: u32 = 1;
+const SERVICE: ServiceId = ServiceId(1);
+const BACKEND: BackendId = BackendId(1);
 
 /// The loaded datapath and the driver in front of it.
 struct Bench {
@@ -204,7 +204,7 @@ impl Bench {
             generation: Generation::FIRST,
             service: SERVICE,
         };
-        maps.backends.set(BACKEND, backend, 0)?;
+        maps.backends.set(BACKEND.0, backend, 0)?;
         maps.local_addrs.insert(node, 1, 0)?;
         let to = FrontendRef::new(SERVICE, FrontendKind::ClusterIp).0;
         A::put_frontend(maps, FrontendKey::new(vip, Be16::new(80), TCP), to)

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::Pod;
 use aya::maps::{HashMap, MapData, MapError};
 use proxy_agent::datapath::{FamilyMaps, MapAddr, Maps, PinDir};
-use proxy_common::abi::{Backend, FrontendKey, FrontendKind, FrontendRef, Service};
+use proxy_common::abi::{Backend, FrontendKey, FrontendKind, FrontendRef, Service, ServiceId};
 use testbed::pinned;
 use testbed::topology::Node;
 
@@ -74,7 +74,7 @@ where
 fn leads_to_backends<A: MapAddr>(
     maps: &Maps,
     family: &FamilyMaps<A>,
-    id: u32,
+    id: ServiceId,
     service: Service,
 ) -> Result<Result<(), String>>
 where
@@ -83,7 +83,7 @@ where
     for extent in [service.internal, service.external, service.short_circuit] {
         for slot in extent.base..extent.base + extent.len {
             let backend = maps.slots.get(&slot, 0).context("a slot")?;
-            let entry = family.backends.get(&backend, 0).context("a backend")?;
+            let entry = family.backends.get(&backend.0, 0).context("a backend")?;
             if entry.flags == 0 || entry.service != id {
                 let (flags, owner) = (entry.flags, entry.service);
                 return Ok(Err(format!(

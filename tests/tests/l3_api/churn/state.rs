@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use proxy_agent::model::Cidr;
 use proxy_agent::plan::{FrontendAt, Image};
 use proxy_agent::state::{Name, Names, Place};
-use proxy_common::abi::{Extent, FrontendKind, Service, backend_flags};
+use proxy_common::abi::{Extent, FrontendKind, Service, ServiceId, backend_flags};
 use testbed::topology::Node;
 
 /// How many differences are shown.
@@ -115,7 +115,12 @@ impl State {
 }
 
 /// What the service's own value says, and nothing yet of what refers to it.
-fn service_port(image: &Image, names: &Names, id: u32, service: &Service) -> Result<ServicePort> {
+fn service_port(
+    image: &Image,
+    names: &Names,
+    id: ServiceId,
+    service: &Service,
+) -> Result<ServicePort> {
     let sockets = |extent: Extent| -> Result<Vec<SocketAddr>> {
         let slots = extent.base..extent.base + extent.len;
         slots
