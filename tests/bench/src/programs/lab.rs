@@ -8,8 +8,9 @@ use aya::{Ebpf, Pod};
 use nix::net::if_::if_nametoindex;
 use proxy_agent::datapath::{Datapath, MapAddr, Options};
 use proxy_common::abi::{
-    Backend, Config, Device, Extent, Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef,
-    Generation, NODEPORT_ADDR, Service, TCP, UDP, backend_flags, device_flags, gate,
+    Backend, BackendId, Config, Device, Extent, Flow, FlowKey, FrontendKey, FrontendKind,
+    FrontendRef, Generation, NODEPORT_ADDR, Service, ServiceId, TCP, UDP, backend_flags,
+    device_flags, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -296,27 +297,33 @@ impl Lab {
             short_circuit: all,
             ..Service::default()
         };
-        self.datapath.maps_mut().services.insert(id, service, 0)?;
+        self.datapath
+            .maps_mut()
+            .services
+            .insert(ServiceId(id), service, 0)?;
         let local = if side == Side::Local {
             backend_flags::LOCAL
         } else {
             0
         };
         for (slot, addr) in (base..).zip(backends) {
-            self.datapath.maps_mut().slots.set(slot, slot, 0)?;
+            self.datapath
+                .maps_mut()
+                .slots
+                .set(slot, BackendId(slot), 0)?;
             let backend = Backend {
                 addr: *addr,
                 port: Be16::new(BACKEND_PORT),
                 flags: backend_flags::SERVING | local,
                 generation: Generation::FIRST,
-                service: id,
+                service: ServiceId(id),
             };
             A::maps(&mut self.datapath).backends.set(slot, backend, 0)?;
             self.raise(gate::backend_addr(addr))?;
         }
         let address = A::numbered(side.net() + net::SERVICES, number);
         self.raise(gate::service_addr(&address))?;
-        let to = FrontendRef::new(id, FrontendKind::ExternalIp).0;
+        let to = FrontendRef::new(ServiceId(id), FrontendKind::ExternalIp).0;
         let maps = A::maps(&mut self.datapath);
         for proto in [TCP, UDP] {
             let key = FrontendKey::new(address, Be16::new(SERVICE_PORT), proto);
