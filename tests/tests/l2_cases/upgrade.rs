@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,9 @@ fn by_one_way_if_slow(uplink: Uplink, way: Uplink) -> Result<()> {
     Err(CannotRun(reason).into())
 }
 
+/// Names the agent of another build, of the last release for one.
+const OTHER_BUILD: &str = "PORTSIDE_OTHER_AGENT";
+
 /// XDP and TC links; and TC filters, which kernels before 6.6 have in place of TC links.
 pub fn rows(uplink: Uplink) -> Vec<Trial> {
     let tc = match uplink {
@@ -102,6 +106,17 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
             killed,
         ),
     ];
+    let other = std::env::var_os(OTHER_BUILD).map(PathBuf::from);
+    let missing = other
+        .is_none()
+        .then_some("PORTSIDE_OTHER_AGENT names no agent of another build");
+    let world = World::without_agents(uplink, Plan::default());
+    // The other build may count otherwise what XDP took.
+    rows.push(world.row_beside_xdp_unless(
+        missing,
+        "the agent of another build is replaced and replaces this one",
+        move |cluster| other_build(&Site::build(cluster, tc)?, &other.unwrap_or_default()),
+    ));
     if uplink == Uplink::Xdp {
         rows.push(row(
             "an agent does without XDP and the next uses it again",
@@ -339,6 +354,26 @@ fn replaced(site: &Site) -> Result<()> {
     let now = pinned::maps(site.node)?;
     ensure!(now == maps, "{now:?} is not {maps:?}");
     Ok(())
+}
+
+/// An upgrade under requests, and the way back.
+fn other_build(site: &Site, other: &Path) -> Result<()> {
+    let start_other = || -> Result<()> {
+        site.begin(&site.launch(SMALL).of_program(other))?;
+        site.cluster.agents()[0].wait_until_ready()
+    };
+    start_other()?;
+    let mut kept = site.connect()?;
+    site.during(&mut kept, || {
+        site.cluster.kill_agents();
+        site.start(SMALL)
+    })
+    .context("an upgrade")?;
+    site.during(&mut kept, || {
+        site.cluster.kill_agents();
+        start_other()
+    })
+    .context("a rollback")
 }
 
 fn xdp_goes_and_comes(site: &Site) -> Result<()> {

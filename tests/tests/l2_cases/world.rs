@@ -121,6 +121,16 @@ impl World {
         self.trial(None, name, test)
     }
 
+    /// The same, where it may miss something here.
+    pub fn row_beside_xdp_unless(
+        &self,
+        missing: Option<&'static str>,
+        name: impl fmt::Display,
+        test: impl FnOnce(&Cluster) -> Result<()> + Send + 'static,
+    ) -> Trial {
+        self.trial(missing, name, test)
+    }
+
     fn trial(
         &self,
         missing: Option<&'static str>,

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -121,6 +121,8 @@ pub struct Launch<'a> {
     limit: Option<Limit>,
     group: Option<&'a MemoryGroup>,
     clock: Option<&'a Clock>,
+    /// In place of the agent that is tested.
+    program: Option<&'a Path>,
 }
 
 impl<'a> Launch<'a> {
@@ -137,6 +139,15 @@ impl<'a> Launch<'a> {
             limit: None,
             group: None,
             clock: None,
+            program: None,
+        }
+    }
+
+    /// It is the agent of another build.
+    pub fn of_program(self, program: &'a Path) -> Self {
+        Self {
+            program: Some(program),
+            ..self
         }
     }
 
@@ -239,8 +250,10 @@ impl<'a> Launch<'a> {
             limit,
             group,
             clock,
+            program,
         } = self;
-        let binary = binary().with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
+        let binary = program.map(Path::to_path_buf).or_else(binary);
+        let binary = binary.with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
         let uplinks = uplinks.map_or_else(|| node.uplinks().join(","), str::to_owned);
         command
