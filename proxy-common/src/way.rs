@@ -129,6 +129,15 @@ pub fn by_hints<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>)
     }
 }
 
+/// What the way of a known flow's packet is found by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// Its hints, while they hold.
+    Hints,
+    /// A look-up, which renews them.
+    LookUp,
+}
+
 /// The way of a packet of a known flow: its hints while they hold, else a look-up that renews them.
 #[inline(always)]
 pub fn of_flow<F: Family, T: Routes<F> + Node>(
@@ -137,11 +146,11 @@ pub fn of_flow<F: Family, T: Routes<F> + Node>(
     config: &Config,
     cell: &FlowCell<F::Addr>,
     flow: &Flow<F::Addr>,
-    renew: bool,
+    by: By,
 ) -> Result<Hop, PassReason> {
     let here = tables.ifindex();
     let route = Route::from_bits(flow.route);
-    if (!renew || goes_on(edge, here, route, flow))
+    if (by == By::Hints || goes_on(edge, here, route, flow))
         && let Some(hop) = by_hints(edge, here, config, flow)
     {
         return Ok(hop);

@@ -11,7 +11,7 @@ use crate::{
     edge::{Client, Edge, work::Work},
     flow::track,
     service::classify,
-    tables::{FlowCell, Flows, Node, Routes, Table},
+    tables::{FlowCell, Flows, Node, Put, Routes, Table},
     wire::parse::View,
 };
 
@@ -62,7 +62,7 @@ pub fn note<F: Family, T: Flows<F> + Routes<F> + Node>(
             work.peer.last_seen = now;
             work.peer.state = flow_state::OWN;
             // Without room its answer goes where a request would.
-            let _ = tables.put_flow(Table::Pending, &work.peer_key, &work.peer, true);
+            let _ = tables.put_flow(Table::Pending, &work.peer_key, &work.peer, Put::New);
         }
     }
 }

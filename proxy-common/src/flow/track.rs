@@ -10,7 +10,7 @@ use crate::{
     addr::{Addr, Be16, Family},
     edge::{Edge, work::Work},
     flow::{crowd, proof},
-    tables::{FlowCell, Flows, Node, Services, Table},
+    tables::{FlowCell, Flows, Node, Put, Services, Table},
     wire::parse::is_connected,
 };
 
@@ -193,7 +193,7 @@ pub fn reserve<F: Family, T: Flows<F> + Services<F> + Node>(
             return Err(Refusal::NoPort);
         }
     }
-    if tables.put_flow(Table::Pending, &work.key, &work.flow, false) {
+    if tables.put_flow(Table::Pending, &work.key, &work.flow, Put::Over) {
         return Ok(());
     }
     tables.delete_flow(Table::Pending, &work.peer_key);
@@ -252,7 +252,7 @@ fn claim<F: Family, T: Flows<F> + Services<F> + Node>(
 ) -> bool {
     // First the pending table, then a look at the confirmed one. A flow that is being confirmed is stored
     // there before it leaves the pending table, so that one of the two always shows it.
-    let fresh = tables.put_flow(Table::Pending, &work.peer_key, &work.peer, true);
+    let fresh = tables.put_flow(Table::Pending, &work.peer_key, &work.peer, Put::New);
     let table = if fresh {
         Table::Confirmed
     } else {
@@ -275,7 +275,7 @@ fn claim<F: Family, T: Flows<F> + Services<F> + Node>(
         tables.delete_flow(Table::Confirmed, &work.peer_key);
         true
     } else {
-        tables.put_flow(Table::Pending, &work.peer_key, &work.peer, false)
+        tables.put_flow(Table::Pending, &work.peer_key, &work.peer, Put::Over)
     }
 }
 
@@ -381,7 +381,7 @@ pub fn refresh<F: Family, T: Flows<F> + Services<F> + Node>(
         };
         if tables.flow(elsewhere, &work.peer_key).is_none() {
             cell.touch(now);
-            return tables.put_flow(table, &work.peer_key, &work.peer, true);
+            return tables.put_flow(table, &work.peer_key, &work.peer, Put::New);
         }
     }
     tables.delete_flow(table, &work.key);
@@ -443,8 +443,8 @@ pub fn advance<F: Family, T: Flows<F> + Services<F> + Node>(
     };
     // The entries that may still have been written since they were read differ in their hints at most.
     // The reply's stands before this one leaves the pending table: see `claim`.
-    if tables.put_flow(Table::Confirmed, &work.peer_key, &work.peer, false)
-        && tables.put_flow(Table::Confirmed, &work.key, &work.flow, false)
+    if tables.put_flow(Table::Confirmed, &work.peer_key, &work.peer, Put::Over)
+        && tables.put_flow(Table::Confirmed, &work.key, &work.flow, Put::Over)
     {
         tables.delete_flow(Table::Pending, &work.key);
         tables.delete_flow(Table::Pending, &work.peer_key);

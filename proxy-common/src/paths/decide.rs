@@ -25,7 +25,7 @@ use crate::{
         select::{self, Choice},
     },
     tables::{FlowCell, Hop, Table, Tables},
-    way,
+    way::{self, By},
     wire::parse::{View, tcp},
 };
 
@@ -99,7 +99,8 @@ fn go_on<F: Family, T: Tables<F>>(
         cell.come_by(work.flow.peer_ifindex);
     }
     let renew = now.since(work.flow.last_seen) >= config.refresh;
-    work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, &work.flow, renew) {
+    let by = if renew { By::LookUp } else { By::Hints };
+    work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, &work.flow, by) {
         Ok(hop) => hop,
         Err(reason) => return Decision::Pass(reason),
     };

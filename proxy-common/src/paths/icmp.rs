@@ -16,7 +16,7 @@ use crate::{
     service::classify,
     sums::internet::Diff,
     tables::{Table, Tables},
-    way,
+    way::{self, By},
     wire::{
         packet::{Be16Pair, L4Change, Packet},
         parse::{Ip, ParseIp, Quoted, quoted},
@@ -77,7 +77,7 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
     if edge.dir == Dir::In && !is_expected && !work.is_admitted {
         return Err(Decision::Drop(DropReason::SourceCheck));
     }
-    work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, flow, false) {
+    work.hop = match way::of_flow::<F, T>(edge, tables, config, cell, flow, By::Hints) {
         Ok(hop) => hop,
         Err(reason) => return Err(Decision::Pass(reason)),
     };

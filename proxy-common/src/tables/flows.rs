@@ -17,6 +17,15 @@ pub enum Table {
     Pending,
 }
 
+/// What may stand under the key of a flow that is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Put {
+    /// Nothing: else the flow is not stored.
+    New,
+    /// Anything: it is replaced.
+    Over,
+}
+
 /// A flow in its table. Other CPUs may write it at the same time, whole words at once.
 #[repr(transparent)]
 pub struct FlowCell<A>(UnsafeCell<Flow<A>>);
@@ -141,13 +150,13 @@ impl ShareCell {
 /// Flows of one family, and what is kept beside them.
 pub trait Flows<F: Family> {
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>>;
-    /// Stores a flow; with `fresh`, only where there is none under the key. `false`: not stored.
+    /// Stores a flow. `false`: not stored.
     fn put_flow(
         &self,
         table: Table,
         key: &FlowKey<F::Addr>,
         flow: &Flow<F::Addr>,
-        fresh: bool,
+        put: Put,
     ) -> bool;
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>);
     /// Has a process of this node a connection of its own to whose socket a packet with this tuple would go?

@@ -10,7 +10,7 @@ pub mod routes;
 pub mod services;
 
 use crate::addr::Family;
-pub use flows::{FlowCell, Flows, ShareCell, Table, hints_hold};
+pub use flows::{FlowCell, Flows, Put, ShareCell, Table, hints_hold};
 pub use meters::Meters;
 pub use node::Node;
 pub use routes::{Fib, Hop, Routes};

@@ -10,7 +10,7 @@ use proxy_common::{
     abi::{Flow, FlowKey, FragmentKey, FragmentPorts, HeldKey, Share, TCP, Tuple, UDP},
     addr::Addr,
     paths::fragment,
-    tables::{FlowCell, Flows, ShareCell, Table},
+    tables::{FlowCell, Flows, Put, ShareCell, Table},
 };
 
 impl<F: FamilyMaps> Flows<F> for Kernel {
@@ -30,9 +30,12 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
         table: Table,
         key: &FlowKey<F::Addr>,
         flow: &Flow<F::Addr>,
-        fresh: bool,
+        put: Put,
     ) -> bool {
-        let flags = if fresh { BPF_NOEXIST } else { BPF_ANY } as u64;
+        let flags = match put {
+            Put::New => BPF_NOEXIST,
+            Put::Over => BPF_ANY,
+        } as u64;
         match table {
             Table::Confirmed => F::MAPS.flows.insert(key, flow, flags),
             Table::Pending => F::MAPS.pending.insert(key, flow, flags),

@@ -15,7 +15,7 @@ use proxy_common::{
     },
     paths::{fast, slow},
     reason::Reason,
-    tables::{self, Fib, FlowCell, Meters, Node, Routes, Services, ShareCell, Table},
+    tables::{self, Fib, FlowCell, Meters, Node, Put, Routes, Services, ShareCell, Table},
     wire::packet::Packet,
 };
 use std::{
@@ -57,11 +57,11 @@ impl<A: Addr> Flows<A> {
         self.cells.borrow().len()
     }
 
-    fn put(&self, key: &FlowKey<A>, flow: &Flow<A>, fresh: bool) -> bool {
+    fn put(&self, key: &FlowKey<A>, flow: &Flow<A>, put: Put) -> bool {
         let mut cells = self.cells.borrow_mut();
         let mut order = self.order.borrow_mut();
         if cells.contains_key(key) {
-            if fresh {
+            if put == Put::New {
                 return false;
             }
         } else {
@@ -129,7 +129,7 @@ impl<F: Net> Maps<F> {
     fn confirm_all(&self) {
         for key in self.pending.keys() {
             if let Some(flow) = self.pending.get(&key) {
-                self.confirmed.put(&key, &flow, false);
+                self.confirmed.put(&key, &flow, Put::Over);
                 self.pending.remove(&key);
             }
         }
@@ -364,9 +364,9 @@ impl<F: Net> tables::Flows<F> for World {
         table: Table,
         key: &FlowKey<F::Addr>,
         flow: &Flow<F::Addr>,
-        fresh: bool,
+        put: Put,
     ) -> bool {
-        F::maps(self).flows(table).put(key, flow, fresh)
+        F::maps(self).flows(table).put(key, flow, put)
     }
 
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
