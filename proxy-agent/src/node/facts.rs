@@ -8,7 +8,11 @@ use proxy_common::{
 };
 
 use super::{Framing, Link, Role, Roles, SourceCheck, View, reverse_path, source};
-use crate::{datapath::Facts, model::Cidr, plan::NodeAddresses};
+use crate::{
+    datapath::Facts,
+    model::{Cidr, Family},
+    plan::NodeAddresses,
+};
 
 /// On which local addresses NodePorts are served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,12 +98,15 @@ fn primary(view: &View, roles: &Roles) -> Vec<IpAddr> {
         .filter(|(_, role)| **role == Role::Uplink)
         .map(|(index, _)| *index);
     let links: Vec<u32> = routed.chain(uplinks).collect();
-    let source = |v4| {
+    let source = |family| {
         let mut own = links.iter();
-        own.find_map(|&index| source::by_device(view, index, v4))
-            .or_else(|| source::on_loopback(view, v4))
+        own.find_map(|&index| source::by_device(view, index, family))
+            .or_else(|| source::on_loopback(view, family))
     };
-    [true, false].into_iter().filter_map(source).collect()
+    [Family::Ipv4, Family::Ipv6]
+        .into_iter()
+        .filter_map(source)
+        .collect()
 }
 
 fn device(
@@ -110,14 +117,19 @@ fn device(
     primary: &[IpAddr],
     check: SourceCheck,
 ) -> Device {
-    let facing = |v4: bool| {
+    let facing = |family: Family| {
         let on_loopback = || match role {
-            Role::Uplink | Role::Tunnel => source::on_loopback(view, v4),
+            Role::Uplink | Role::Tunnel => source::on_loopback(view, family),
             _ => None,
         };
-        source::by_device(view, index, v4)
+        source::by_device(view, index, family)
             .or_else(on_loopback)
-            .or_else(|| primary.iter().copied().find(|addr| addr.is_ipv4() == v4))
+            .or_else(|| {
+                primary
+                    .iter()
+                    .copied()
+                    .find(|addr| Family::of(*addr) == family)
+            })
     };
     let mut flags = match role {
         Role::Uplink => device_flags::UPLINK,
@@ -132,11 +144,11 @@ fn device(
     flags |= reverse_path::flags(view, index, role, check);
     let above = view.above(index);
     Device {
-        addr4: match facing(true) {
+        addr4: match facing(Family::Ipv4) {
             Some(IpAddr::V4(addr)) => addr.into(),
             _ => Ip4::default(),
         },
-        addr6: match facing(false) {
+        addr6: match facing(Family::Ipv6) {
             Some(IpAddr::V6(addr)) => addr.into(),
             _ => Ip6::default(),
         },

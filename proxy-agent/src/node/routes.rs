@@ -9,6 +9,8 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType},
 };
 
+use crate::model::Family;
+
 /// What unicast routes lead by a device.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Ways {
@@ -34,20 +36,20 @@ struct Widest {
 type Rank = (bool, u8, u32);
 
 impl Ways {
-    /// The source address that the widest route by the device asks for, of the family that is IPv4's or not.
-    pub fn source(&self, v4: bool) -> Option<IpAddr> {
-        self.widest[usize::from(!v4)]?.source
+    /// The source address that the widest route by the device asks for, of this family.
+    pub fn source(&self, family: Family) -> Option<IpAddr> {
+        self.widest[family as usize]?.source
     }
 
     /// The next hop of that route.
-    pub fn gateway(&self, v4: bool) -> Option<IpAddr> {
-        self.widest[usize::from(!v4)]?.gateway
+    pub fn gateway(&self, family: Family) -> Option<IpAddr> {
+        self.widest[family as usize]?.gateway
     }
 
     /// Takes in a route by the device.
     pub(super) fn add(&mut self, route: &Route) {
         let Route {
-            v4,
+            family,
             default,
             next_hop,
             multipath,
@@ -59,7 +61,7 @@ impl Ways {
         self.default |= default;
         self.next_hop |= next_hop;
         self.multipath |= multipath;
-        let widest = &mut self.widest[usize::from(!v4)];
+        let widest = &mut self.widest[family as usize];
         if widest.is_none_or(|best| rank < best.rank) {
             *widest = Some(Widest {
                 rank,
@@ -73,7 +75,7 @@ impl Ways {
 /// What matters of a unicast route.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
-    v4: bool,
+    family: Family,
     pub default: bool,
     next_hop: bool,
     multipath: bool,
@@ -93,7 +95,11 @@ impl Route {
         }
         let mut table = u32::from(header.table);
         let mut route = Self {
-            v4: header.address_family == AddressFamily::Inet,
+            family: if header.address_family == AddressFamily::Inet {
+                Family::Ipv4
+            } else {
+                Family::Ipv6
+            },
             default: header.destination_prefix_length == 0,
             next_hop: false,
             multipath: false,
@@ -201,9 +207,12 @@ mod tests {
             ],
         ));
         assert!(ways.default && ways.next_hop && !ways.multipath);
-        assert_eq!(ways.source(true), Some([192, 0, 2, 3].into()));
-        assert_eq!(ways.gateway(true), Some([192, 0, 2, 9].into()));
-        assert_eq!((ways.source(false), ways.gateway(false)), (None, None));
+        assert_eq!(ways.source(Family::Ipv4), Some([192, 0, 2, 3].into()));
+        assert_eq!(ways.gateway(Family::Ipv4), Some([192, 0, 2, 9].into()));
+        assert_eq!(
+            (ways.source(Family::Ipv6), ways.gateway(Family::Ipv6)),
+            (None, None)
+        );
 
         let mut unreachable = route(0, vec![by(2)]);
         unreachable.header.kind = RouteType::Unreachable;

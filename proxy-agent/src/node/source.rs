@@ -7,34 +7,34 @@
 use std::net::IpAddr;
 
 use super::{Kind, Link, View};
-use crate::model::not_routable;
+use crate::model::{Family, not_routable};
 
 /// The source towards what is behind a device: `None` where neither the device nor its routes have one.
-pub fn by_device(view: &View, index: u32, v4: bool) -> Option<IpAddr> {
+pub fn by_device(view: &View, index: u32, family: Family) -> Option<IpAddr> {
     let link = view.links.get(&index)?;
-    let asked_for = link.ways.source(v4);
+    let asked_for = link.ways.source(family);
     asked_for
         .filter(|addr| is_local(view, *addr))
-        .or_else(|| own(link, v4))
-        .or_else(|| own(view.master(link)?, v4))
+        .or_else(|| own(link, family))
+        .or_else(|| own(view.master(link)?, family))
 }
 
 /// The source by a device that has none: the kernel looks at the loopback device before others, as it is the first.
-pub fn on_loopback(view: &View, v4: bool) -> Option<IpAddr> {
+pub fn on_loopback(view: &View, family: Family) -> Option<IpAddr> {
     view.links
         .values()
         .filter(|link| link.kind == Kind::Loopback)
-        .find_map(|link| own(link, v4))
+        .find_map(|link| own(link, family))
 }
 
 /// That of the subnet that the next hop is in, else the first, as `inet_select_addr` has it (net/ipv4/devinet.c).
-fn own(link: &Link, v4: bool) -> Option<IpAddr> {
-    let gateway = link.ways.gateway(v4);
+fn own(link: &Link, family: Family) -> Option<IpAddr> {
+    let gateway = link.ways.gateway(family);
     let candidates = || {
         link.addresses.iter().filter(|address| {
             address.global
                 && !address.passive
-                && address.addr.is_ipv4() == v4
+                && Family::of(address.addr) == family
                 && not_routable(address.addr).is_none()
         })
     };
@@ -87,14 +87,14 @@ mod tests {
             rp_filter: 0,
             takes_tags_off: false,
         };
-        assert_eq!(own(&link, true), Some([10, 0, 0, 5].into()));
+        assert_eq!(own(&link, Family::Ipv4), Some([10, 0, 0, 5].into()));
         let mut default = RouteMessage::default();
         default.header.address_family = AddressFamily::Inet;
         default.header.kind = RouteType::Unicast;
         let gateway = RouteAddress::Inet([203, 0, 113, 1].into());
         default.attributes = vec![RouteAttribute::Oif(2), RouteAttribute::Gateway(gateway)];
         link.ways.add(&Route::of(&default).unwrap());
-        assert_eq!(own(&link, true), Some([203, 0, 113, 5].into()));
-        assert_eq!(own(&link, false), None);
+        assert_eq!(own(&link, Family::Ipv4), Some([203, 0, 113, 5].into()));
+        assert_eq!(own(&link, Family::Ipv6), None);
     }
 }
