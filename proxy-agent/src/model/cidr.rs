@@ -1,57 +1,42 @@
 //! Address ranges.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
 
 use super::{Family, parse_address};
 
 /// An address range, its host bits always zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Cidr {
-    addr: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 /// Text that is no address range.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not an address range (address/bits)")]
 pub struct CidrError(String);
 
 impl Cidr {
     /// The range of `prefix` bits that holds `addr`; `None` if the family has fewer bits.
     pub fn new(addr: IpAddr, prefix: u8) -> Option<Self> {
-        let addr = match addr {
-            IpAddr::V4(v4) if prefix <= 32 => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
-            }
-            IpAddr::V6(v6) if prefix <= 128 => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
-                IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
-            }
-            _ => return None,
-        };
-        Some(Self { addr, prefix })
+        IpNet::new(addr, prefix).ok().map(|net| Self(net.trunc()))
     }
 
     /// Its first address.
-    pub const fn addr(self) -> IpAddr {
-        self.addr
+    pub fn addr(self) -> IpAddr {
+        self.0.addr()
     }
 
     /// How many leading bits are fixed.
-    pub const fn prefix(self) -> u8 {
-        self.prefix
+    pub fn prefix(self) -> u8 {
+        self.0.prefix_len()
     }
 
-    pub const fn family(self) -> Family {
-        Family::of(self.addr)
+    pub fn family(self) -> Family {
+        Family::of(self.addr())
     }
 
     pub fn contains(self, addr: IpAddr) -> bool {
-        self.family() == Family::of(addr) && Self::new(addr, self.prefix) == Some(self)
+        self.0.contains(&addr)
     }
 }
 
@@ -71,17 +56,9 @@ impl FromStr for Cidr {
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.prefix)
+        self.0.fmt(f)
     }
 }
-
-impl fmt::Display for CidrError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not an address range (address/bits)", self.0)
-    }
-}
-
-impl std::error::Error for CidrError {}
 
 #[cfg(test)]
 mod tests {

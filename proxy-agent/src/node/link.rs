@@ -8,6 +8,7 @@ use rtnetlink::packet_route::{
 };
 
 use super::routes::Ways;
+use crate::model::Cidr;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Link {
@@ -249,22 +250,7 @@ impl Address {
 
     /// Is another address on link by this one's prefix?
     pub fn subnet_has(&self, other: IpAddr) -> bool {
-        let shift = u32::from(self.bits() - self.prefix.min(self.bits()));
-        match (self.addr, other) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                (own.to_bits() ^ other.to_bits())
-                    .checked_shr(shift)
-                    .unwrap_or(0)
-                    == 0
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => {
-                (own.to_bits() ^ other.to_bits())
-                    .checked_shr(shift)
-                    .unwrap_or(0)
-                    == 0
-            }
-            _ => false,
-        }
+        Cidr::new(self.addr, self.prefix.min(self.bits())).is_some_and(|net| net.contains(other))
     }
 
     pub const fn bits(&self) -> u8 {

@@ -269,6 +269,6 @@ pub(super) fn wanted_ranges(placed: &Placed, node: &NodeAddresses) -> BTreeSet<C
 }
 
 /// The table of a range.
-pub(super) const fn table_of(range: Cidr) -> Table {
+pub(super) fn table_of(range: Cidr) -> Table {
     Table::Ranges(range.family())
 }

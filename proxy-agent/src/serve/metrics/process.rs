@@ -1,15 +1,13 @@
-//! Memory and processor time of the agent, from /proc (proc_pid_stat(5), proc_pid_status(5)).
+//! Memory and processor time of the agent, from /proc.
 
-use std::{fmt, fs, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
+use procfs::{process, ticks_per_second};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-
-/// /proc counts in these, on every architecture.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
 pub struct Process {
@@ -33,7 +31,8 @@ impl Collector for Process {
             None,
             MetricType::Gauge,
         )?)?;
-        if let Some(bytes) = resident_bytes(&read("status")) {
+        let usage = Usage::now();
+        if let Some(bytes) = usage.resident_bytes {
             ConstGauge::new(bytes).encode(encoder.encode_descriptor(
                 "process_resident_memory_bytes",
                 "Resident memory of the agent",
@@ -41,7 +40,7 @@ impl Collector for Process {
                 MetricType::Gauge,
             )?)?;
         }
-        if let Some(seconds) = cpu_seconds(&read("stat")) {
+        if let Some(seconds) = usage.cpu_seconds {
             ConstCounter::new(seconds).encode(encoder.encode_descriptor(
                 "process_cpu_seconds",
                 "Processor time of the agent",
@@ -53,24 +52,25 @@ impl Collector for Process {
     }
 }
 
-fn read(file: &str) -> String {
-    fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default()
+/// What /proc says of this process now; nothing where it is not mounted.
+#[derive(Default)]
+struct Usage {
+    resident_bytes: Option<i64>,
+    cpu_seconds: Option<f64>,
 }
 
-fn resident_bytes(status: &str) -> Option<i64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
-/// Fields 14 and 15; the name in field 2 may hold spaces and ends at the last parenthesis.
-fn cpu_seconds(stat: &str) -> Option<f64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / TICKS_PER_SECOND)
+impl Usage {
+    fn now() -> Self {
+        let Ok(process) = process::Process::myself() else {
+            return Self::default();
+        };
+        let kib = process.status().ok().and_then(|status| status.vmrss);
+        let ticks = process.stat().ok().map(|stat| stat.utime + stat.stime);
+        Self {
+            resident_bytes: kib.and_then(|kib| i64::try_from(kib * 1024).ok()),
+            cpu_seconds: ticks.map(|ticks| ticks as f64 / ticks_per_second() as f64),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -78,17 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_by_name_and_place() {
-        let status = "Name:\tproxy-agent\nVmRSS:\t    2048 kB\nThreads:\t2\n";
-        assert_eq!(resident_bytes(status), Some(2 << 20));
-        let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 1 0 5 0 0";
-        assert_eq!(cpu_seconds(stat), Some(2.0));
-        assert_eq!(cpu_seconds(""), None);
-    }
-
-    #[test]
-    fn this_process_has_memory() {
-        assert!(resident_bytes(&read("status")).is_some_and(|bytes| bytes > 0));
-        assert!(cpu_seconds(&read("stat")).is_some());
+    fn this_process_has_memory_and_uses_the_processor() {
+        let usage = Usage::now();
+        assert!(usage.resident_bytes.is_some_and(|bytes| bytes > 1 << 20));
+        let before = usage.cpu_seconds.unwrap();
+        let began = std::time::Instant::now();
+        while Usage::now().cpu_seconds.unwrap() <= before {
+            assert!(began.elapsed().as_secs() < 60, "the time stands still");
+        }
     }
 }
