@@ -75,6 +75,13 @@ fn differences(names: &Names, view: &View) -> Vec<String> {
         .map(|id| format!("#{id}"))
         .collect();
     let mut all = Vec::new();
+    if wanted.is_empty() && !programmed.is_empty() {
+        all.push(format!(
+            "no agent has left the names of the {} service ports that are programmed",
+            programmed.len()
+        ));
+        return all;
+    }
     if !lacking.is_empty() {
         all.push(format!(
             "{} service ports are wanted and not in the maps: {}",

@@ -131,16 +131,18 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Takes down the datapath under `place`, and forgets what is kept beside it. Open connections have this long to end. Tells what it has
-/// removed.
+/// Takes down the datapath under `place`, and forgets what is kept beside it. Open connections have this long to end; `None` is beside an
+/// agent that goes on, and needs what is kept. Tells what it has removed.
 pub fn cleanup(place: &Place, drain: Option<Duration>) -> Result<Vec<String>> {
     let removed = datapath::cleanup(&place.bpffs, drain)?;
-    Losses::remove(&place.losses())?;
-    state::remove(&place.looks())?;
-    state::remove(&place.word())?;
-    state::remove(&place.left_out())?;
-    notices::remove(&place.names())?;
-    state::remove(&place.names())?;
+    if drain.is_some() {
+        Losses::remove(&place.losses())?;
+        state::remove(&place.looks())?;
+        state::remove(&place.word())?;
+        state::remove(&place.left_out())?;
+        notices::remove(&place.names())?;
+        state::remove(&place.names())?;
+    }
     Ok(removed)
 }
 
