@@ -6,6 +6,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `get` | services, backends, node ports |
+//! | `describe` | one Service, and what keeps clients from it |
 //! | `flows` | connections |
 //! | `drops` | what was dropped, and why |
 //! | `status` | does it work, on one page |
@@ -15,6 +16,7 @@
 //! | `output`, `table` | rows as a table or a document |
 
 mod cleanup;
+mod describe;
 mod doctor;
 mod drops;
 mod flows;
@@ -45,6 +47,8 @@ enum Command {
     Run(Box<run::Args>),
     /// Show services, backends or node ports
     Get(get::Args),
+    /// Show one Service as this node has it, and why it is not reachable, if so
+    Describe(describe::Args),
     /// Show connections through services
     Flows(flows::Args),
     /// Show what was dropped, and why; `drops explain REASON` says what a reason means
@@ -71,6 +75,7 @@ impl Cli {
                     .block_on(run::run(*args, object))
             }
             Command::Get(args) => get::get(&args),
+            Command::Describe(args) => describe::describe(&args),
             Command::Flows(args) => flows::flows(&args),
             Command::Drops(args) => drops::drops(&args),
             Command::Doctor(args) => return doctor::doctor(&args, object),

@@ -5,11 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use anyhow::Result;
-use proxy_common::abi::{BackendId, FrontendKind, ServiceId, backend_flags};
+use anyhow::{Context, Result};
+use proxy_common::abi::{BackendId, FrontendKind, Service, ServiceId, backend_flags, names};
 
 use crate::{
     datapath::Maps,
+    model::Cidr,
     notices::{self, ToldOf},
     plan::{BackendEntry, FrontendAt},
     state::{Name, Names, Place},
@@ -19,6 +20,9 @@ use crate::{
 pub struct ServicePort {
     pub id: ServiceId,
     pub name: Name,
+    pub value: Service,
+    /// Of sources that may reach its load balancer's addresses.
+    pub ranges: Vec<Cidr>,
     /// Without those that refuse.
     pub frontends: BTreeMap<FrontendAt, FrontendKind>,
     /// By endpoint; those that new or old flows use.
@@ -28,6 +32,8 @@ pub struct ServicePort {
 /// What is shown of a datapath.
 pub struct View {
     pub maps: Maps,
+    /// Jiffies per second of this kernel.
+    pub hz: u32,
     /// By name; where a name is not known, what stands for it.
     pub services: Vec<ServicePort>,
     /// What is told of Services, those without a service port among them.
@@ -49,6 +55,10 @@ impl View {
                 own.insert(at, to.kind());
             }
         }
+        let mut ranges: HashMap<ServiceId, Vec<_>> = HashMap::new();
+        for (id, range) in image.ranges {
+            ranges.entry(id).or_default().push(range);
+        }
         let mut backends: HashMap<ServiceId, Vec<_>> = HashMap::new();
         for (id, entry) in image.backends {
             if entry.flags != 0 {
@@ -57,22 +67,27 @@ impl View {
         }
         let mut services: Vec<_> = image
             .services
-            .into_keys()
-            .map(|id| (id, names.get(id)))
-            .filter(|(_, name)| namespace.is_none_or(|wanted| name.namespace == wanted))
-            .map(|(id, name)| {
+            .into_iter()
+            .map(|(id, value)| (id, value, names.get(id)))
+            .filter(|(_, _, name)| namespace.is_none_or(|wanted| name.namespace == wanted))
+            .map(|(id, value, name)| {
                 let mut backends = backends.remove(&id).unwrap_or_default();
                 backends.sort_unstable_by_key(|(_, entry)| entry.socket);
                 ServicePort {
                     id,
                     name,
+                    value,
+                    ranges: ranges.remove(&id).unwrap_or_default(),
                     frontends: frontends.remove(&id).unwrap_or_default(),
                     backends,
                 }
             })
             .collect();
         services.sort_unstable_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        let config = maps.config.get(&0, 0).context(names::CONFIG)?;
         Ok(Self {
+            // As `Config::for_hz` has it.
+            hz: config.tcp_idle / 86_400,
             maps,
             services,
             told,
@@ -119,6 +134,8 @@ mod tests {
         let port = |sockets: &[&str]| ServicePort {
             id: ServiceId(1),
             name: Names::default().get(ServiceId(1)),
+            value: Service::default(),
+            ranges: Vec::new(),
             frontends: BTreeMap::new(),
             backends: sockets
                 .iter()

@@ -9,7 +9,7 @@ use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
 use proxy_common::abi::VERSION;
 use proxy_common::reason::Reason;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::address::Family;
 use testbed::agent::Uplink;
 use testbed::answer::Answer;
@@ -40,6 +40,10 @@ pub fn rows_of_own_clusters(uplink: Uplink) -> Vec<Trial> {
         rows.push(World::of(uplink, Plan::default()).row(
             "the commands tell each entry and each refused packet",
             told_by_number,
+        ));
+        rows.push(World::of(uplink, Plan::default()).row(
+            "describe says in one line what keeps clients from a service",
+            described,
         ));
     }
     rows
@@ -88,7 +92,7 @@ fn shown(cluster: &Cluster) -> Result<()> {
 fn told_by_number(cluster: &Cluster) -> Result<()> {
     let node = cluster.node(1);
     let used = || -> Result<BTreeMap<String, u64>> {
-        let rows = json(node, &["maps"])?;
+        let rows = rows_of(node, &["maps"])?;
         let used = |row: &Value| Some((row["map"].as_str()?.to_owned(), row["used"].as_u64()?));
         let used: Option<BTreeMap<_, _>> = rows.iter().map(used).collect();
         used.context("a map without a name or a number")
@@ -108,7 +112,7 @@ fn told_by_number(cluster: &Cluster) -> Result<()> {
 
     // Nobody is behind this service: a packet that is refused, and a reason for it.
     let refused = || -> Result<u64> {
-        let rows = json(node, &["drops"])?;
+        let rows = rows_of(node, &["drops"])?;
         let of_pods = |row: &&Value| row["reason"] == "refused" && row["hook"] == "tc_workload_in";
         let packets = |row: &Value| row["packets"].as_u64().context("no number");
         rows.iter().find(of_pods).map_or(Ok(0), packets)
@@ -153,9 +157,9 @@ fn of_the_service(node: &Node, vip: &Vip) -> Result<()> {
         .sum();
     ensure!(refused == 1 + REFUSED, "{refused} of {name}: {text}");
 
-    let drops = json(node, &["drops"])?;
+    let drops = rows_of(node, &["drops"])?;
     ensure!(drops.iter().all(|row| row["action"] == "drop"), "{drops:?}");
-    let all = json(node, &["drops", "--all"])?;
+    let all = rows_of(node, &["drops", "--all"])?;
     for reason in Reason::ALL {
         ensure!(
             all.iter().any(|row| row["reason"] == reason.text()),
@@ -175,7 +179,7 @@ fn of_the_service(node: &Node, vip: &Vip) -> Result<()> {
 }
 
 /// The rows that a command prints.
-fn json(node: &Node, command: &[&str]) -> Result<Vec<Value>> {
+fn rows_of(node: &Node, command: &[&str]) -> Result<Vec<Value>> {
     let text = cli::ask(node, &[command, &["-o", "json"]].concat())?;
     let document: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     document["items"].as_array().cloned().context(text)
@@ -226,4 +230,90 @@ fn open_from_the_pod(cluster: &Cluster, vip: &Vip) -> Result<Vec<Conversation>> 
             Ok(connection)
         })
         .collect()
+}
+
+/// Each thing that keeps clients from a service ends in the one line that says it.
+fn described(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(1);
+    let describe = |name: &str| cli::run(node, &["describe", "service", name]);
+    let says = |vip: &Vip, text: &str| {
+        let name = format!("default/{}", vip.name);
+        eventually(text, || {
+            let ran = describe(&name)?;
+            ensure!(
+                ran.code == Some(0) && ran.out.contains(text),
+                "no {text:?} in {ran:?}"
+            );
+            Ok(ran.out)
+        })
+    };
+    let fine = "It is served as its object says.";
+    let served = serve(cluster, "served", &[cluster.pod("p1"), cluster.pod("p2")])?;
+    says(&served, fine)?;
+    for family in Family::BOTH {
+        let target = served.on_cluster_ip(family);
+        await_answer(cluster.pod("c1"), Protocol::Tcp, target, |answer| {
+            answer.who().is_some()
+        })?;
+        says(&served, &format!("{target}/TCP (ClusterIP)"))?;
+    }
+    let text = cli::ask(node, &["describe", "service", &served.name, "-o", "json"])?;
+    let document: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    let ports = document["ports"].as_array().context("ports")?;
+    ensure!(
+        ports.len() == 4
+            && ports.iter().all(|port| port["toClusterIp"] == 2
+                && port["endpoints"]
+                    .as_array()
+                    .is_some_and(|all| all.len() == 2)),
+        "{text}"
+    );
+    let sum = |field: &str| -> u64 {
+        let counts = ports.iter().filter_map(|port| port[field].as_u64());
+        counts.sum()
+    };
+    ensure!(
+        sum("connections") >= 2 && sum("refusedPackets") == 0,
+        "{text}"
+    );
+
+    let empty = cluster.vip("empty");
+    cluster.manifests.apply(&empty.service())?;
+    let text = says(&empty, "it has no endpoint: new connections are refused")?;
+    ensure!(!text.contains(fine), "{text}");
+
+    // Its endpoint is on the other node.
+    let local = cluster.vip("local");
+    cluster
+        .manifests
+        .apply_endpoints(&local.endpoints(&[cluster.pod("p2")]))?;
+    let policy = ("externalTrafficPolicy", json!("Local"));
+    cluster
+        .manifests
+        .apply(&local.service().with(policy.0, policy.1))?;
+    says(
+        &local,
+        "externalTrafficPolicy is Local and no endpoint is on this node: packets from outside are dropped",
+    )?;
+
+    // The one whose name comes first has the address.
+    let taken = Vip {
+        name: "zz-conflict".to_owned(),
+        ip: served.ip,
+        ..cluster.vip("conflict")
+    };
+    cluster.manifests.apply(&taken.service())?;
+    says(&taken, "AddressTaken: ")?;
+
+    let unknown = describe("default/no-such-service")?;
+    ensure!(
+        unknown.code == Some(1)
+            && unknown
+                .err
+                .contains("knows no Service default/no-such-service"),
+        "{unknown:?}"
+    );
+    cluster.stop_agents();
+    says(&served, "no agent runs")?;
+    Ok(())
 }
