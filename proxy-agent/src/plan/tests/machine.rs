@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use proxy_common::{
-    abi::{Extent, FrontendKind, Service, ServiceId, backend_flags, gate, service_flags},
+    abi::{
+        Extent, FrontendKind, FrontendRef, Service, ServiceId, backend_flags, gate, service_flags,
+    },
     addr::{Be16, Ip4, Ip6},
 };
 
@@ -16,11 +18,16 @@ pub struct Machine {
     room: Room,
     /// Services that have asked for ranges since the plan began when none were there. One whose ranges find no room stays closed.
     asking: BTreeSet<ServiceId>,
+    /// Looks at everything after each write, not only at what the write can have broken, and demands that both say the same.
+    is_wary: bool,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self::with_room(ROOM)
+        Self {
+            is_wary: true,
+            ..Self::with_room(ROOM)
+        }
     }
 }
 
@@ -31,6 +38,7 @@ impl Machine {
             image: Image::default(),
             room,
             asking: BTreeSet::new(),
+            is_wary: false,
         }
     }
 
@@ -68,10 +76,16 @@ impl Machine {
     pub fn apply(&mut self, ops: &[Op]) -> Result<(), String> {
         self.asking.clear();
         for op in ops {
+            let replaces = self.replaces_serving(op);
             self.write(op).map_err(|why| format!("{op}: {why}"))?;
-            self.check().map_err(|why| format!("after {op}: {why}"))?;
+            let found = self.check_after(op, replaces);
+            if self.is_wary {
+                let all = self.check();
+                assert_eq!(found.is_ok(), all.is_ok(), "{op}: {found:?} and {all:?}");
+            }
+            found.map_err(|why| format!("after {op}: {why}"))?;
         }
-        Ok(())
+        self.check()
     }
 
     /// The same where nobody looks before the last of them.
@@ -162,39 +176,97 @@ impl Machine {
 
     fn check(&self) -> Result<(), String> {
         let image = &self.image;
-        self.check_room()?;
+        for family in [Family::Ipv4, Family::Ipv6] {
+            self.check_frontends_fit(family)?;
+            self.check_ranges_fit(family)?;
+        }
         for (at, to) in &image.frontends {
-            if to.kind() != FrontendKind::Refuse {
-                ensure(image.services.contains_key(&to.service()), || {
-                    format!("{at} leads to service {}, which is not there", to.service())
-                })?;
-            }
-            ensure(self.is_open(*at), || format!("the gate is closed for {at}"))?;
+            self.check_frontend(*at, *to)?;
         }
         for (id, service) in &image.services {
-            for extent in extents(service) {
-                for slot in extent.base..extent.base + extent.len {
-                    self.check_slot(*id, slot)?;
-                }
-            }
+            self.check_slots(*id, service, |_| true)?;
         }
         Ok(())
     }
 
-    fn check_room(&self) -> Result<(), String> {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            let frontends = self.image.frontends.keys();
-            let frontends = frontends.filter(|at| at.family() == family).count();
-            let ranges = self.image.ranges.iter();
-            let ranges = ranges.filter(|(_, range)| range.family() == family).count();
-            ensure(frontends <= self.room.frontends() as usize, || {
-                format!("{frontends} {family} frontends")
-            })?;
-            ensure(ranges <= self.room.ranges() as usize, || {
-                format!("{ranges} {family} ranges")
-            })?;
+    /// Does this write put a backend in the place of one that new connections may go to?
+    fn replaces_serving(&self, op: &Op) -> bool {
+        let Op::Backend { id, .. } = op else {
+            return false;
+        };
+        let old = self.image.backends.get(id);
+        old.is_some_and(|old| old.flags & backend_flags::SERVING != 0)
+    }
+
+    /// The same where all was whole before this write.
+    fn check_after(&self, op: &Op, replaces_serving: bool) -> Result<(), String> {
+        let image = &self.image;
+        match *op {
+            Op::Frontend { at, to } => {
+                self.check_frontends_fit(at.family())?;
+                self.check_frontend(at, to)
+            }
+            Op::AddRange { range, .. } => self.check_ranges_fit(range.family()),
+            Op::Service { id, value } => self.check_slots(id, &value, |_| true),
+            Op::RemoveService { id } => {
+                let mut frontends = image.frontends.iter();
+                let of_service = frontends.find(|(_, to)| to.service() == id);
+                of_service.map_or(Ok(()), |(at, to)| self.check_frontend(*at, *to))
+            }
+            Op::Backend { id, .. } if replaces_serving => {
+                let is_changed = |slot: u32| image.slots.get(&slot) == Some(&id);
+                let mut services = image.services.iter();
+                services.try_for_each(|(id, service)| self.check_slots(*id, service, is_changed))
+            }
+            // No service has these slots, as `write` saw to, and what is taken away leads nowhere.
+            Op::Slots { .. }
+            | Op::Backend { .. }
+            | Op::Gate { .. }
+            | Op::ClearServiceCount { .. }
+            | Op::ClearBackendCount { .. }
+            | Op::RemoveFrontend { .. }
+            | Op::RemoveRange { .. }
+            | Op::AwaitPrograms => Ok(()),
         }
-        Ok(())
+    }
+
+    fn check_frontend(&self, at: FrontendAt, to: FrontendRef) -> Result<(), String> {
+        let is_there =
+            to.kind() == FrontendKind::Refuse || self.image.services.contains_key(&to.service());
+        ensure(is_there, || {
+            format!("{at} leads to service {}, which is not there", to.service())
+        })?;
+        ensure(self.is_open(at), || format!("the gate is closed for {at}"))
+    }
+
+    fn check_slots(
+        &self,
+        id: ServiceId,
+        service: &Service,
+        which: impl Fn(u32) -> bool,
+    ) -> Result<(), String> {
+        let slots = extents(service).into_iter();
+        let mut slots = slots.flat_map(|extent| extent.base..extent.base + extent.len);
+        slots.try_for_each(|slot| match which(slot) {
+            true => self.check_slot(id, slot),
+            false => Ok(()),
+        })
+    }
+
+    fn check_frontends_fit(&self, family: Family) -> Result<(), String> {
+        let all = self.image.frontends.keys();
+        let number = all.filter(|at| at.family() == family).count();
+        ensure(number <= self.room.frontends() as usize, || {
+            format!("{number} {family} frontends")
+        })
+    }
+
+    fn check_ranges_fit(&self, family: Family) -> Result<(), String> {
+        let all = self.image.ranges.iter();
+        let number = all.filter(|(_, range)| range.family() == family).count();
+        ensure(number <= self.room.ranges() as usize, || {
+            format!("{number} {family} ranges")
+        })
     }
 
     fn check_slot(&self, service: ServiceId, slot: u32) -> Result<(), String> {
