@@ -67,8 +67,16 @@ pub struct Suites {
     pub programs: Vec<Executable>,
 }
 
-pub fn all(profile: Profile) -> anyhow::Result<Artifacts> {
-    let target = static_target(&setup::toolchain::host_compiler()?);
+/// Builds the object and the agent, for machines like this one or for those of `target`.
+pub fn all(profile: Profile, target: Option<&str>) -> anyhow::Result<Artifacts> {
+    let host = setup::toolchain::host_compiler()?;
+    let target = match target {
+        None => static_target(&host),
+        Some(target) => {
+            setup::cross::ensure(&host, target)?;
+            target.to_owned()
+        }
+    };
     let profile = match profile {
         Profile::Dev => "dev",
         Profile::Release => "release",
@@ -93,7 +101,7 @@ pub fn with_program(name: &str) -> anyhow::Result<(Artifacts, PathBuf)> {
         let program = program.with_context(|| format!("cargo built no program {name}"))?;
         return Ok((artifacts, program.path));
     }
-    let artifacts = all(Profile::Release)?;
+    let artifacts = all(Profile::Release, None)?;
     say("Building", format!("the {name} program"));
     let mut command = cargo::command("build");
     command.args(["--quiet", "--release"]).args(program);
@@ -216,6 +224,7 @@ fn static_build(target: &str) -> Command {
         // Named even where it is the host's own: the flags then stay away from build scripts and macros.
         .args(["--quiet", "--target", target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .envs(setup::cross::variables(target))
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
     command
 }

@@ -47,6 +47,9 @@ enum Task {
         /// Optimise the agent (the eBPF object always is)
         #[arg(long)]
         release: bool,
+        /// For nodes of another architecture: aarch64-unknown-linux-gnu, x86_64-unknown-linux-gnu, or the same with musl
+        #[arg(long, value_name = "TRIPLE")]
+        target: Option<String>,
     },
     /// Run the suites; the last line is their sum
     Test(test::TestArgs),
@@ -62,7 +65,11 @@ enum Task {
     /// Plant damage in the core, the plan and the model, and list what no test sees (cargo-mutants; hours for all of it)
     Mutants(mutants::MutantsArgs),
     /// Make the container image of the agent, as one OCI archive
-    Image,
+    Image {
+        /// For nodes of another architecture, as in `build`
+        #[arg(long, value_name = "TRIPLE")]
+        target: Option<String>,
+    },
     /// Make the Helm chart from the kustomize base
     Manifests {
         /// Only say whether the chart is up to date
@@ -101,12 +108,13 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Setup => setup::toolchain().map(|_| ExitCode::SUCCESS),
-        Task::Build { release } => {
-            let artifacts = build::all(if release {
+        Task::Build { release, target } => {
+            let profile = if release {
                 Profile::Release
             } else {
                 Profile::Dev
-            })?;
+            };
+            let artifacts = build::all(profile, target.as_deref())?;
             println!("{}", artifacts.agent.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -115,7 +123,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lint(options) => lint::run(&options).map(|()| ExitCode::SUCCESS),
         Task::CheckObject { args } => build::check_object(&args).map(|()| ExitCode::SUCCESS),
         Task::Mutants(options) => mutants::run(&options),
-        Task::Image => image::run().map(|()| ExitCode::SUCCESS),
+        Task::Image { target } => image::run(target.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
         Task::Docs { check } => pages::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run(programs::DEMO, &args, &setup::runtime::DEMO),

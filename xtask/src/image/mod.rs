@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 use self::layout::Image;
 use crate::{
     build::{self, Profile},
+    setup,
     shell::say,
     workspace,
 };
@@ -21,10 +22,14 @@ use crate::{
 /// The largest size of the image, in bytes: every node fetches it.
 const LIMIT: usize = 20_000_000;
 
-pub fn run() -> anyhow::Result<()> {
+pub fn run(target: Option<&str>) -> anyhow::Result<()> {
     // First, because the build takes minutes.
-    let architecture = oci_architecture(env::consts::ARCH)?;
-    let agent = build::all(Profile::Release)?.agent;
+    let architecture = match target {
+        None => env::consts::ARCH,
+        Some(target) => setup::cross::architecture(target)?,
+    };
+    let architecture = oci_architecture(architecture)?;
+    let agent = build::all(Profile::Release, target)?.agent;
     let program = fs::read(&agent).with_context(|| format!("reading {}", agent.display()))?;
     // The image holds nothing that it could be linked with.
     program::refuse_dynamic(&program).with_context(|| agent.display().to_string())?;

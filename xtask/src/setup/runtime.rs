@@ -27,6 +27,16 @@ const XZ: Tool = Tool::new("xz", "xz-utils");
 const STRIP: Tool = Tool::new("strip", "binutils");
 /// For machines, whose kernels have ip_vs.
 const IPVSADM: Tool = Tool::new("ipvsadm", "ipvsadm");
+/// The C compiler, which links, too, and its C library.
+pub const CROSS_AARCH64: [Tool; 2] = [
+    Tool::new("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    // No program of its own; both or none are here.
+    Tool::new("aarch64-linux-gnu-gcc", "libc6-dev-arm64-cross"),
+];
+pub const CROSS_X86_64: [Tool; 2] = [
+    Tool::new("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+    Tool::new("x86_64-linux-gnu-gcc", "libc6-dev-amd64-cross"),
+];
 pub const VM: [Tool; 5] = [IP, QEMU, XZ, STRIP, IPVSADM];
 const BUSYBOX: Tool = Tool::new("busybox", "busybox-static");
 /// For a prompt in a machine.
