@@ -58,6 +58,7 @@ pub fn flows(args: &Args) -> Result<()> {
 }
 
 impl Row for FlowRow {
+    const KIND: &'static str = "Flow";
     const COLUMNS: &'static [&'static str] = &[
         "PROTOCOL", "CLIENT", "TO", "BACKEND", "SEEN-AS", "STATE", "SERVICE",
     ];

@@ -39,6 +39,7 @@ pub fn maps(args: &Args) -> Result<()> {
 }
 
 impl Row for MapRow {
+    const KIND: &'static str = "Map";
     const COLUMNS: &'static [&'static str] = &["MAP", "USED", "SIZE"];
 
     fn cells(&self) -> Vec<String> {

@@ -17,8 +17,13 @@ pub enum Format {
     Yaml,
 }
 
+/// The group and version of all documents.
+pub const API_VERSION: &str = "portside/v1";
+
 /// What a command lists.
 pub trait Row: Serialize {
+    /// Of one row as a document.
+    const KIND: &'static str;
     const COLUMNS: &'static [&'static str];
     /// How many of the last columns `-o wide` alone shows.
     const WIDE: usize = 0;
@@ -33,62 +38,159 @@ pub struct Output {
     pub format: Option<Format>,
     /// How many of the first columns a table leaves out.
     pub skip: usize,
+    /// Whether a table has a header.
+    pub header: bool,
+    /// Whether each row says what became of it, as `kubectl --output-watch-events` has it.
+    pub events: bool,
+}
+
+/// What became of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl Event {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Items<'a, R> {
+    api_version: &'static str,
+    kind: String,
     items: &'a [R],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct One<'a, R> {
+    api_version: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    row: &'a R,
+}
+
+#[derive(Serialize)]
+struct Watched<'a, R> {
+    r#type: &'static str,
+    object: One<'a, R>,
 }
 
 impl Output {
     pub const fn of(format: Option<Format>) -> Self {
-        Self { format, skip: 0 }
+        Self {
+            format,
+            skip: 0,
+            header: true,
+            events: false,
+        }
     }
 
     /// A document or a table of all rows.
     pub fn text<R: Row>(self, rows: &[R]) -> Result<String> {
-        let items = Items { items: rows };
+        let items = Items {
+            api_version: API_VERSION,
+            kind: format!("{}List", R::KIND),
+            items: rows,
+        };
         Ok(match self.format {
-            None | Some(Format::Wide) => self.table(rows).text(),
+            None | Some(Format::Wide) => {
+                let rows = rows.iter().map(|row| (Event::Added, row));
+                self.table(rows, self.header)
+            }
             Some(Format::Json) => serde_json::to_string_pretty(&items)? + "\n",
             Some(Format::Yaml) => serde_saphyr::to_string(&items)?,
         })
     }
 
     /// The rows one by one, as they go on after a table or between other documents.
-    pub fn more<R: Row>(self, rows: &[R]) -> Result<String> {
+    pub fn more<R: Row>(self, rows: &[(Event, &R)]) -> Result<String> {
         let mut text = String::new();
         match self.format {
-            None | Some(Format::Wide) => {
-                let table = self.table(rows).text();
-                text.extend(table.split_inclusive('\n').skip(1));
-            }
+            None | Some(Format::Wide) => text = self.table(rows.iter().copied(), false),
             Some(Format::Json) => {
-                for row in rows {
-                    text += &(serde_json::to_string(row)? + "\n");
+                for (event, row) in rows {
+                    text += &(self.document(
+                        *event,
+                        *row,
+                        |one| Ok(serde_json::to_string(&one)?),
+                        |one| Ok(serde_json::to_string(&one)?),
+                    )? + "\n");
                 }
             }
             Some(Format::Yaml) => {
-                for row in rows {
-                    text += &format!("---\n{}", serde_saphyr::to_string(row)?);
+                for (event, row) in rows {
+                    let document = self.document(
+                        *event,
+                        *row,
+                        |one| Ok(serde_saphyr::to_string(&one)?),
+                        |one| Ok(serde_saphyr::to_string(&one)?),
+                    )?;
+                    text += &format!("---\n{document}");
                 }
             }
         }
         Ok(text)
     }
 
-    fn table<R: Row>(self, rows: &[R]) -> Table {
+    fn document<'a, R: Row>(
+        self,
+        event: Event,
+        row: &'a R,
+        plain: impl FnOnce(One<'a, R>) -> Result<String>,
+        watched: impl FnOnce(Watched<'a, R>) -> Result<String>,
+    ) -> Result<String> {
+        let object = One {
+            api_version: API_VERSION,
+            kind: R::KIND,
+            row,
+        };
+        match self.events {
+            false => plain(object),
+            true => watched(Watched {
+                r#type: event.text(),
+                object,
+            }),
+        }
+    }
+
+    fn table<'a, R: Row + 'a>(
+        self,
+        rows: impl Iterator<Item = (Event, &'a R)>,
+        header: bool,
+    ) -> String {
         let shown = match self.format {
             Some(Format::Wide) => R::COLUMNS.len(),
             _ => R::COLUMNS.len() - R::WIDE,
         };
-        let mut table = Table::new(&R::COLUMNS[self.skip..shown]);
-        for row in rows {
+        let mut names = R::COLUMNS[self.skip..shown].to_vec();
+        if self.events {
+            names.insert(0, "EVENT");
+        }
+        let mut table = Table::new(&names);
+        for (event, row) in rows {
             let mut cells = row.cells();
             cells.truncate(shown);
-            table.row(cells.split_off(self.skip));
+            let mut cells = cells.split_off(self.skip);
+            if self.events {
+                cells.insert(0, event.text().to_owned());
+            }
+            table.row(cells);
         }
-        table
+        let text = table.text();
+        match header {
+            true => text,
+            false => text.split_inclusive('\n').skip(1).collect(),
+        }
     }
 }
 
@@ -116,6 +218,7 @@ mod tests {
     }
 
     impl Row for Fruit {
+        const KIND: &'static str = "Fruit";
         const COLUMNS: &'static [&'static str] = &["PLACE", "NAME", "GRAMS"];
         const WIDE: usize = 1;
 
@@ -135,8 +238,12 @@ mod tests {
     };
 
     fn output(format: Option<Format>, skip: usize) -> (String, String) {
-        let output = Output { format, skip };
-        (output.text(&[PEAR]).unwrap(), output.more(&[PEAR]).unwrap())
+        let output = Output {
+            skip,
+            ..Output::of(format)
+        };
+        let more = output.more(&[(Event::Deleted, &PEAR)]);
+        (output.text(&[PEAR]).unwrap(), more.unwrap())
     }
 
     #[test]
@@ -152,25 +259,39 @@ mod tests {
     }
 
     #[test]
-    fn documents_have_every_field() {
-        let (all, one) = output(Some(Format::Json), 1);
-        let all: serde_json::Value = serde_json::from_str(&all).unwrap();
+    fn a_row_says_what_became_of_it_where_that_is_asked_for() {
+        let watching = |format| {
+            let output = Output {
+                events: true,
+                header: false,
+                ..Output::of(format)
+            };
+            output.more(&[(Event::Deleted, &PEAR)]).unwrap()
+        };
+        assert_eq!(watching(None), "DELETED   tree    pear\n");
+        let document: serde_json::Value =
+            serde_json::from_str(&watching(Some(Format::Json))).unwrap();
+        assert_eq!(document["type"], "DELETED");
+        assert_eq!(document["object"]["kind"], "Fruit");
+        assert_eq!(document["object"]["grams"], 180);
+    }
+
+    #[test]
+    fn documents_have_every_field_and_say_what_they_are() {
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let pear = serde_json::json!({"place": "tree", "name": "pear", "grams": 180});
-        assert_eq!(all, serde_json::json!({ "items": [pear] }));
-        assert_eq!(
-            one,
-            format!("{pear}\n").replace(
-                &pear.to_string(),
-                r#"{"place":"tree","name":"pear","grams":180}"#
-            )
-        );
+        let list =
+            serde_json::json!({"apiVersion": API_VERSION, "kind": "FruitList", "items": [pear]});
+        let mut alone = pear.clone();
+        alone["apiVersion"] = API_VERSION.into();
+        alone["kind"] = "Fruit".into();
+        let (all, one) = output(Some(Format::Json), 1);
+        assert_eq!(json(&all), list);
+        assert_eq!(json(&one), alone);
         let (all, one) = output(Some(Format::Yaml), 1);
-        let all: serde_json::Value = serde_saphyr::from_str(&all).unwrap();
-        assert_eq!(all["items"][0], pear);
+        let yaml = |text: &str| serde_saphyr::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(yaml(&all), list);
         assert!(one.starts_with("---\n"), "{one}");
-        assert_eq!(
-            serde_saphyr::from_str::<serde_json::Value>(&one).unwrap(),
-            pear
-        );
+        assert_eq!(yaml(&one), alone);
     }
 }

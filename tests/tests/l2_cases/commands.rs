@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -40,6 +43,10 @@ pub fn rows_of_own_clusters(uplink: Uplink) -> Vec<Trial> {
         rows.push(World::of(uplink, Plan::default()).row(
             "the commands tell each entry and each refused packet",
             told_by_number,
+        ));
+        rows.push(World::of(uplink, Plan::default()).row(
+            "get takes names, and its watch tells what comes, changes and goes once",
+            got,
         ));
         rows.push(World::of(uplink, Plan::default()).row(
             "describe says in one line what keeps clients from a service",
@@ -316,4 +323,95 @@ fn described(cluster: &Cluster) -> Result<()> {
     cluster.stop_agents();
     says(&served, "no agent runs")?;
     Ok(())
+}
+
+fn got(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(1);
+    let first = serve(cluster, "got", &[cluster.pod("p1"), cluster.pod("p2")])?;
+    let second = serve(cluster, "other", &[cluster.pod("p1")])?;
+    eventually("both have their names", || {
+        let names = cli::ask(node, &["get", "services", "-o", "name"])?;
+        let expected = format!("service/{}\nservice/{}", first.name, second.name);
+        ensure!(names == expected, "{names}");
+        Ok(())
+    })?;
+    let row = cli::ask(node, &["get", "services", &first.name, "--no-headers"])?;
+    let cells: Vec<_> = row.split_whitespace().collect();
+    // Two pods, of two families and at two ports each.
+    ensure!(
+        row.lines().count() == 1 && cells[0] == first.name && cells[5] == "2",
+        "{row}"
+    );
+    let text = cli::ask(node, &["get", "backends", &second.name, "-o", "json"])?;
+    let document: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    ensure!(
+        document["apiVersion"] == "portside/v1" && document["kind"] == "BackendList",
+        "{text}"
+    );
+    let items = document["items"].as_array().context("items")?;
+    ensure!(
+        items.len() == 4 && items.iter().all(|one| one["service"] == *second.name),
+        "{text}"
+    );
+    let missing = cli::run(node, &["get", "services", &first.name, "no-such"])?;
+    ensure!(
+        missing.code == Some(1) && missing.err.contains("not found: no-such"),
+        "{missing:?}"
+    );
+
+    let mut watch = cli::command(
+        node,
+        &[
+            "get",
+            "services",
+            "-w",
+            "--output-watch-events",
+            "--no-headers",
+        ],
+    )?;
+    let mut watch = watch.stdout(Stdio::piped()).spawn()?;
+    let out = watch.stdout.take().context("stdout is piped")?;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&lines);
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            seen.lock().expect("nobody panics meanwhile").push(line);
+        }
+    });
+    let told = |event: &str, name: &str| {
+        let lines = lines.lock().expect("nobody panics meanwhile");
+        let of = |line: &&String| line.starts_with(event) && line.contains(name);
+        (lines.iter().filter(of).count(), lines.join("\n"))
+    };
+    let once = |event: &str, name: &str| {
+        eventually(event, || {
+            let (count, lines) = told(event, name);
+            ensure!(count == 1, "{event} {name} {count} times:\n{lines}");
+            Ok(())
+        })
+    };
+    let watched = || -> Result<()> {
+        once("ADDED", &first.name)?;
+        // Traffic moves counters, and is no change.
+        let target = first.on_cluster_ip(Family::V4);
+        for _ in 0..REFUSED {
+            who(dial(cluster.pod("c1"), Protocol::Tcp, target).ask())?;
+        }
+        let third = cluster.publish("third", &[])?;
+        once("ADDED", &third.name)?;
+        cluster
+            .manifests
+            .apply_endpoints(&third.endpoints(&[cluster.pod("p1")]))?;
+        once("MODIFIED", &third.name)?;
+        cluster.withdraw(&third)?;
+        once("DELETED", &third.name)?;
+        let (count, lines) = told("MODIFIED", &first.name);
+        ensure!(count == 0, "{lines}");
+        Ok(())
+    };
+    let result = watched();
+    watch.kill()?;
+    watch.wait()?;
+    ensure!(reader.join().is_ok(), "the reader panicked");
+    result
 }

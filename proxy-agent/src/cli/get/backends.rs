@@ -63,6 +63,7 @@ pub fn rows(view: &View) -> Result<Vec<BackendRow>> {
 }
 
 impl Row for BackendRow {
+    const KIND: &'static str = "Backend";
     const COLUMNS: &'static [&'static str] = &[
         "NAMESPACE",
         "SERVICE",
@@ -98,7 +99,19 @@ impl Row for BackendRow {
 }
 
 impl Named for BackendRow {
+    const COUNTS: &'static [&'static str] = &[
+        "CONNECTIONS",
+        "PACKETS",
+        "BYTES",
+        "REPLY-PACKETS",
+        "REPLY-BYTES",
+    ];
+
     fn key(&self) -> String {
         self.id.to_string()
+    }
+
+    fn service(&self) -> &str {
+        &self.service
     }
 }

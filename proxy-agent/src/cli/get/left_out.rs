@@ -25,6 +25,7 @@ pub fn rows(place: &Place, namespace: Option<&str>) -> Result<Vec<LeftOutRow>> {
 }
 
 impl Row for LeftOutRow {
+    const KIND: &'static str = "LeftOut";
     const COLUMNS: &'static [&'static str] = &[
         "NAMESPACE",
         "NAME",
@@ -58,7 +59,13 @@ impl Row for LeftOutRow {
 }
 
 impl Named for LeftOutRow {
+    const COUNTS: &'static [&'static str] = &[];
+
     fn key(&self) -> String {
         format!("{}/{}", self.0.namespace, self.0.service)
+    }
+
+    fn service(&self) -> &str {
+        &self.0.service
     }
 }

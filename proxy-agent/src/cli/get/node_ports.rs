@@ -48,6 +48,7 @@ pub fn rows(view: &View) -> Result<Vec<NodePortRow>> {
 }
 
 impl Row for NodePortRow {
+    const KIND: &'static str = "NodePort";
     const COLUMNS: &'static [&'static str] = &[
         "NAMESPACE",
         "NODEPORT",
@@ -72,7 +73,13 @@ impl Row for NodePortRow {
 }
 
 impl Named for NodePortRow {
+    const COUNTS: &'static [&'static str] = &["CONNECTIONS"];
+
     fn key(&self) -> String {
         format!("{}/{} {}", self.node_port, self.protocol, self.family)
+    }
+
+    fn service(&self) -> &str {
+        &self.service
     }
 }

@@ -164,6 +164,7 @@ impl Port {
 }
 
 impl Row for ServiceRow {
+    const KIND: &'static str = "Service";
     const COLUMNS: &'static [&'static str] = &[
         "NAMESPACE",
         "NAME",
@@ -212,8 +213,14 @@ impl Row for ServiceRow {
 }
 
 impl Named for ServiceRow {
+    const COUNTS: &'static [&'static str] = &["CONNECTIONS", "REFUSED", "DROPPED"];
+
     fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    fn service(&self) -> &str {
+        &self.name
     }
 }
 
