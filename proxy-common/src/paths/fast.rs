@@ -96,6 +96,20 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
     }
     let key = FlowKey::new(view.tuple, view.ip.proto, edge.dir);
     let Some(cell) = tables.flow(Table::Confirmed, &key) else {
+        // To an address that is neither a service's nor this node's nothing is to a NodePort. It may be a backend's answer to whom the
+        // node forwards from a device without hooks, and whose flow is not confirmed: TC, behind XDP, looks further. What opens a
+        // connection may be in the way of an old flow, and a datagram that leaves is for the slow path to note. Asked here and not
+        // before, so that packets of flows do not pay for it. By the key, which lies in memory already.
+        let may_leave = edge.is_xdp()
+            || (to_service
+                && (edge.dir == Dir::In || view.is_tcp())
+                && !classify::may_be_from_backend::<F, T>(tables, &key.tuple));
+        if may_leave
+            && !(view.is_tcp() && view.opens())
+            && !classify::is_served_address::<F, T>(tables, &key.tuple.dst)
+        {
+            return Verdict::pass(PassReason::NotService);
+        }
         // The second look at the confirmed table is for what another CPU confirms at this moment.
         let is_known = |table| tables.flow(table, &key).is_some();
         if to_service || is_known(Table::Pending) || is_known(Table::Confirmed) {

@@ -17,6 +17,12 @@ pub fn may_be_to_service<F: Family, T: Node>(
     tables.gate(gate::service_addr(&tuple.dst)) || tables.gate(gate::node_port(proto, tuple.dport))
 }
 
+/// May the address be a service's, or is it this node's, where NodePorts are?
+#[inline(always)]
+pub fn is_served_address<F: Family, T: Routes<F> + Node>(tables: &T, addr: &F::Addr) -> bool {
+    tables.gate(gate::service_addr(addr)) || tables.local_addr(addr).is_some()
+}
+
 /// May the packet be from a backend, and so a reply to restore? Two bit tests.
 #[inline(always)]
 pub fn may_be_from_backend<F: Family, T: Node>(tables: &T, tuple: &Tuple<F::Addr>) -> bool {

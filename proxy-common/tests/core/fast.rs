@@ -2,7 +2,8 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{TCP, UDP},
+    abi::{TCP, UDP, gate},
+    addr::Be16,
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -119,6 +120,10 @@ fn traffic_of_no_service_is_fast<F: Net>(proto: u8) {
         ((CLIENT, BACKEND_PORT), (NODE, 4000)),
         // From a backend, but of no flow.
         ((REMOTE, BACKEND_PORT), (NODE, 4000)),
+        ((REMOTE, BACKEND_PORT), (CLIENT, 4000)),
+        // A NodePort's number, elsewhere.
+        ((CLIENT, 4000), (POD_B, NODE_PORT)),
+        ((REMOTE, 22), (CLIENT, NODE_PORT)),
     ] {
         let frame = Frame::<F>::new(proto, (F::addr(from.0), from.1), (F::addr(to.0), to.1))
             .flags(tcp::ACK);
@@ -138,6 +143,45 @@ fn only_a_segment_that_opens_a_connection_to_a_backend_is_slow<F: Net>() {
             "{flags:#x}"
         );
     }
+}
+
+/// Also to a NodePort's number, which is none at a backend's address.
+fn a_number_of_a_node_port_hides_no_flow_in_the_way<F: Net>() {
+    for hook in [Hook::XDP_UPLINK, Hook::TC_UPLINK_IN] {
+        let mut world = World::with_backend(POD_A);
+        world.open_gate(gate::node_port(TCP, Be16::new(BACKEND_PORT)));
+        let open = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+        let direct = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
+        let behind = world.sends(hook, AT.1, &open);
+        let answer = Frame::<F>::answer(TCP, &behind);
+        world.sends(Hook::TC_UPLINK_OUT, AT.1, &answer);
+        world.sends(hook, AT.1, &open.flags(tcp::ACK));
+        let end = answer.flags(tcp::RST | tcp::ACK);
+        world.sends(Hook::TC_UPLINK_OUT, AT.1, &end);
+        assert_eq!(F::maps(&world).confirmed.len(), 2);
+        world.run(hook, AT.1, &mut direct.build());
+        assert_eq!(F::maps(&world).confirmed.len(), 0, "{hook:?}");
+    }
+}
+
+/// Who is behind a device without hooks is nobody's address here: TC, behind XDP, restores the answers that come to such a client.
+fn an_answer_to_a_forwarded_client_is_left_to_tc<F: Net>(proto: u8) {
+    let world = World::with_backend(REMOTE);
+    let open = Frame::<F>::new(
+        proto,
+        (F::addr(CLIENT), 4000),
+        (F::addr(CLUSTER_IP), SERVICE_PORT),
+    );
+    let behind = world.sends(Hook::TC_UPLINK_OUT, UPLINK, &open);
+    assert_eq!(behind.src, F::addr(CLIENT));
+    let answer = Frame::<F>::answer(proto, &behind);
+    let mut packet = answer.build();
+    let came = packet.bytes.clone();
+    let verdict = world.run(Hook::XDP_UPLINK, UPLINK, &mut packet);
+    assert_eq!(verdict.action, Action::Pass);
+    assert_eq!(packet.bytes, came);
+    let restored = world.sends(Hook::TC_UPLINK_IN, UPLINK, &answer);
+    assert_eq!(restored.src, F::addr(CLUSTER_IP));
 }
 
 /// The same where options keep the packet from the fast path: a flow that is over lets go for a SYN alone.
@@ -205,10 +249,12 @@ tcp_and_udp! {
     a_packet_that_may_not_leave_is_slow
     a_frame_that_the_stack_would_not_take_is_slow
     traffic_of_no_service_is_fast
+    an_answer_to_a_forwarded_client_is_left_to_tc
 }
 families! {
     a_segment_that_begins_or_ends_a_connection_is_slow
     a_datagram_to_a_backend_that_is_gone_is_slow
     only_a_segment_that_opens_a_connection_to_a_backend_is_slow
+    a_number_of_a_node_port_hides_no_flow_in_the_way
     a_segment_with_options_straight_to_a_backend_removes_no_flow
 }
