@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use anyhow::Result;
+use proxy_agent::datapath::PinDir;
+use proxy_common::edge::hook::Hook;
+use proxy_common::reason::Reason;
 
 use crate::address::{self, Family, Pair};
 use crate::agent::{Agent, Launch, Source, Uplink};
@@ -209,9 +212,15 @@ impl Cluster {
         self.agents().drain(..).for_each(Agent::kill);
     }
 
-    /// The ends of all agents' logs.
+    /// What the datapaths have met, and the ends of all agents' logs.
     pub fn logs(&self) -> String {
-        self.agents().iter().map(Agent::log).collect()
+        let met = self
+            .topology
+            .nodes
+            .iter()
+            .filter_map(met)
+            .collect::<String>();
+        met + &self.agents().iter().map(Agent::log).collect::<String>()
     }
 
     /// A pod of the cast.
@@ -332,4 +341,17 @@ fn serve_both_ports(host: &Host) -> Result<Vec<EchoServer>> {
         .iter()
         .map(|port| EchoServer::start(host, *port))
         .collect()
+}
+
+/// How often a node's datapath has met each reason, from its beginning; nothing where it has none.
+fn met(node: &Node) -> Option<String> {
+    let maps = PinDir::new(&node.bpffs).open_maps().ok()?;
+    let counts = Hook::ALL.iter().flat_map(|hook| {
+        Reason::ALL.iter().filter_map(|reason| {
+            let count = maps.reason_count(hook, *reason).ok()?;
+            (count > 0).then(|| format!(", {} {} {count}", hook.name, reason.text()))
+        })
+    });
+    let counts: String = counts.collect();
+    Some(format!("--- met at {}{counts}\n", node.name()))
 }
