@@ -86,6 +86,26 @@ fn shown(cluster: &Cluster) -> Result<()> {
                 .all(|part| line.contains(part.as_str()))
         };
         ensure!(flows.lines().any(flow), "{client} to {frontend}: {flows}");
+        // This client has one connection to this service, by TCP.
+        let service = format!("default/{}", vip.name);
+        let of_it = ["flows", "--client", &client, "--service", &service];
+        let count = |more: &[&str]| -> Result<String> {
+            let counted = cli::ask(node, &[&of_it, more, &["--count"]].concat())?;
+            Ok(counted.trim().to_owned())
+        };
+        let found = cli::ask(node, &of_it)?;
+        let others = found.lines().skip(1).filter(|line| !flow(line));
+        ensure!(others.count() == 0, "not of {client}: {found}");
+        for (more, expected) in [
+            (&["--protocol", "tcp"][..], "1"),
+            (&["--protocol", "udp"], "0"),
+            (&["--state", "established"], "1"),
+            (&["--protocol", "tcp", "--state", "closing"], "0"),
+            (&["--backend", &client], "0"),
+        ] {
+            let count = count(more)?;
+            ensure!(count == expected, "{more:?}: {count} of {found}");
+        }
     }
     let node_port = vip.node_port.to_string();
     let of_the_service = |line: &str| line.contains(&vip.name) && line.contains(&node_port);

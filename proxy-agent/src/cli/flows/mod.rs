@@ -1,10 +1,13 @@
 //! `proxy-agent flows`: connections through services, as their clients see them.
 
+mod filter;
+
 use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde::Serialize;
 
+use self::filter::Filter;
 use super::output::{Format, Output, Row, print};
 use crate::{
     datapath::ConnectionState,
@@ -16,6 +19,11 @@ pub struct Args {
     /// Every field as a document
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only say how many there are
+    #[arg(long, conflicts_with = "output")]
+    count: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -35,8 +43,14 @@ struct FlowRow {
 pub fn flows(args: &Args) -> Result<()> {
     let names = Names::read(&args.place.names())?;
     let connections = args.place.pins().open_maps()?.connections()?;
-    let rows: Vec<_> = connections
+    let connections = connections
         .into_iter()
+        .filter(|flow| args.filter.takes(flow, &names.get(flow.service)));
+    if args.count {
+        print(&format!("{}\n", connections.count()))?;
+        return Ok(());
+    }
+    let rows: Vec<_> = connections
         .map(|flow| FlowRow {
             protocol: flow
                 .protocol
