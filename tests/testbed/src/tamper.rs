@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aya::maps::MapInfo;
 use aya::programs::SchedClassifier;
+use aya::programs::links::Link as _;
 use aya::programs::tc::{SchedClassifierLink, TcAttachType, TcHandle};
 use nix::libc;
 
@@ -97,6 +98,16 @@ pub fn replace_filter(netns: &Netns, device: &str, pin: &Path) -> Result<()> {
         Ok(())
     })?;
     Ok(fs::remove_file(pin)?)
+}
+
+/// Takes the agent's filter away that looks at what comes in by `device`.
+pub fn delete_filter(netns: &Netns, device: &str) -> Result<()> {
+    netns.run(|| {
+        let filter =
+            SchedClassifierLink::attached(device, TcAttachType::Ingress, PRIORITY, HANDLE, None)?;
+        filter.detach()?;
+        Ok(())
+    })
 }
 
 /// Pins a program at `path`.

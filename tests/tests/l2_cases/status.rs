@@ -202,9 +202,7 @@ fn take_away(node: &Node) -> Result<()> {
     if pin.exists() {
         return tamper::detach(&pin);
     }
-    let mut delete = node.netns().command("tc")?;
-    delete.args(["filter", "del", "dev", "eth0", "ingress"]);
-    cli::output(delete).map(drop)
+    tamper::delete_filter(node.netns(), "eth0")
 }
 
 fn dead(cluster: &Cluster) -> Result<()> {
