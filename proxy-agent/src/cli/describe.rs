@@ -1,7 +1,7 @@
 //! `proxy-agent describe service`: one Service as this node has it, and why it is not reachable, if so.
 
 use anyhow::{Result, bail};
-use proxy_common::abi::{Extent, FrontendKind, backend_flags, service_flags};
+use proxy_common::abi::{Extent, FrontendKind, service_flags};
 use serde::Serialize;
 
 use super::{
@@ -9,7 +9,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    condition::{Agent, CHOSEN, ServicePort, View},
+    condition::{Agent, ServicePort, View, place_of, state_of},
     notices::{Notice, ToldOf},
     serve::Unserved,
     state::{self, Place},
@@ -174,17 +174,10 @@ fn port(view: &View, service: &ServicePort) -> Result<Port> {
     let has = |flag| value.flags & flag != 0;
     let endpoints = service.backends.iter().map(|(id, entry)| {
         let count = view.maps.backend_count(*id)?;
-        let has = |flag| entry.flags & flag != 0;
         Ok(Endpoint {
             address: entry.socket.to_string(),
-            state: if has(CHOSEN) { "in-use" } else { "draining" },
-            r#where: if has(backend_flags::HOST) {
-                "this-node"
-            } else if has(backend_flags::LOCAL) {
-                "local"
-            } else {
-                "remote"
-            },
+            state: state_of(entry.flags),
+            r#where: place_of(entry.flags),
             connections: count.connections,
             packets: count.packets,
             reply_packets: count.reply_packets,

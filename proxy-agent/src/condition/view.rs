@@ -99,6 +99,26 @@ impl View {
 pub const CHOSEN: u16 =
     backend_flags::IN_INTERNAL | backend_flags::IN_EXTERNAL | backend_flags::IN_SHORT_CIRCUIT;
 
+/// What becomes of new connections to an endpoint with these flags, in a word.
+pub const fn state_of(flags: u16) -> &'static str {
+    if flags & CHOSEN != 0 {
+        "in-use"
+    } else {
+        "draining"
+    }
+}
+
+/// Where an endpoint with these flags is, seen from this node, in a word.
+pub const fn place_of(flags: u16) -> &'static str {
+    if flags & backend_flags::HOST != 0 {
+        "this-node"
+    } else if flags & backend_flags::LOCAL != 0 {
+        "local"
+    } else {
+        "remote"
+    }
+}
+
 /// How many endpoints of one Service have one of these flags, a pod of two families or several ports counting once: the maps have
 /// addresses and no pods.
 pub fn endpoints<'a>(ports: impl Iterator<Item = &'a ServicePort>, flags: u16) -> usize {

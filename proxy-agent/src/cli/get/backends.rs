@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use proxy_common::abi::backend_flags;
 use serde::Serialize;
 
 use super::Named;
 use crate::{
     cli::output::Row,
-    condition::{CHOSEN, View},
+    condition::{View, place_of, state_of},
 };
 
 #[derive(PartialEq, Eq, Debug, Serialize)]
@@ -35,21 +34,14 @@ pub fn rows(view: &View) -> Result<Vec<BackendRow>> {
     let mut rows = Vec::new();
     for service in &view.services {
         for (id, entry) in &service.backends {
-            let has = |flag| entry.flags & flag != 0;
             let count = view.maps.backend_count(*id)?;
             rows.push(BackendRow {
                 namespace: service.name.namespace.clone(),
                 service: service.name.service.clone(),
                 port: service.name.port.clone(),
                 endpoint: entry.socket,
-                state: if has(CHOSEN) { "in-use" } else { "draining" },
-                r#where: if has(backend_flags::HOST) {
-                    "this-node"
-                } else if has(backend_flags::LOCAL) {
-                    "local"
-                } else {
-                    "remote"
-                },
+                state: state_of(entry.flags),
+                r#where: place_of(entry.flags),
                 connections: count.connections,
                 packets: count.packets,
                 bytes: count.bytes,
