@@ -1,7 +1,7 @@
 //! Where a translated packet goes: the next hop, from the flow's hints or from the kernel's routing.
 
 use crate::{
-    abi::{Config, Dir, Flow, Macs, Route, config_flags, device_flags},
+    abi::{Config, Dir, Flow, IfIndex, Macs, Route, config_flags, device_flags},
     addr::{Addr, Family},
     edge::Edge,
     reason::PassReason,
@@ -10,7 +10,7 @@ use crate::{
 
 /// The hop, if this hook can take it: XDP sends only by its own device and to a known next hop.
 #[inline(always)]
-pub fn usable_by(hop: Hop, edge: Edge, here: u32) -> Result<Hop, PassReason> {
+pub fn usable_by(hop: Hop, edge: Edge, here: IfIndex) -> Result<Hop, PassReason> {
     if edge.is_xdp() && hop.route != Route::Stack && (hop.ifindex != here || !hop.resolved) {
         return Err(PassReason::OtherDevice);
     }
@@ -72,7 +72,7 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
 #[inline(always)]
 pub fn receive<F: Family, T: Routes<F> + Node>(
     tables: &T,
-    ifindex: u32,
+    ifindex: IfIndex,
 ) -> Result<Hop, PassReason> {
     match tables.device(ifindex) {
         Some(device) => {
@@ -94,14 +94,19 @@ pub fn receive<F: Family, T: Routes<F> + Node>(
 ///
 /// A reply for a process on this node does so if it came in by the very device on which the stack expects it.
 #[inline(always)]
-fn goes_on<A: Addr>(edge: Edge, here: u32, route: Route, flow: &Flow<A>) -> bool {
+fn goes_on<A: Addr>(edge: Edge, here: IfIndex, route: Route, flow: &Flow<A>) -> bool {
     route == Route::Stack
         || (route == Route::Receive && flow.ifindex == here && edge.dir == Dir::In)
 }
 
 /// The route of a packet of a known flow, if its hints hold for the way and this hook can take it.
 #[inline(always)]
-pub fn hinted<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>) -> Option<Route> {
+pub fn hinted<A: Addr>(
+    edge: Edge,
+    here: IfIndex,
+    config: &Config,
+    flow: &Flow<A>,
+) -> Option<Route> {
     let route = Route::from_bits(flow.route);
     if goes_on(edge, here, route, flow) {
         return Some(Route::Stack);
@@ -115,7 +120,12 @@ pub fn hinted<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>) -
 
 /// The way of a packet of a known flow by its hints, if they hold and this hook can take it.
 #[inline(always)]
-pub fn by_hints<A: Addr>(edge: Edge, here: u32, config: &Config, flow: &Flow<A>) -> Option<Hop> {
+pub fn by_hints<A: Addr>(
+    edge: Edge,
+    here: IfIndex,
+    config: &Config,
+    flow: &Flow<A>,
+) -> Option<Hop> {
     match hinted(edge, here, config, flow)? {
         Route::Stack => Some(Hop::STACK),
         route => Some(Hop {
@@ -190,12 +200,12 @@ pub fn source_by<F: Family, T: Routes<F> + Node>(
 /// Is this a reply that the stack routes out by another device than the one by which its connection came? It chose by the backend's
 /// address; the route of the service's may be another (several NICs, each with a table of its own).
 #[inline(always)]
-pub fn is_astray<A: Addr>(edge: Edge, here: u32, flow: &Flow<A>) -> bool {
+pub fn is_astray<A: Addr>(edge: Edge, here: IfIndex, flow: &Flow<A>) -> bool {
     edge.dir == Dir::Out
         && flow.is_reply()
         && flow.route == Route::Stack as u8
         && flow.ifindex != here
-        && flow.ifindex != 0
+        && flow.ifindex != IfIndex::NONE
 }
 
 /// The way of such a reply by a look-up, which renews the hints: out by its connection's device, if the route of the service's address is by that one.

@@ -6,7 +6,7 @@
 use crate::{
     maps::{self, HELD_FRAME, Holding},
     tables::Kernel,
-    tc::{SLOW_HEADERS, TC_ACT_UNSPEC, Told, frame, redirect},
+    tc::{SLOW_HEADERS, TC_ACT_UNSPEC, Told, frame, here, redirect},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM, BPF_NOEXIST, TC_ACT_SHOT},
@@ -17,7 +17,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_common::{
-    abi::Jiffies,
+    abi::{IfIndex, Jiffies},
     addr::{Family, V4, V6},
     edge::hook::Hook,
     paths::fragment::describe,
@@ -34,8 +34,7 @@ const SHORTEST: u32 = 20;
 #[classifier]
 pub fn tc_fragment(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    // SAFETY: the context is valid while the program runs.
-    let ifindex = unsafe { (*skb).ifindex };
+    let ifindex = here(skb);
     let kernel = Kernel::new(skb.cast(), ifindex);
     let (Some(one), Some(first)) = (maps::HOLDING.get_ptr_mut(0), maps::HOLDING.get_ptr_mut(1))
     else {
@@ -124,7 +123,7 @@ fn hold(skb: *mut __sk_buff, one: &mut Holding, now: Jiffies) -> i32 {
 #[inline(always)]
 fn let_go(
     skb: *mut __sk_buff,
-    ifindex: u32,
+    ifindex: IfIndex,
     one: &mut Holding,
     first: &mut Holding,
     now: Jiffies,
@@ -148,7 +147,7 @@ fn let_go(
         // An older one is of a datagram that had the same number.
         if now.since(since) < limit && become_frame(skb, len, bytes) {
             // SAFETY: the helper checks the device.
-            unsafe { bpf_clone_redirect(skb, ifindex, BPF_F_INGRESS as u64) };
+            unsafe { bpf_clone_redirect(skb, ifindex.0, BPF_F_INGRESS as u64) };
         }
         let _ = maps::HELD.remove(key);
         number += 1;

@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_common::{
-    abi::{Dir, FRAGMENT_INDEX, slow_index},
+    abi::{Dir, FRAGMENT_INDEX, IfIndex, slow_index},
     addr::{Be16, Family, Macs, V4, V6},
     edge::{
         Edge, Link,
@@ -278,12 +278,17 @@ impl<L: LinkHeader<__sk_buff>> Packet for Frame<__sk_buff, L> {
     }
 }
 
+/// The device at which the buffer is.
+#[inline(always)]
+pub fn here(skb: *mut __sk_buff) -> IfIndex {
+    // SAFETY: the context is valid while the program runs.
+    IfIndex(unsafe { (*skb).ifindex })
+}
+
 /// The tables, for a program at the buffer's device.
 #[inline(always)]
 fn tables(skb: *mut __sk_buff) -> Kernel {
-    // SAFETY: the context is valid while the program runs.
-    let ifindex = unsafe { (*skb).ifindex };
-    Kernel::new(skb.cast(), ifindex)
+    Kernel::new(skb.cast(), here(skb))
 }
 
 /// Is the packet another device's: does it carry a VLAN's tag, beside its bytes?
@@ -319,8 +324,7 @@ fn enter_bare(hook: Hook, ctx: &TcContext) -> i32 {
     match (begins_with_network_header(skb), hook.edge.dir) {
         (Some(true), _) => enter_behind(hook, ctx, Bare),
         // Received again it is without what was around it.
-        // SAFETY: the context is valid while the program runs.
-        (Some(false), Dir::In) => redirect(unsafe { (*skb).ifindex }, BPF_F_INGRESS as u64),
+        (Some(false), Dir::In) => redirect(here(skb), BPF_F_INGRESS as u64),
         // Too short to be told, it must not go round for ever.
         (None, _) | (Some(false), Dir::Out) => TC_ACT_UNSPEC,
     }
@@ -397,10 +401,8 @@ fn act<L: LinkHeader<__sk_buff>>(verdict: Verdict, packet: &mut Frame<__sk_buff,
         Action::Pass | Action::Translated | Action::Slow => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
         // Without a link header it is the kernel that sends, as in `send::is_sent_by_kernel`.
-        // SAFETY: the context is valid while the program runs.
-        Action::Transmit if packet.link_len() == 0 => neighbour(packet, unsafe { (*skb).ifindex }),
-        // SAFETY: the context is valid while the program runs.
-        Action::Transmit => redirect(unsafe { (*skb).ifindex }, 0),
+        Action::Transmit if packet.link_len() == 0 => neighbour(packet, here(skb)),
+        Action::Transmit => redirect(here(skb), 0),
         Action::Redirect => redirect(verdict.ifindex, 0),
         Action::Receive => redirect(verdict.ifindex, BPF_F_INGRESS as u64),
         // SAFETY: as for the slow programs. A call that fails comes back, and the fragment goes on.
@@ -415,18 +417,18 @@ fn act<L: LinkHeader<__sk_buff>>(verdict: Verdict, packet: &mut Frame<__sk_buff,
 /// Out by a device; the kernel finds the next hop. It takes an Ethernet header off first, and drops what has none
 /// (net/core/filter.c, `__bpf_redirect_neigh`).
 #[inline(always)]
-fn neighbour<L: LinkHeader<__sk_buff>>(packet: &mut Frame<__sk_buff, L>, ifindex: u32) -> i32 {
+fn neighbour<L: LinkHeader<__sk_buff>>(packet: &mut Frame<__sk_buff, L>, ifindex: IfIndex) -> i32 {
     if packet.link_len() == 0 && packet.add_link(Macs::NONE, ETHERNET as u32).is_none() {
         return TC_ACT_SHOT;
     }
     // SAFETY: the helper checks the device; no next hop is given.
-    unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+    unsafe { bpf_redirect_neigh(ifindex.0, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
 #[inline(always)]
-pub fn redirect(ifindex: u32, flags: u64) -> i32 {
+pub fn redirect(ifindex: IfIndex, flags: u64) -> i32 {
     // SAFETY: the helper checks the device and the flags.
-    unsafe { bpf_redirect(ifindex, flags) as i32 }
+    unsafe { bpf_redirect(ifindex.0, flags) as i32 }
 }
 
 /// "Go on": the next program of the chain, or the stack.

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use proxy_common::{
-    abi::slow_index,
+    abi::{IfIndex, slow_index},
     addr::{Family, Macs, V4, V6},
     edge::{
         hook::Hook,
@@ -133,7 +133,7 @@ fn act(verdict: Verdict) -> u32 {
 fn tables(ctx: &XdpContext) -> Kernel {
     // SAFETY: the context is valid while the program runs.
     let ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    Kernel::new(ctx.ctx.cast(), ifindex)
+    Kernel::new(ctx.ctx.cast(), IfIndex(ifindex))
 }
 
 #[xdp]

@@ -198,6 +198,8 @@ fn cut(names: &[&str], width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proxy_common::abi::IfIndex;
+
     use super::*;
 
     #[test]
@@ -215,7 +217,7 @@ mod tests {
         let program = |device: &str, lost: Option<&str>| Program {
             hook: "tc_workload_in".to_owned(),
             device: device.to_owned(),
-            ifindex: 1,
+            ifindex: IfIndex(1),
             mode: "tcx",
             lost: lost.map(str::to_owned),
         };

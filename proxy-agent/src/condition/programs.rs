@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use proxy_common::abi::IfIndex;
 use serde::Serialize;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 pub struct Program {
     pub hook: String,
     pub device: String,
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
     /// `native` or `generic` (XDP), `tcx`, `clsact`; `-` where it could not be attached.
     pub mode: &'static str,
     /// Why the kernel does not run it there.
@@ -44,7 +45,7 @@ pub fn programs(pins: &PinDir, wanted: &[Wanted]) -> Result<Vec<Program>> {
         .collect())
 }
 
-fn mode(wanted: &Wanted, xdp: &BTreeMap<u32, XdpAt>) -> &'static str {
+fn mode(wanted: &Wanted, xdp: &BTreeMap<IfIndex, XdpAt>) -> &'static str {
     match (wanted.by, xdp.get(&wanted.ifindex)) {
         (By::Nothing, _) => "-",
         (By::Filter(_), _) => "clsact",

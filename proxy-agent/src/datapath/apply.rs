@@ -77,7 +77,7 @@ fn write(maps: &mut Maps, run: &[Op]) -> Result<()> {
                 }
             },
             Op::Slots { base, ref backends } => {
-                for (slot, id) in (base..).zip(backends) {
+                for (slot, id) in (base.0..).zip(backends) {
                     slots.add(slot, *id);
                 }
             }

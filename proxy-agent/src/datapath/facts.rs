@@ -12,7 +12,7 @@ use aya::{
 };
 use nix::libc;
 use proxy_common::{
-    abi::{Config, Device, Epoch, FrontendKey, LocalAddr, NextHop, config_flags, names},
+    abi::{Config, Device, Epoch, FrontendKey, IfIndex, LocalAddr, NextHop, config_flags, names},
     addr::{Ip4, Ip6},
 };
 
@@ -25,7 +25,7 @@ use super::{
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Facts {
     /// By interface index.
-    pub devices: HashMap<u32, Device>,
+    pub devices: HashMap<IfIndex, Device>,
     pub local4: HashMap<Ip4, LocalAddr>,
     pub local6: HashMap<Ip6, LocalAddr>,
 }
@@ -93,7 +93,7 @@ impl Datapath {
     }
 
     /// The next hops that hints of flows led to within the last `seconds`, each by its device's index.
-    pub fn next_hops(&self, seconds: u32) -> Result<Vec<(u32, IpAddr)>> {
+    pub fn next_hops(&self, seconds: u32) -> Result<Vec<(IfIndex, IpAddr)>> {
         let now = clock::now(&self.ebpf)?;
         let hops = entries(&self.maps.next_hops).context(names::NEXT_HOPS)?;
         Ok(hops
@@ -167,7 +167,7 @@ mod tests {
                 let word: [u8; 4] = bytes[at..at + 4].try_into().unwrap();
                 u32::from_ne_bytes(word)
             }),
-            ifindex: 2,
+            ifindex: IfIndex(2),
             family: family as u32,
         };
         let v6: Ipv6Addr = "fe80::1:2".parse().unwrap();

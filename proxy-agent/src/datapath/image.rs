@@ -32,12 +32,14 @@ impl Maps {
             .services
             .values()
             .flat_map(|service| [service.internal, service.external, service.short_circuit])
-            .map(|extent| extent.base..extent.base.saturating_add(extent.len));
-        let end = extents.clone().map(|slots| slots.end).max().unwrap_or(0);
+            .flat_map(|extent| extent.slots());
+        let end = extents
+            .clone()
+            .max()
+            .map_or(0, |last| last.0.saturating_add(1));
         let slots = self.slots.below(end).context(names::SLOTS)?;
         image.slots = extents
-            .flatten()
-            .filter_map(|slot| Some((slot, *slots.get(slot as usize)?)))
+            .filter_map(|slot| Some((slot, *slots.get(slot.0 as usize)?)))
             .collect();
         read_family(&self.v4, 0, &mut image)?;
         read_family(&self.v6, 1, &mut image)?;

@@ -12,8 +12,8 @@ use aya::{
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey,
-        FragmentKey, FragmentPorts, FrontendKey, Jiffies, LocalAddr, NextHop, RangeKey, Service,
-        ServiceCounter, ServiceId,
+        FragmentKey, FragmentPorts, FrontendKey, IfIndex, Jiffies, LocalAddr, NextHop, RangeKey,
+        Service, ServiceCounter, ServiceId, Slot,
         map::{self, OfFamily, Prefix},
     },
     addr::{Addr, Ip4, Ip6},
@@ -25,7 +25,7 @@ use super::batch::Batched;
 pub struct Maps {
     pub config: Array<MapData, Config>,
     pub gate: Batched<Array<MapData, u64>>,
-    pub devices: HashMap<MapData, u32, Device>,
+    pub devices: HashMap<MapData, IfIndex, Device>,
     /// Values are when one was last looked up.
     pub next_hops: HashMap<MapData, NextHop, Jiffies>,
     pub services: Batched<HashMap<MapData, ServiceId, Service>>,
@@ -120,12 +120,20 @@ where
     }
 }
 
+/// What the elements of an array are numbered by.
+pub trait Index {}
+
+impl Index for u32 {}
+impl Index for Slot {}
+impl Index for ServiceId {}
+impl Index for BackendId {}
+
 /// A map as aya types it, whose keys and values are those of a row of the table.
 pub trait Holds<K, V>: TryFrom<Map, Error = MapError> {}
 
 impl<K: Pod, V: Pod> Holds<K, V> for HashMap<MapData, K, V> {}
-impl<V: Pod> Holds<u32, V> for Array<MapData, V> {}
-impl<V: Pod> Holds<u32, V> for PerCpuArray<MapData, V> {}
+impl<K: Index, V: Pod> Holds<K, V> for Array<MapData, V> {}
+impl<K: Index, V: Pod> Holds<K, V> for PerCpuArray<MapData, V> {}
 impl<K: Pod, V: Pod> Holds<Prefix<K>, V> for LpmTrie<MapData, K, V> {}
 impl Holds<u32, u32> for ProgramArray<MapData> {}
 

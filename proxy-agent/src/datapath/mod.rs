@@ -55,6 +55,7 @@ mod shape;
 mod sys;
 mod takeover;
 
+use proxy_common::abi::IfIndex;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -244,7 +245,10 @@ pub fn cleanup(bpffs: &Path, drain: Option<Duration>) -> Result<Vec<String>> {
         .context("listing the network devices")?
         .iter()
         .map(|device| {
-            Target::ethernet(device.index(), device.name().to_string_lossy().into_owned())
+            Target::ethernet(
+                IfIndex(device.index()),
+                device.name().to_string_lossy().into_owned(),
+            )
         })
         .collect();
     let pins = takeover::all(bpffs)?;

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, MapInfo};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use proxy_common::abi::IfIndex;
 
 use super::{
     Maps,
@@ -53,7 +54,7 @@ impl PinDir {
         self.root.join("links")
     }
 
-    pub fn link(&self, hook: &str, ifindex: u32) -> PathBuf {
+    pub fn link(&self, hook: &str, ifindex: IfIndex) -> PathBuf {
         self.links().join(format!("{hook}-{ifindex}"))
     }
 

@@ -8,7 +8,7 @@ use aya::{
     programs::{Program, SchedClassifier, Xdp},
 };
 use proxy_common::{
-    abi::{Dir, FRAGMENT_INDEX, slow_index},
+    abi::{Dir, FRAGMENT_INDEX, IfIndex, slow_index},
     edge::hook::Hook,
 };
 
@@ -36,7 +36,7 @@ pub struct Run<'a> {
     /// From the Ethernet header on.
     pub packet: &'a [u8],
     /// The device that the program sees; `None` for the kernel's choice (loopback for TC, none for XDP).
-    pub ifindex: Option<u32>,
+    pub ifindex: Option<IfIndex>,
     pub repeat: u32,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Run<'a> {
     }
 
     #[must_use]
-    pub const fn on(self, ifindex: u32) -> Self {
+    pub const fn on(self, ifindex: IfIndex) -> Self {
         Self {
             ifindex: Some(ifindex),
             ..self
@@ -102,14 +102,14 @@ pub fn run(ebpf: &Ebpf, name: &str, run: Run<'_>) -> Result<Ran> {
 }
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-fn xdp_context(packet: &[u8], ifindex: u32) -> Vec<u8> {
-    words(&[0, packet.len() as u32, 0, ifindex, 0, 0])
+fn xdp_context(packet: &[u8], ifindex: IfIndex) -> Vec<u8> {
+    words(&[0, packet.len() as u32, 0, ifindex.0, 0, 0])
 }
 
 /// `struct __sk_buff` up to its eleventh word, the device.
-fn skb_context(ifindex: u32) -> Vec<u8> {
+fn skb_context(ifindex: IfIndex) -> Vec<u8> {
     let mut all = [0; 11];
-    all[10] = ifindex;
+    all[10] = ifindex.0;
     words(&all)
 }
 

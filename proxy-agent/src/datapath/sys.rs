@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::libc;
+use proxy_common::abi::IfIndex;
 
 /// Commands, as `enum bpf_cmd` counts them (include/uapi/linux/bpf.h).
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +131,8 @@ struct RawLink {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkInfo {
     pub program: u32,
-    /// 0 for a link that is at no device any more.
-    pub ifindex: u32,
+    /// [`IfIndex::NONE`] for a link that is at no device any more.
+    pub ifindex: IfIndex,
 }
 
 /// What the kernel says of an XDP or TC link. It needs no right.
@@ -147,7 +148,10 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let RawLink {
         program, ifindex, ..
     } = raw;
-    Ok(LinkInfo { program, ifindex })
+    Ok(LinkInfo {
+        program,
+        ifindex: IfIndex(ifindex),
+    })
 }
 
 /// What no program runs for, on a kernel that cannot tell.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use proxy_common::abi::IfIndex;
 
 use super::{Check, Choices, Verdict};
 use crate::{
@@ -110,7 +111,7 @@ fn grouped(role: Role, why: &str, names: &[&str]) -> Check {
 }
 
 /// Whether the driver runs XDP programs.
-fn driver(index: u32, link: &Link, tried: Option<&Tried>) -> Found {
+fn driver(index: IfIndex, link: &Link, tried: Option<&Tried>) -> Found {
     match node::driver_has_xdp(index) {
         Ok(true) => Found::Yes,
         Ok(false) => Found::No("its driver has none".to_owned()),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
 
 use proxy_common::{
-    abi::{Device, NODEPORT_ADDR, device_flags},
+    abi::{Device, IfIndex, NODEPORT_ADDR, device_flags},
     addr::{Ip4, Ip6},
 };
 
@@ -97,7 +97,7 @@ fn primary(view: &View, roles: &Roles) -> Vec<IpAddr> {
         .iter()
         .filter(|(_, role)| **role == Role::Uplink)
         .map(|(index, _)| *index);
-    let links: Vec<u32> = routed.chain(uplinks).collect();
+    let links: Vec<IfIndex> = routed.chain(uplinks).collect();
     let source = |family| {
         let mut own = links.iter();
         own.find_map(|&index| source::by_device(view, index, family))
@@ -111,7 +111,7 @@ fn primary(view: &View, roles: &Roles) -> Vec<IpAddr> {
 
 fn device(
     view: &View,
-    index: u32,
+    index: IfIndex,
     link: &Link,
     role: Role,
     primary: &[IpAddr],
@@ -157,7 +157,7 @@ fn device(
         mac: link.mac,
         also: above.map_or([0; 6], |above| above.mac),
         unused: 0,
-        above: above.and(link.master).unwrap_or(0),
+        above: above.and(link.master).unwrap_or(IfIndex::NONE),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
+use proxy_common::abi::IfIndex;
 use rtnetlink::{
     new_connection,
     packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption},
@@ -12,10 +13,10 @@ use rtnetlink::{
 ///
 /// # Errors
 /// Where the kernel cannot be asked, or says no for another reason.
-pub async fn filter_names(ifindex: u32) -> Result<Vec<String>> {
+pub async fn filter_names(ifindex: IfIndex) -> Result<Vec<String>> {
     let (connection, handle, _) = new_connection().context("opening a netlink socket")?;
     let connection = tokio::spawn(connection);
-    let ifindex = i32::try_from(ifindex).context("a device index")?;
+    let ifindex = i32::try_from(ifindex.0).context("a device index")?;
     let mut names = Vec::new();
     let ask = || handle.traffic_filter(ifindex).get();
     for asked in [ask().ingress(), ask().egress()] {

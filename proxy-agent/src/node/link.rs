@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use proxy_common::abi::IfIndex;
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
@@ -21,9 +22,9 @@ pub struct Link {
     pub mac: [u8; 6],
     pub mtu: u32,
     /// Index of the bridge, bond or VRF that it is a part of.
-    pub master: Option<u32>,
+    pub master: Option<IfIndex>,
     /// Index of the device of this network namespace that it is stacked on.
-    pub lower: Option<u32>,
+    pub lower: Option<IfIndex>,
     /// Its other end is in another network namespace.
     pub peer_elsewhere: bool,
     /// In the kernel's order.
@@ -110,8 +111,8 @@ impl Link {
                         link.mac = mac;
                     }
                 }
-                LinkAttribute::Controller(index) => link.master = Some(*index),
-                LinkAttribute::Link(index) => link.lower = Some(*index),
+                LinkAttribute::Controller(index) => link.master = Some(IfIndex(*index)),
+                LinkAttribute::Link(index) => link.lower = Some(IfIndex(*index)),
                 LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {

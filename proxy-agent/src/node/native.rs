@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use proxy_common::abi::IfIndex;
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -21,7 +22,7 @@ use super::{Kind, Link, View, driver_has_xdp, ethtool::XdpErrors};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Why `auto` does without native XDP at a device, whatever its driver takes.
-pub fn why_not(view: &View, index: u32) -> Option<String> {
+pub fn why_not(view: &View, index: IfIndex) -> Option<String> {
     let link = view.links.get(&index)?;
     match link.kind {
         // drivers/net/veth.c, `veth_xdp_flush`: the far end is woken only if it polls.
@@ -47,7 +48,7 @@ pub fn why_not(view: &View, index: u32) -> Option<String> {
 /// Why native XDP would take packets of a device's VLANs for the device's own: their tags are gone before a program sees them.
 ///
 /// A VLAN that was moved to another network namespace is not seen from here.
-pub fn hidden_tags(view: &View, index: u32) -> Option<String> {
+pub fn hidden_tags(view: &View, index: IfIndex) -> Option<String> {
     let vlan = view.vlans(index).next()?;
     let ports = view
         .links
@@ -64,7 +65,7 @@ pub fn hidden_tags(view: &View, index: u32) -> Option<String> {
 /// A driver counts frames of XDP that were not sent.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Lost {
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
     /// The driver's counter.
     pub counter: String,
     /// How far it has moved.
@@ -74,7 +75,7 @@ pub struct Lost {
 /// Looks at the counters of devices, on a thread of its own: a driver may ask its NIC for them. The thread sleeps while
 /// there is no device to watch.
 pub struct XdpWatch {
-    devices: Sender<BTreeMap<u32, String>>,
+    devices: Sender<BTreeMap<IfIndex, String>>,
     lost: mpsc::UnboundedReceiver<Lost>,
 }
 
@@ -92,7 +93,7 @@ impl XdpWatch {
     }
 
     /// From now on these devices are watched, by index and name. One that was stays as it was.
-    pub fn follow(&self, devices: BTreeMap<u32, String>) {
+    pub fn follow(&self, devices: BTreeMap<IfIndex, String>) {
         // The thread ends with this value only.
         let _ = self.devices.send(devices);
     }
@@ -112,7 +113,7 @@ struct Watched {
     before: u64,
 }
 
-fn watch(wanted: &Receiver<BTreeMap<u32, String>>, tell: &mpsc::UnboundedSender<Lost>) {
+fn watch(wanted: &Receiver<BTreeMap<IfIndex, String>>, tell: &mpsc::UnboundedSender<Lost>) {
     let mut watched = BTreeMap::new();
     loop {
         let news = if watched.is_empty() {
@@ -134,7 +135,7 @@ fn watch(wanted: &Receiver<BTreeMap<u32, String>>, tell: &mpsc::UnboundedSender<
     }
 }
 
-fn follow(watched: &mut BTreeMap<u32, Watched>, devices: BTreeMap<u32, String>) {
+fn follow(watched: &mut BTreeMap<IfIndex, Watched>, devices: BTreeMap<IfIndex, String>) {
     watched.retain(|index, _| devices.contains_key(index));
     for (index, name) in devices {
         if watched.contains_key(&index) {
@@ -153,7 +154,7 @@ fn follow(watched: &mut BTreeMap<u32, Watched>, devices: BTreeMap<u32, String>) 
     }
 }
 
-fn look(watched: &mut BTreeMap<u32, Watched>) -> Vec<Lost> {
+fn look(watched: &mut BTreeMap<IfIndex, Watched>) -> Vec<Lost> {
     let mut all = Vec::new();
     for (&ifindex, Watched { errors, before }) in watched {
         // A device that is gone: the next change of the network takes it out.
@@ -175,7 +176,7 @@ fn look(watched: &mut BTreeMap<u32, Watched>) -> Vec<Lost> {
 
 impl Link {
     /// How the device is told from others of its name: the kernel gives indices and names again.
-    pub fn identity(&self, index: u32) -> String {
+    pub fn identity(&self, index: IfIndex) -> String {
         let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
         format!("{index} {} {mac}", self.name)
     }

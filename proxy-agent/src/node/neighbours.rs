@@ -12,6 +12,7 @@ use std::{collections::HashMap, net::IpAddr};
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt};
+use proxy_common::abi::IfIndex;
 use rtnetlink::{
     Handle,
     packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
@@ -27,7 +28,7 @@ use tracing::debug;
 
 /// The kernel's neighbours, by device and address.
 #[derive(Debug, Default)]
-pub struct Neighbours(HashMap<(u32, IpAddr), Neighbour>);
+pub struct Neighbours(HashMap<(IfIndex, IpAddr), Neighbour>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Neighbour {
@@ -71,7 +72,7 @@ impl Neighbours {
     }
 
     /// Has the kernel verify those of these next hops that it has not verified lately.
-    pub async fn keep_alive(&self, handle: &Handle, hops: &[(u32, IpAddr)]) {
+    pub async fn keep_alive(&self, handle: &Handle, hops: &[(IfIndex, IpAddr)]) {
         for &(ifindex, addr) in hops {
             let known = self.0.get(&(ifindex, addr));
             if known.is_none_or(|neighbour| neighbour.kept) {
@@ -85,13 +86,13 @@ impl Neighbours {
 }
 
 /// As a packet to it would.
-async fn exercise(mut handle: Handle, ifindex: u32, addr: IpAddr) -> Result<()> {
+async fn exercise(mut handle: Handle, ifindex: IfIndex, addr: IpAddr) -> Result<()> {
     let mut message = NeighbourMessage::default();
     message.header.family = match addr {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     };
-    message.header.ifindex = ifindex;
+    message.header.ifindex = ifindex.0;
     message.header.flags = NeighbourFlags::Use;
     let destination = match addr {
         IpAddr::V4(addr) => NeighbourAddress::Inet(addr),
@@ -139,7 +140,7 @@ impl Neighbour {
 }
 
 /// `None` for what is no neighbour of IP: a bridge's table of addresses comes by the same messages.
-fn key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+fn key(message: &NeighbourMessage) -> Option<(IfIndex, IpAddr)> {
     let header = &message.header;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {
         return None;
@@ -156,7 +157,7 @@ fn key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
             }
             _ => None,
         })
-        .map(|addr| (header.ifindex, addr))
+        .map(|addr| (IfIndex(header.ifindex), addr))
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! what is stacked on it, that is one, so that no packet passes a hook twice. A NIC and a pod's interface may be of one
 //! kind (a node that is a container has veths for both): what tells them apart are routes, subnets and bridges.
 
+use proxy_common::abi::IfIndex;
+
 use super::{Framing, Kind, Link, View};
 
 /// Why a device leads out of the node, or why not.
-pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
+pub fn leads_out(view: &View, index: IfIndex) -> Result<String, String> {
     let Some(link) = view.links.get(&index) else {
         return Err("it is gone".to_owned());
     };
@@ -67,7 +69,7 @@ pub fn leads_out(view: &View, index: u32) -> Result<String, String> {
 }
 
 /// Is it the host-side interface of a pod?
-pub fn leads_to_pod(view: &View, index: u32) -> bool {
+pub fn leads_to_pod(view: &View, index: IfIndex) -> bool {
     let Some(link) = view.links.get(&index) else {
         return false;
     };
@@ -78,7 +80,7 @@ pub fn leads_to_pod(view: &View, index: u32) -> bool {
 }
 
 /// What has the node's addresses where this device has none: the device to attach to in its place, and why.
-pub fn instead(view: &View, index: u32) -> Option<String> {
+pub fn instead(view: &View, index: IfIndex) -> Option<String> {
     let link = view.links.get(&index)?;
     if let (Some(master), Some(at)) = (view.above(index), link.master) {
         let port = format!("{} is a port of {}", link.name, master.name);
@@ -108,7 +110,7 @@ pub fn instead(view: &View, index: u32) -> Option<String> {
 }
 
 /// A device without an address of the node, below one that has it.
-fn below(view: &View, index: u32, what: &str) -> Option<String> {
+fn below(view: &View, index: IfIndex, what: &str) -> Option<String> {
     let upper = stacked_on(view, index).find(|upper| is_used(upper))?;
     Some(format!(
         "{what} without an address, and {} on it has {}",
@@ -134,7 +136,7 @@ fn uses(link: &Link) -> String {
 }
 
 /// Does something leave the node by the device, whoever uses it?
-fn is_wire(view: &View, index: u32) -> bool {
+fn is_wire(view: &View, index: IfIndex) -> bool {
     let Some(link) = view.links.get(&index) else {
         return false;
     };
@@ -152,7 +154,7 @@ fn is_wire(view: &View, index: u32) -> bool {
 }
 
 /// The ports of a bridge that lead out.
-fn wire_ports(view: &View, bridge: u32) -> impl Iterator<Item = &Link> {
+fn wire_ports(view: &View, bridge: IfIndex) -> impl Iterator<Item = &Link> {
     view.links
         .iter()
         .filter(move |(_, port)| port.master == Some(bridge))
@@ -179,7 +181,7 @@ fn is_wire_port(view: &View, port: &Link) -> bool {
 
 /// What makes a veth a NIC: a pod's has no default route, no route to a next hop and no subnet, as its address is a
 /// host's; nor has what is stacked on it.
-fn nic_by(view: &View, index: u32, link: &Link) -> Option<String> {
+fn nic_by(view: &View, index: IfIndex, link: &Link) -> Option<String> {
     if link.ways.default {
         return Some("the default route".to_owned());
     }
@@ -203,7 +205,7 @@ fn nic_by(view: &View, index: u32, link: &Link) -> Option<String> {
 }
 
 /// What is stacked on a device.
-fn stacked_on(view: &View, index: u32) -> impl Iterator<Item = &Link> {
+fn stacked_on(view: &View, index: IfIndex) -> impl Iterator<Item = &Link> {
     view.links
         .values()
         .filter(move |link| link.kind == Kind::Stacked && link.lower == Some(index) && link.up)

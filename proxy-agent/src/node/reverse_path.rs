@@ -6,7 +6,10 @@
 
 use std::{fs, path::Path};
 
-use proxy_common::abi::device_flags::{SOURCE_LOOSE, SOURCE_STRICT};
+use proxy_common::abi::{
+    IfIndex,
+    device_flags::{SOURCE_LOOSE, SOURCE_STRICT},
+};
 
 use super::{Role, View};
 
@@ -39,7 +42,7 @@ fn read(directory: impl AsRef<Path>) -> u8 {
 }
 
 /// The flags of a device.
-pub fn flags(view: &View, index: u32, role: Role, check: SourceCheck) -> u16 {
+pub fn flags(view: &View, index: IfIndex, role: Role, check: SourceCheck) -> u16 {
     let Some(link) = view.links.get(&index) else {
         return 0;
     };

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use proxy_common::abi::IfIndex;
 use proxy_common::edge::hook::Hook;
 
 use super::{Framing, Kind, View, nic};
@@ -21,7 +22,7 @@ pub enum Role {
 }
 
 /// The role of each device, by its index.
-pub type Roles = BTreeMap<u32, Role>;
+pub type Roles = BTreeMap<IfIndex, Role>;
 
 /// Which devices a role is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,7 +69,7 @@ pub fn roles(view: &View, uplinks: &Selection, workloads: &Selection) -> Roles {
 }
 
 /// The role of a device, and why. One that is not there has none.
-pub fn judge(view: &View, index: u32, uplinks: &Selection, workloads: &Selection) -> Judged {
+pub fn judge(view: &View, index: IfIndex, uplinks: &Selection, workloads: &Selection) -> Judged {
     let judged = |role, why: &str| Judged {
         role,
         why: why.to_owned(),
@@ -111,7 +112,7 @@ pub fn judge(view: &View, index: u32, uplinks: &Selection, workloads: &Selection
 }
 
 /// What should be named in place of a device that is named an uplink, as the node's addresses are not there.
-pub fn better_named(view: &View, index: u32, uplinks: &Selection) -> Option<String> {
+pub fn better_named(view: &View, index: IfIndex, uplinks: &Selection) -> Option<String> {
     let link = view.links.get(&index)?;
     match uplinks {
         Selection::Named(names) if matches(names, &link.name) => nic::instead(view, index),

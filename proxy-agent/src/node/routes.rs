@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use proxy_common::abi::IfIndex;
 use rtnetlink::packet_route::{
     AddressFamily,
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType},
@@ -82,7 +83,7 @@ pub struct Route {
     rank: Rank,
     source: Option<IpAddr>,
     gateway: Option<IpAddr>,
-    pub devices: BTreeSet<u32>,
+    pub devices: BTreeSet<IfIndex>,
 }
 
 impl Route {
@@ -110,11 +111,10 @@ impl Route {
         };
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Oif(index) => drop(route.devices.insert(*index)),
+                RouteAttribute::Oif(index) => drop(route.devices.insert(IfIndex(*index))),
                 RouteAttribute::MultiPath(hops) => {
-                    route
-                        .devices
-                        .extend(hops.iter().map(|hop| hop.interface_index));
+                    let devices = hops.iter().map(|hop| IfIndex(hop.interface_index));
+                    route.devices.extend(devices);
                     route.next_hop |= hops.iter().any(has_next_hop);
                 }
                 RouteAttribute::Gateway(addr) => {
@@ -225,6 +225,6 @@ mod tests {
         });
         let multipath = Route::of(&route(0, vec![RouteAttribute::MultiPath(hops.into())])).unwrap();
         assert!(multipath.multipath && multipath.next_hop);
-        assert_eq!(multipath.devices, BTreeSet::from([2, 3]));
+        assert_eq!(multipath.devices, BTreeSet::from([IfIndex(2), IfIndex(3)]));
     }
 }

@@ -7,6 +7,7 @@ use nix::{
     net::if_::if_nametoindex,
     sched::{CloneFlags, setns, unshare},
 };
+use proxy_common::abi::IfIndex;
 use rtnetlink::{LinkUnspec, LinkVeth, new_connection};
 
 use crate::datapath::Target;
@@ -32,7 +33,7 @@ impl Scratch {
                 .block_on(add_veth())
                 .context("making a veth pair to try it on")?;
             Ok(Self {
-                device: Target::ethernet(if_nametoindex(ENDS[0])?, ENDS[0].to_owned()),
+                device: Target::ethernet(IfIndex(if_nametoindex(ENDS[0])?), ENDS[0].to_owned()),
                 namespace: File::open("/proc/thread-self/ns/net")?,
             })
         };

@@ -6,11 +6,13 @@
 
 use std::net::IpAddr;
 
+use proxy_common::abi::IfIndex;
+
 use super::{Kind, Link, View};
 use crate::model::{Family, not_routable};
 
 /// The source towards what is behind a device: `None` where neither the device nor its routes have one.
-pub fn by_device(view: &View, index: u32, family: Family) -> Option<IpAddr> {
+pub fn by_device(view: &View, index: IfIndex, family: Family) -> Option<IpAddr> {
     let link = view.links.get(&index)?;
     let asked_for = link.ways.source(family);
     asked_for

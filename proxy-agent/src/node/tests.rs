@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use proxy_common::{
-    abi::{NODEPORT_ADDR, device_flags},
+    abi::{IfIndex, NODEPORT_ADDR, device_flags},
     addr::Ip4,
 };
 use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
@@ -47,13 +47,13 @@ fn address(text: &str) -> Address {
 }
 
 fn default_route(view: &mut View, index: u32) {
-    view.links.get_mut(&index).unwrap().ways.default = true;
+    view.links.get_mut(&IfIndex(index)).unwrap().ways.default = true;
 }
 
 /// A NIC with the default route, a tunnel, a CNI bridge with a pod, a pod at a veth of its own, a spare NIC that is down.
 fn node() -> View {
     let mut view = View::default();
-    let mut add = |index, link: Link| view.links.insert(index, link);
+    let mut add = |index, link: Link| view.links.insert(IfIndex(index), link);
     add(1, link("lo", Kind::Loopback, &["127.0.0.1", "::1"]));
     add(
         2,
@@ -68,7 +68,7 @@ fn node() -> View {
     add(
         5,
         Link {
-            master: Some(4),
+            master: Some(IfIndex(4)),
             ..link("veth5", Kind::Veth, &[])
         },
     );
@@ -109,15 +109,15 @@ fn the_roles_of_an_ordinary_node_are_found() {
 fn a_veth_with_the_default_route_is_an_uplink_and_no_workload() {
     let mut view = node();
     view.links
-        .insert(8, link("eth2", Kind::Veth, &["198.51.100.1"]));
+        .insert(IfIndex(8), link("eth2", Kind::Veth, &["198.51.100.1"]));
     default_route(&mut view, 8);
-    assert_eq!(auto(&view)[&8], Role::Uplink);
+    assert_eq!(auto(&view)[&IfIndex(8)], Role::Uplink);
 }
 
 #[test]
 fn a_veth_is_a_nic_by_its_subnet_or_its_next_hops_and_a_pods_by_neither() {
     let mut view = node();
-    let mut add = |index, link: Link| view.links.insert(index, link);
+    let mut add = |index, link: Link| view.links.insert(IfIndex(index), link);
     add(8, link("eth9", Kind::Veth, &["198.51.100.1/24"]));
     // What the ptp plugin gives the host's side: the gateway, as a host's address.
     add(
@@ -138,14 +138,14 @@ fn a_veth_is_a_nic_by_its_subnet_or_its_next_hops_and_a_pods_by_neither() {
     add(11, within);
     // A CNI bridge's pod whose host side was given an address by somebody: the bridge takes in what comes by it.
     let port = Link {
-        master: Some(4),
+        master: Some(IfIndex(4)),
         ..link("veth12", Kind::Veth, &["10.244.1.3/24"])
     };
     add(12, port);
     // The node's address is on a macvlan of its veth.
     add(13, link("eth13", Kind::Veth, &[]));
     let stacked = Link {
-        lower: Some(13),
+        lower: Some(IfIndex(13)),
         ..link("mac0", Kind::Stacked, &["198.51.113.1/24"])
     };
     add(14, stacked);
@@ -159,23 +159,31 @@ fn a_veth_is_a_nic_by_its_subnet_or_its_next_hops_and_a_pods_by_neither() {
         (11, Role::Plain),
         (12, Role::Workload),
     ] {
-        assert_eq!(found[&index], role, "{}", view.links[&index].name);
+        assert_eq!(
+            found[&IfIndex(index)],
+            role,
+            "{}",
+            view.links[&IfIndex(index)].name
+        );
     }
     // A second NIC that is not named is not a pod's either.
     let named = "eth0".parse().unwrap();
-    assert_eq!(roles(&view, &named, &Selection::Auto)[&8], Role::Plain);
+    assert_eq!(
+        roles(&view, &named, &Selection::Auto)[&IfIndex(8)],
+        Role::Plain
+    );
 }
 
 #[test]
 fn what_has_the_nodes_addresses_is_the_uplink_and_not_what_is_below_it() {
     let mut view = node();
-    let mut add = |index, link: Link| view.links.insert(index, link);
+    let mut add = |index, link: Link| view.links.insert(IfIndex(index), link);
     let port_of = |master, link: Link| Link {
-        master: Some(master),
+        master: Some(IfIndex(master)),
         ..link
     };
     let on = |lower, link: Link| Link {
-        lower: Some(lower),
+        lower: Some(IfIndex(lower)),
         ..link
     };
     // A bond, a VLAN on it with another address.
@@ -217,13 +225,13 @@ fn what_has_the_nodes_addresses_is_the_uplink_and_not_what_is_below_it() {
         (20, Role::Uplink),
         (21, Role::Plain),
     ] {
-        let judged = judge(&view, index, &Selection::Auto, &Selection::Auto);
-        let name = &view.links[&index].name;
-        assert_eq!(found[&index], role, "{name}: {}", judged.why);
+        let judged = judge(&view, IfIndex(index), &Selection::Auto, &Selection::Auto);
+        let name = &view.links[&IfIndex(index)].name;
+        assert_eq!(found[&IfIndex(index)], role, "{name}: {}", judged.why);
         assert_eq!(judged.role, role, "{name}");
     }
     let named: Selection = "eth0,eth4,eth6,eth9".parse().unwrap();
-    let better = |index| better_named(&view, index, &named);
+    let better = |index| better_named(&view, IfIndex(index), &named);
     assert_eq!(better(2), None);
     assert!(better(12).unwrap().contains("name br0"), "{:?}", better(12));
     assert!(
@@ -237,9 +245,9 @@ fn what_has_the_nodes_addresses_is_the_uplink_and_not_what_is_below_it() {
 #[test]
 fn of_a_bridge_between_containers_the_port_with_its_mac_is_the_nic() {
     let mut view = node();
-    let mut add = |index, link: Link| view.links.insert(index, link);
+    let mut add = |index, link: Link| view.links.insert(IfIndex(index), link);
     let port = |name: &str, mac| Link {
-        master: Some(8),
+        master: Some(IfIndex(8)),
         mac: [2, 0, 0, 0, 0, mac],
         ..link(name, Kind::Veth, &[])
     };
@@ -253,11 +261,11 @@ fn of_a_bridge_between_containers_the_port_with_its_mac_is_the_nic() {
     default_route(&mut view, 8);
     let found = auto(&view);
     assert_eq!(
-        [found[&8], found[&9], found[&10]],
+        [found[&IfIndex(8)], found[&IfIndex(9)], found[&IfIndex(10)]],
         [Role::Uplink, Role::Plain, Role::Workload]
     );
     assert!(
-        why_not_native(&view, 9).is_some_and(|why| why.contains("veth")),
+        why_not_native(&view, IfIndex(9)).is_some_and(|why| why.contains("veth")),
         "what a veth sends back is not relied on"
     );
 }
@@ -267,7 +275,7 @@ fn a_device_without_its_vlans_tags_is_none_for_xdp() {
     let mut view = node();
     let vlan = |lower| Link {
         software: Some("vlan".to_owned()),
-        lower: Some(lower),
+        lower: Some(IfIndex(lower)),
         ..link("eth0.7", Kind::Stacked, &["198.51.107.1"])
     };
     let taking = |name: &str, takes, master| Link {
@@ -275,32 +283,33 @@ fn a_device_without_its_vlans_tags_is_none_for_xdp() {
         master,
         ..link(name, Kind::Physical, &["192.0.2.1"])
     };
-    view.links.insert(2, taking("eth0", true, None));
-    assert_eq!(hidden_tags(&view, 2), None, "it has no VLAN");
-    view.links.insert(8, vlan(2));
-    let why = hidden_tags(&view, 2).unwrap();
+    view.links.insert(IfIndex(2), taking("eth0", true, None));
+    assert_eq!(hidden_tags(&view, IfIndex(2)), None, "it has no VLAN");
+    view.links.insert(IfIndex(8), vlan(2));
+    let why = hidden_tags(&view, IfIndex(2)).unwrap();
     assert!(
         why.contains("eth0.7") && why.contains("ethtool -K eth0 rxvlan off"),
         "{why}"
     );
-    view.links.insert(2, taking("eth0", false, None));
-    assert_eq!(hidden_tags(&view, 2), None, "its tags stay");
+    view.links.insert(IfIndex(2), taking("eth0", false, None));
+    assert_eq!(hidden_tags(&view, IfIndex(2)), None, "its tags stay");
     // What is stacked on it in another way has no tags.
-    view.links.insert(2, taking("eth0", true, None));
+    view.links.insert(IfIndex(2), taking("eth0", true, None));
     view.links.insert(
-        8,
+        IfIndex(8),
         Link {
             software: Some("macvlan".to_owned()),
             ..vlan(2)
         },
     );
-    assert_eq!(hidden_tags(&view, 2), None);
+    assert_eq!(hidden_tags(&view, IfIndex(2)), None);
     // A port of a bond, on which the VLAN is.
     view.links
-        .insert(9, link("bond0", Kind::Aggregate, &["192.0.2.1"]));
-    view.links.insert(2, taking("eth0", true, Some(9)));
-    view.links.insert(8, vlan(9));
-    let why = hidden_tags(&view, 9).unwrap();
+        .insert(IfIndex(9), link("bond0", Kind::Aggregate, &["192.0.2.1"]));
+    view.links
+        .insert(IfIndex(2), taking("eth0", true, Some(IfIndex(9))));
+    view.links.insert(IfIndex(8), vlan(9));
+    let why = hidden_tags(&view, IfIndex(9)).unwrap();
     assert!(why.contains("ethtool -K eth0 rxvlan off"), "{why}");
 }
 
@@ -308,35 +317,40 @@ fn a_device_without_its_vlans_tags_is_none_for_xdp() {
 fn a_veth_in_a_bond_is_no_pods() {
     let mut view = node();
     let port = Link {
-        master: Some(8),
+        master: Some(IfIndex(8)),
         ..link("eth8", Kind::Veth, &[])
     };
-    view.links
-        .insert(8, link("bond0", Kind::Aggregate, &["198.51.100.1"]));
-    view.links.insert(9, port);
+    view.links.insert(
+        IfIndex(8),
+        link("bond0", Kind::Aggregate, &["198.51.100.1"]),
+    );
+    view.links.insert(IfIndex(9), port);
     let found = auto(&view);
-    assert_eq!([found[&8], found[&9]], [Role::Uplink, Role::Plain]);
+    assert_eq!(
+        [found[&IfIndex(8)], found[&IfIndex(9)]],
+        [Role::Uplink, Role::Plain]
+    );
 }
 
 #[test]
 fn of_a_port_what_has_the_address_is_named() {
     let mut view = View::default();
-    let mut add = |index, link: Link| view.links.insert(index, link);
+    let mut add = |index, link: Link| view.links.insert(IfIndex(index), link);
     let port = Link {
-        master: Some(3),
+        master: Some(IfIndex(3)),
         ..link("eth0", Kind::Physical, &[])
     };
     add(2, port);
     add(3, link("bond0", Kind::Aggregate, &[]));
     let vlan = Link {
-        lower: Some(3),
+        lower: Some(IfIndex(3)),
         ..link("bond0.7", Kind::Stacked, &["192.0.2.1"])
     };
     add(4, vlan);
     default_route(&mut view, 4);
     let named: Selection = "eth*,bond0".parse().unwrap();
     for index in [2, 3] {
-        let better = better_named(&view, index, &named).unwrap();
+        let better = better_named(&view, IfIndex(index), &named).unwrap();
         assert!(better.contains("name bond0.7"), "{better}");
     }
 }
@@ -346,11 +360,11 @@ fn named_devices_replace_the_automatic_choice() {
     let view = node();
     let named = |text: &str| text.parse::<Selection>().unwrap();
     let found = roles(&view, &named("eth1,vxlan*"), &named("cali*"));
-    assert_eq!(found[&2], Role::Plain);
-    assert_eq!(found[&3], Role::Tunnel);
-    assert_eq!(found[&5], Role::Plain);
-    assert_eq!(found[&6], Role::Workload);
-    assert_eq!(found[&7], Role::Uplink);
+    assert_eq!(found[&IfIndex(2)], Role::Plain);
+    assert_eq!(found[&IfIndex(3)], Role::Tunnel);
+    assert_eq!(found[&IfIndex(5)], Role::Plain);
+    assert_eq!(found[&IfIndex(6)], Role::Workload);
+    assert_eq!(found[&IfIndex(7)], Role::Uplink);
     assert!("eth0,,eth1".parse::<Selection>().is_err());
 }
 
@@ -371,19 +385,19 @@ fn a_device_faces_with_its_own_address_then_its_bridges_then_the_nodes() {
         (6, [192, 0, 2, 1]),
     ] {
         assert_eq!(
-            facts.devices[&index].addr4,
+            facts.devices[&IfIndex(index)].addr4,
             Ip4::from(addr),
             "device {index}"
         );
     }
-    let v6: std::net::Ipv6Addr = facts.devices[&6].addr6.into();
+    let v6: std::net::Ipv6Addr = facts.devices[&IfIndex(6)].addr6.into();
     assert_eq!(
         v6.to_string(),
         "2001:db8::1",
         "link-local addresses face nobody"
     );
     assert_eq!(
-        facts.devices[&2].flags,
+        facts.devices[&IfIndex(2)].flags,
         device_flags::UPLINK | device_flags::ETHERNET
     );
 }
@@ -445,16 +459,16 @@ fn what_stands_before_the_network_header_is_told_by_the_devices_type() {
             message.attributes.push(LinkAttribute::LinkInfo(infos));
         }
         let mut view = View::default();
-        view.links.insert(7, Link::of(&message));
+        view.links.insert(IfIndex(7), Link::of(&message));
         let named = Selection::Named(vec![]);
-        assert_eq!(auto(&view)[&7], role, "{layer:?} {kind:?}");
+        assert_eq!(auto(&view)[&IfIndex(7)], role, "{layer:?} {kind:?}");
         let facts = facts(
             &view,
             &roles(&view, &named, &named),
             &NodePortAddresses::All,
             SourceCheck::Auto,
         );
-        let flags = facts.devices[&7].flags & device_flags::ETHERNET;
+        let flags = facts.devices[&IfIndex(7)].flags & device_flags::ETHERNET;
         assert_eq!(flags != 0, is_ethernet, "{layer:?} {kind:?}");
     }
 }
@@ -462,7 +476,7 @@ fn what_stands_before_the_network_header_is_told_by_the_devices_type() {
 #[test]
 fn a_source_is_one_that_the_kernel_would_take() {
     let mut view = node();
-    let eth0 = view.links.get_mut(&2).unwrap();
+    let eth0 = view.links.get_mut(&IfIndex(2)).unwrap();
     let passive = |text| Address {
         passive: true,
         ..address(text)
@@ -477,7 +491,7 @@ fn a_source_is_one_that_the_kernel_would_take() {
             &NodePortAddresses::All,
             SourceCheck::Auto,
         );
-        let device = facts.devices[&index];
+        let device = facts.devices[&IfIndex(index)];
         let v4: std::net::Ipv4Addr = device.addr4.into();
         let v6: std::net::Ipv6Addr = device.addr6.into();
         (v4.to_string(), v6.to_string())
@@ -485,10 +499,10 @@ fn a_source_is_one_that_the_kernel_would_take() {
     let expected = ("192.0.2.1".to_owned(), "2001:db8::1".to_owned());
     assert_eq!(of(&view, 2), expected);
     // The node tells its address by BGP: it is on the loopback device, and the NIC has none.
-    let lo = view.links.get_mut(&1).unwrap();
+    let lo = view.links.get_mut(&IfIndex(1)).unwrap();
     lo.addresses.push(address("203.0.113.1/32"));
     lo.addresses.push(address("2001:db8:f::1/128"));
-    view.links.get_mut(&2).unwrap().addresses = vec![address("fe80::1")];
+    view.links.get_mut(&IfIndex(2)).unwrap().addresses = vec![address("fe80::1")];
     let expected = ("203.0.113.1".to_owned(), "2001:db8:f::1".to_owned());
     for index in [2, 6] {
         assert_eq!(of(&view, index), expected, "device {index}");
@@ -534,40 +548,40 @@ fn a_device_asks_of_a_source_what_its_rp_filter_says() {
     let mut view = node();
     let of = |view: &View, index: u32, check| {
         let facts = facts(view, &auto(view), &NodePortAddresses::All, check);
-        facts.devices[&index].flags & (SOURCE_STRICT | SOURCE_LOOSE)
+        facts.devices[&IfIndex(index)].flags & (SOURCE_STRICT | SOURCE_LOOSE)
     };
     for (value, flags) in [(0, 0), (1, SOURCE_STRICT), (2, SOURCE_LOOSE)] {
-        view.links.get_mut(&6).unwrap().rp_filter = value;
+        view.links.get_mut(&IfIndex(6)).unwrap().rp_filter = value;
         assert_eq!(of(&view, 6, SourceCheck::Auto), flags, "rp_filter={value}");
         assert_eq!(of(&view, 6, SourceCheck::Off), 0);
         assert_eq!(of(&view, 6, SourceCheck::Strict), SOURCE_STRICT);
         // To the network layer, what comes by a bridge's port comes by the bridge.
-        view.links.get_mut(&4).unwrap().rp_filter = value;
+        view.links.get_mut(&IfIndex(4)).unwrap().rp_filter = value;
         assert_eq!(
             of(&view, 5, SourceCheck::Auto),
             flags,
             "the bridge's {value}"
         );
     }
-    let eth0 = view.links.get_mut(&2).unwrap();
+    let eth0 = view.links.get_mut(&IfIndex(2)).unwrap();
     eth0.rp_filter = 1;
     assert_eq!(of(&view, 2, SourceCheck::Strict), SOURCE_STRICT);
-    view.links.get_mut(&2).unwrap().ways.multipath = true;
+    view.links.get_mut(&IfIndex(2)).unwrap().ways.multipath = true;
     assert_eq!(of(&view, 2, SourceCheck::Auto), SOURCE_LOOSE);
 }
 
 #[test]
 fn a_bridges_port_takes_frames_for_the_bridge() {
     let mut view = node();
-    view.links.get_mut(&4).unwrap().mac = [2, 0, 0, 0, 0, 4];
+    view.links.get_mut(&IfIndex(4)).unwrap().mac = [2, 0, 0, 0, 0, 4];
     let facts = facts(
         &view,
         &auto(&view),
         &NodePortAddresses::All,
         SourceCheck::Auto,
     );
-    let port = facts.devices[&5];
-    assert_eq!((port.also, port.above), ([2, 0, 0, 0, 0, 4], 4));
-    let nic = facts.devices[&2];
-    assert_eq!((nic.also, nic.above), ([0; 6], 0));
+    let port = facts.devices[&IfIndex(5)];
+    assert_eq!((port.also, port.above), ([2, 0, 0, 0, 0, 4], IfIndex(4)));
+    let nic = facts.devices[&IfIndex(2)];
+    assert_eq!((nic.also, nic.above), ([0; 6], IfIndex::NONE));
 }

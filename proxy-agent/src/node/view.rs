@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt;
+use proxy_common::abi::IfIndex;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{address::AddressMessage, link::LinkMessage, route::RouteMessage},
@@ -22,7 +23,7 @@ use super::{
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct View {
     /// By interface index.
-    pub links: BTreeMap<u32, Link>,
+    pub links: BTreeMap<IfIndex, Link>,
 }
 
 impl View {
@@ -39,7 +40,7 @@ impl View {
         view.links.extend(
             links
                 .iter()
-                .map(|message| (message.header.index, Link::of(message))),
+                .map(|message| (IfIndex(message.header.index), Link::of(message))),
         );
         let addresses: Vec<AddressMessage> = handle
             .address()
@@ -50,7 +51,7 @@ impl View {
             .context("listing the addresses")?;
         for message in &addresses {
             if let (Some(link), Some(address)) = (
-                view.links.get_mut(&message.header.index),
+                view.links.get_mut(&IfIndex(message.header.index)),
                 Address::of(message),
             ) {
                 link.addresses.push(address);
@@ -67,14 +68,14 @@ impl View {
 
     /// Asks the devices that have VLANs, and their ports, what becomes of tags. The kernel tells of a change as of a link's.
     fn read_tag_offloads(&mut self) {
-        let tagged: BTreeSet<u32> = self
+        let tagged: BTreeSet<IfIndex> = self
             .links
             .values()
             .filter(|link| link.is_vlan())
             .filter_map(|link| link.lower)
             .collect();
         for (index, link) in &mut self.links {
-            let receives = |index: &u32| tagged.contains(index);
+            let receives = |index: &IfIndex| tagged.contains(index);
             if receives(index) || link.master.as_ref().is_some_and(receives) {
                 link.takes_tags_off = takes_tags_off(&link.name);
             }
@@ -82,7 +83,7 @@ impl View {
     }
 
     /// The VLANs of a device.
-    pub fn vlans(&self, index: u32) -> impl Iterator<Item = &Link> {
+    pub fn vlans(&self, index: IfIndex) -> impl Iterator<Item = &Link> {
         self.links
             .values()
             .filter(move |link| link.is_vlan() && link.lower == Some(index))
@@ -107,7 +108,7 @@ impl View {
     }
 
     /// The devices of default routes.
-    pub fn with_default_route(&self) -> impl Iterator<Item = (u32, &Link)> {
+    pub fn with_default_route(&self) -> impl Iterator<Item = (IfIndex, &Link)> {
         self.links
             .iter()
             .filter(|(_, link)| link.ways.default)
@@ -115,7 +116,7 @@ impl View {
     }
 
     /// The bridge, bond or switch to which what comes by the device belongs. A VRF takes nothing from its ports.
-    pub fn above(&self, index: u32) -> Option<&Link> {
+    pub fn above(&self, index: IfIndex) -> Option<&Link> {
         self.master(self.links.get(&index)?)
             .filter(|master| master.kind != Kind::Vrf)
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
+use proxy_common::abi::IfIndex;
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -67,7 +68,7 @@ impl Netlink {
     }
 
     /// Has the kernel verify these next hops, each by its device's index.
-    pub async fn keep_alive(&self, hops: &[(u32, IpAddr)]) {
+    pub async fn keep_alive(&self, hops: &[(IfIndex, IpAddr)]) {
         self.neighbours.keep_alive(&self.handle, hops).await;
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::TryStreamExt;
+use proxy_common::abi::IfIndex;
 use rtnetlink::{
     new_connection,
     packet_route::link::{LinkAttribute, LinkXdp, XdpAttached},
@@ -20,7 +21,7 @@ pub struct XdpAt {
 }
 
 /// The devices with an XDP program, by index.
-pub async fn xdp_programs() -> Result<BTreeMap<u32, XdpAt>> {
+pub async fn xdp_programs() -> Result<BTreeMap<IfIndex, XdpAt>> {
     let (connection, handle, _) = new_connection().context("opening a netlink socket")?;
     let connection = tokio::spawn(connection);
     let links: Vec<_> = handle
@@ -41,7 +42,7 @@ pub async fn xdp_programs() -> Result<BTreeMap<u32, XdpAt>> {
                     LinkAttribute::Xdp(xdp) => Some(xdp),
                     _ => None,
                 })?;
-            Some((link.header.index, at(xdp)?))
+            Some((IfIndex(link.header.index), at(xdp)?))
         })
         .collect())
 }
@@ -82,7 +83,7 @@ const NETDEV_XDP_ACT_BASIC: u64 = 1;
 ///
 /// # Errors
 /// Where the kernel cannot be asked, or says no word of this device.
-pub fn driver_has_xdp(ifindex: u32) -> Result<bool> {
+pub fn driver_has_xdp(ifindex: IfIndex) -> Result<bool> {
     let mut socket = Socket::new(NETLINK_GENERIC).context("opening a generic netlink socket")?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -102,7 +103,7 @@ pub fn driver_has_xdp(ifindex: u32) -> Result<bool> {
         &socket,
         family,
         NETDEV_CMD_DEV_GET,
-        &attribute(NETDEV_A_DEV_IFINDEX, &ifindex.to_ne_bytes()),
+        &attribute(NETDEV_A_DEV_IFINDEX, &ifindex.0.to_ne_bytes()),
     )?;
     let features = find(&answer, NETDEV_A_DEV_XDP_FEATURES, |value| {
         Some(u64::from_ne_bytes(value.try_into().ok()?))

@@ -4,15 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_common::abi::Extent;
+use proxy_common::abi::{Extent, Slot};
 
 #[derive(Debug)]
 pub struct Extents {
     slots: u32,
     /// Length of each free run, by its base.
-    by_base: BTreeMap<u32, u32>,
+    by_base: BTreeMap<Slot, u32>,
     /// The same runs as (length, base).
-    by_len: BTreeSet<(u32, u32)>,
+    by_len: BTreeSet<(u32, Slot)>,
 }
 
 impl Extents {
@@ -24,7 +24,7 @@ impl Extents {
             by_len: BTreeSet::new(),
         };
         if slots > 0 {
-            all.insert(0, slots);
+            all.insert(Slot(0), slots);
         }
         all
     }
@@ -33,7 +33,7 @@ impl Extents {
     pub fn raise(&mut self, slots: u32) {
         if slots > self.slots {
             let new = Extent {
-                base: self.slots,
+                base: Slot(self.slots),
                 len: slots - self.slots,
             };
             self.slots = slots;
@@ -43,10 +43,10 @@ impl Extents {
 
     /// A run of `len` slots; `None` where no free run is that long.
     pub fn take(&mut self, len: u32) -> Option<Extent> {
-        let &(found, base) = self.by_len.range((len, 0)..).next()?;
+        let &(found, base) = self.by_len.range((len, Slot(0))..).next()?;
         self.remove(base, found);
         if found > len {
-            self.insert(base + len, found - len);
+            self.insert(base.plus(len), found - len);
         }
         Some(Extent { base, len })
     }
@@ -58,18 +58,18 @@ impl Extents {
             return false;
         };
         let (end, asked) = (
-            u64::from(start) + u64::from(found),
-            u64::from(base) + u64::from(len),
+            u64::from(start.0) + u64::from(found),
+            u64::from(base.0) + u64::from(len),
         );
         if asked > end {
             return false;
         }
         self.remove(start, found);
         if base > start {
-            self.insert(start, base - start);
+            self.insert(start, base.0 - start.0);
         }
         if end > asked {
-            self.insert(base + len, (end - asked) as u32);
+            self.insert(base.plus(len), (end - asked) as u32);
         }
         true
     }
@@ -78,25 +78,25 @@ impl Extents {
     pub fn give_back(&mut self, extent: Extent) {
         let Extent { mut base, mut len } = extent;
         if let Some((&before, &found)) = self.by_base.range(..base).next_back()
-            && before + found == base
+            && before.plus(found) == base
         {
             self.remove(before, found);
             base = before;
             len += found;
         }
-        if let Some(&after) = self.by_base.get(&(base + len)) {
-            self.remove(base + len, after);
+        if let Some(&after) = self.by_base.get(&(base.plus(len))) {
+            self.remove(base.plus(len), after);
             len += after;
         }
         self.insert(base, len);
     }
 
-    fn insert(&mut self, base: u32, len: u32) {
+    fn insert(&mut self, base: Slot, len: u32) {
         self.by_base.insert(base, len);
         self.by_len.insert((len, base));
     }
 
-    fn remove(&mut self, base: u32, len: u32) {
+    fn remove(&mut self, base: Slot, len: u32) {
         self.by_base.remove(&base);
         self.by_len.remove(&(len, base));
     }
@@ -118,15 +118,33 @@ mod tests {
         extents.give_back(first);
         extents.give_back(third);
         assert_eq!(extents.take(88), None);
-        assert_eq!(extents.take(87), Some(Extent { base: 13, len: 87 }));
+        assert_eq!(
+            extents.take(87),
+            Some(Extent {
+                base: Slot(13),
+                len: 87
+            })
+        );
     }
 
     #[test]
     fn new_slots_join_the_free_run_before_them() {
         let mut extents = Extents::new(10);
-        assert_eq!(extents.take(7), Some(Extent { base: 0, len: 7 }));
+        assert_eq!(
+            extents.take(7),
+            Some(Extent {
+                base: Slot(0),
+                len: 7
+            })
+        );
         extents.raise(20);
-        assert_eq!(extents.take(13), Some(Extent { base: 7, len: 13 }));
+        assert_eq!(
+            extents.take(13),
+            Some(Extent {
+                base: Slot(7),
+                len: 13
+            })
+        );
         extents.raise(15);
         assert_eq!(extents.take(1), None, "slots never become fewer");
     }
@@ -134,7 +152,10 @@ mod tests {
     #[test]
     fn a_run_that_is_taken_cannot_be_reserved() {
         let mut extents = Extents::new(10);
-        assert!(extents.reserve(Extent { base: 4, len: 3 }));
+        assert!(extents.reserve(Extent {
+            base: Slot(4),
+            len: 3
+        }));
         for (base, len, free) in [
             (0, 5, false),
             (6, 1, false),
@@ -142,7 +163,14 @@ mod tests {
             (7, 3, true),
             (0, 4, true),
         ] {
-            assert_eq!(extents.reserve(Extent { base, len }), free, "{base}+{len}");
+            assert_eq!(
+                extents.reserve(Extent {
+                    base: Slot(base),
+                    len
+                }),
+                free,
+                "{base}+{len}"
+            );
         }
     }
 
@@ -156,9 +184,9 @@ mod tests {
                     let extent = taken.swap_remove(n as usize % taken.len());
                     extents.give_back(extent);
                 } else if let Some(extent) = extents.take(n) {
-                    prop_assert!(extent.base + extent.len <= 128);
+                    prop_assert!(extent.base.0 + extent.len <= 128);
                     for other in &taken {
-                        prop_assert!(extent.base + extent.len <= other.base || other.base + other.len <= extent.base);
+                        prop_assert!(extent.base.plus(extent.len) <= other.base || other.base.plus(other.len) <= extent.base);
                     }
                     taken.push(extent);
                 }
@@ -166,7 +194,7 @@ mod tests {
             for extent in taken {
                 extents.give_back(extent);
             }
-            prop_assert_eq!(extents.take(128), Some(Extent { base: 0, len: 128 }));
+            prop_assert_eq!(extents.take(128), Some(Extent { base: Slot(0), len: 128 }));
         }
     }
 }

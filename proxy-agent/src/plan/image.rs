@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::abi::{BackendId, FrontendRef, Service, ServiceId};
+use proxy_common::abi::{BackendId, FrontendRef, Service, ServiceId, Slot};
 
 use super::{BackendEntry, FrontendAt};
 use crate::model::Cidr;
@@ -14,7 +14,7 @@ pub struct Image {
     pub gate: Vec<u64>,
     pub services: BTreeMap<ServiceId, Service>,
     /// Those that a service refers to.
-    pub slots: HashMap<u32, BackendId>,
+    pub slots: HashMap<Slot, BackendId>,
     /// Those in use, and those that were: their generation counts on.
     pub backends: BTreeMap<BackendId, BackendEntry>,
     pub frontends: HashMap<FrontendAt, FrontendRef>,

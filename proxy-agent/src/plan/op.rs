@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{self, BackendId, FrontendRef, Generation, Service, ServiceId};
+use proxy_common::abi::{self, BackendId, FrontendRef, Generation, Service, ServiceId, Slot};
 
 use crate::model::{Cidr, Family, Protocol};
 
@@ -32,7 +32,7 @@ pub enum Op {
     },
     /// `slots[base..]` become these backend ids. No service refers to them yet.
     Slots {
-        base: u32,
+        base: Slot,
         backends: Vec<BackendId>,
     },
     Service {
@@ -142,7 +142,7 @@ impl fmt::Display for Op {
                 write!(f, "source range {range} of service {service}")
             }
             Self::Slots { base, backends } => {
-                write!(f, "slots {base}..{}", *base as usize + backends.len())
+                write!(f, "slots {base}..{}", base.0 as usize + backends.len())
             }
             Self::Service { id, .. } => write!(f, "service {id}"),
             Self::Frontend { at, to } => write!(f, "frontend {at} of service {}", to.service()),

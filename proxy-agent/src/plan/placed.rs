@@ -105,8 +105,8 @@ pub fn read(image: &Image) -> HashMap<ServiceId, Placed> {
             placed.value = value;
             for extent in [value.internal, value.external, value.short_circuit] {
                 if extent.len > 0 && !placed.extents.iter().any(|(known, _)| *known == extent) {
-                    let slots = extent.base..extent.base.saturating_add(extent.len);
-                    let ids = slots
+                    let ids = extent
+                        .slots()
                         .map(|slot| image.slots.get(&slot).copied().unwrap_or(BackendId(0)))
                         .collect();
                     placed.extents.push((extent, ids));

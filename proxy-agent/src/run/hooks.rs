@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::Result;
-use nix::net::if_::if_nametoindex;
 use proxy_common::edge::{Link, hook::Hook};
 use tracing::{info, warn};
 
@@ -144,7 +143,7 @@ impl Hooks {
                 Ok(())
             }
             // Gone since the view was read: the kernel's next message says so.
-            Err(_) if !is_there(target) => Ok(()),
+            Err(_) if !target.is_there() => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -238,8 +237,4 @@ impl Hooks {
     pub fn targets(&self) -> Vec<Target> {
         self.roles.keys().cloned().collect()
     }
-}
-
-fn is_there(target: &Target) -> bool {
-    if_nametoindex(target.name.as_str()) == Ok(target.ifindex)
 }

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fs, io, path::Path};
 
 use anyhow::{Context, Result};
+use proxy_common::abi::IfIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::node::{Link, Lost};
@@ -50,7 +51,7 @@ impl Losses {
     }
 
     /// What was lost at a device.
-    pub fn at(&self, index: u32, link: &Link) -> Option<&Loss> {
+    pub fn at(&self, index: IfIndex, link: &Link) -> Option<&Loss> {
         self.devices.get(&link.identity(index))
     }
 
@@ -116,21 +117,29 @@ mod tests {
             takes_tags_off: false,
         };
         let lost = Lost {
-            ifindex: 2,
+            ifindex: IfIndex(2),
             counter: "rx_xdp_tx_full".to_owned(),
             frames: 3,
         };
         let mut losses = Losses::read(&file).unwrap();
-        assert_eq!(losses.at(2, &link), None);
+        assert_eq!(losses.at(IfIndex(2), &link), None);
         losses.add(&link, &lost);
         losses.add(&link, &lost);
         losses.write(&file).unwrap();
         let read = Losses::read(&file).unwrap();
         assert_eq!(read, losses);
-        assert_eq!(read.at(2, &link).unwrap().frames, 6);
-        assert_eq!(read.at(3, &link), None, "another device of the name");
+        assert_eq!(read.at(IfIndex(2), &link).unwrap().frames, 6);
+        assert_eq!(
+            read.at(IfIndex(3), &link),
+            None,
+            "another device of the name"
+        );
         link.mac[5] = 2;
-        assert_eq!(read.at(2, &link), None, "another device of the index");
+        assert_eq!(
+            read.at(IfIndex(2), &link),
+            None,
+            "another device of the index"
+        );
 
         let earlier = Losses {
             boot: "another".to_owned(),

@@ -1,6 +1,9 @@
 //! What the programs know about network devices.
 
-use crate::addr::{Addr, Ip4, Ip6};
+use crate::{
+    abi::IfIndex,
+    addr::{Addr, Ip4, Ip6},
+};
 
 /// Value of the device table, keyed by interface index.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -19,8 +22,8 @@ pub struct Device {
     /// Another MAC whose frames are this device's: the bridge's for a port of it. Zeroes for none.
     pub also: [u8; 6],
     pub unused: u16,
-    /// The device whose packets they are for the network layer, where it is another: the bridge of a port. Else 0.
-    pub above: u32,
+    /// The device whose packets they are for the network layer, where it is another: the bridge of a port. Else [`IfIndex::NONE`].
+    pub above: IfIndex,
 }
 
 impl Device {
@@ -69,7 +72,7 @@ const _: () = assert!(size_of::<Device>() == 44);
 pub struct NextHop {
     /// The next hop's address; of IPv4 the first word alone. Network byte order.
     pub addr: [u32; 4],
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
     /// `AF_INET` or `AF_INET6`.
     pub family: u32,
 }

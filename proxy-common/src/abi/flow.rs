@@ -5,7 +5,7 @@
 //! the inverse of the rewritten tuple of the other, so that either can be rebuilt from its peer.
 
 use crate::{
-    abi::{BackendId, Epoch, Generation, Jiffies, ServiceId},
+    abi::{BackendId, Epoch, Generation, IfIndex, Jiffies, ServiceId},
     addr::{Addr, Be16, Macs},
     sums::internet::Diff,
 };
@@ -125,11 +125,11 @@ pub struct Flow<A> {
     /// The backend's generation when the flow was made.
     pub generation: Generation,
     pub service: ServiceId,
-    /// The device of [`Route::Forward`] and [`Route::Receive`]; of [`Route::Stack`], the client's device for replies, else 0.
-    pub ifindex: u32,
+    /// The device of [`Route::Forward`] and [`Route::Receive`]; of [`Route::Stack`], the client's device for replies, else none.
+    pub ifindex: IfIndex,
     /// The same for the other direction, from which its entry can be rebuilt. Packets of a direction that is seen at ingress come in by
     /// this device, or by one that a look at its source admitted.
-    pub peer_ifindex: u32,
+    pub peer_ifindex: IfIndex,
     /// The hints below hold while this equals the configuration's epoch; 0 for never.
     pub epoch: Epoch,
     /// At a coarse step.
@@ -379,8 +379,8 @@ mod tests {
             backend: BackendId(7),
             generation: Generation(2),
             service: ServiceId(9),
-            ifindex: 3,
-            peer_ifindex: 5,
+            ifindex: IfIndex(3),
+            peer_ifindex: IfIndex(5),
             last_seen: Jiffies(11),
             route: Route::Forward as u8,
             peer_route: Route::Receive as u8,

@@ -7,8 +7,8 @@ use core::marker::PhantomData;
 
 use super::{
     Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-    FragmentPorts, FrontendKey, HOOKS, HeldKey, Jiffies, LocalAddr, NextHop, RangeKey,
-    SLOW_PROGRAMS, Service, ServiceCounter, ServiceId, Share, gate,
+    FragmentPorts, FrontendKey, HOOKS, HeldKey, IfIndex, Jiffies, LocalAddr, NextHop, RangeKey,
+    SLOW_PROGRAMS, Service, ServiceCounter, ServiceId, Share, Slot, gate,
 };
 use crate::{
     addr::{Ip4, Ip6},
@@ -193,7 +193,7 @@ pub const CONFIG: Map<u32, Config> = Map::new(
 )
 .since(5);
 
-pub const DEVICES: Map<u32, Device> = Map::new(
+pub const DEVICES: Map<IfIndex, Device> = Map::new(
     "DEVICES",
     Hash,
     Role::Node,
@@ -218,7 +218,7 @@ pub const SERVICES: Map<ServiceId, Service> = Map::new(
     "service id -> flags, affinity, and an extent of the slots for each scope",
 );
 
-pub const SLOTS: Map<u32, BackendId> = Map::new(
+pub const SLOTS: Map<Slot, BackendId> = Map::new(
     "SLOTS",
     Array,
     Role::Plan,
@@ -226,7 +226,7 @@ pub const SLOTS: Map<u32, BackendId> = Map::new(
     "slot -> backend id; an extent of them is what a service chooses from",
 );
 
-pub const SERVICE_COUNTS: Map<u32, ServiceCounter> = Map::new(
+pub const SERVICE_COUNTS: Map<ServiceId, ServiceCounter> = Map::new(
     "SERVICE_COUNTS",
     PerCpuArray,
     Role::Counts,
@@ -234,7 +234,7 @@ pub const SERVICE_COUNTS: Map<u32, ServiceCounter> = Map::new(
     "service id -> new flows, and packets that were refused or dropped",
 );
 
-pub const BACKEND_COUNTS: Map<u32, Counter> = Map::new(
+pub const BACKEND_COUNTS: Map<BackendId, Counter> = Map::new(
     "BACKEND_COUNTS",
     PerCpuArray,
     Role::Counts,
@@ -313,7 +313,7 @@ pub const FIB: Map<u32, Private> = Map::new(
 #[derive(Debug)]
 pub struct OfFamily<A> {
     pub frontends: Map<FrontendKey<A>, u32>,
-    pub backends: Map<u32, Backend<A>>,
+    pub backends: Map<BackendId, Backend<A>>,
     pub ranges: Map<Prefix<RangeKey<A>>, u32>,
     pub local_addrs: Map<A, LocalAddr>,
     pub flows: Map<FlowKey<A>, Flow<A>>,

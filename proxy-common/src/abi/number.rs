@@ -9,6 +9,7 @@ macro_rules! number {
     ($(#[$about:meta])* $name:ident) => {
         $(#[$about])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+        #[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
         #[repr(transparent)]
         pub struct $name(pub u32);
 
@@ -71,6 +72,34 @@ number! {
 impl BackendId {
     /// No backend: the table has fewer entries.
     pub const NONE: Self = Self(u32::MAX);
+}
+
+number! {
+    /// A place in the array of slots, each of which holds the id of a backend.
+    #[derive(PartialOrd, Ord)]
+    Slot
+}
+
+impl Slot {
+    /// The slot that many places further on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn plus(self, places: u32) -> Self {
+        Self(self.0.wrapping_add(places))
+    }
+}
+
+number! {
+    /// The kernel's number of a network device, in one network namespace.
+    #[derive(PartialOrd, Ord)]
+    IfIndex
+}
+
+impl IfIndex {
+    /// No device: the kernel counts from 1.
+    pub const NONE: Self = Self(0);
+    /// The loopback device; the same in every network namespace (kernel `LOOPBACK_IFINDEX`).
+    pub const LOOPBACK: Self = Self(1);
 }
 
 number! {

@@ -1,7 +1,7 @@
 //! Services, slots, session affinity and source ranges.
 
 use crate::{
-    abi::{BackendId, Generation, Jiffies, ServiceId},
+    abi::{BackendId, Generation, Jiffies, ServiceId, Slot},
     addr::Addr,
 };
 
@@ -9,8 +9,16 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
 pub struct Extent {
-    pub base: u32,
+    pub base: Slot,
     pub len: u32,
+}
+
+impl Extent {
+    /// Its slots, in order.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + Clone + use<> {
+        let base = self.base.0;
+        (base..base.saturating_add(self.len)).map(Slot)
+    }
 }
 
 /// One service port of one family. Replaced as a whole (a hash map value), so that a reader sees either the

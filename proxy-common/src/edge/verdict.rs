@@ -1,6 +1,9 @@
 //! What is to become of a packet, as a value, until the hook's last line.
 
-use crate::reason::{DropReason, PassReason, Reason};
+use crate::{
+    abi::IfIndex,
+    reason::{DropReason, PassReason, Reason},
+};
 
 /// The end of the way. The packet has been edited by then, or deliberately not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,17 +38,17 @@ pub struct Verdict {
     /// Why, for [`Action::Pass`] and [`Action::Drop`].
     pub reason: Reason,
     /// The device, for [`Action::Redirect`], [`Action::Neighbour`] and [`Action::Receive`].
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
 }
 
 impl Verdict {
-    pub const TRANSLATED: Self = Self::of(Action::Translated, 0);
-    pub const SLOW: Self = Self::of(Action::Slow, 0);
-    pub const FRAGMENT: Self = Self::of(Action::Fragment, 0);
-    pub const TRANSMIT: Self = Self::of(Action::Transmit, 0);
+    pub const TRANSLATED: Self = Self::of(Action::Translated, IfIndex::NONE);
+    pub const SLOW: Self = Self::of(Action::Slow, IfIndex::NONE);
+    pub const FRAGMENT: Self = Self::of(Action::Fragment, IfIndex::NONE);
+    pub const TRANSMIT: Self = Self::of(Action::Transmit, IfIndex::NONE);
 
     #[inline(always)]
-    const fn of(action: Action, ifindex: u32) -> Self {
+    const fn of(action: Action, ifindex: IfIndex) -> Self {
         Self {
             action,
             reason: Reason::NotService,
@@ -58,7 +61,7 @@ impl Verdict {
         Self {
             action: Action::Pass,
             reason: reason.reason(),
-            ifindex: 0,
+            ifindex: IfIndex::NONE,
         }
     }
 
@@ -67,22 +70,22 @@ impl Verdict {
         Self {
             action: Action::Drop,
             reason: reason.reason(),
-            ifindex: 0,
+            ifindex: IfIndex::NONE,
         }
     }
 
     #[inline(always)]
-    pub const fn redirect(ifindex: u32) -> Self {
+    pub const fn redirect(ifindex: IfIndex) -> Self {
         Self::of(Action::Redirect, ifindex)
     }
 
     #[inline(always)]
-    pub const fn neighbour(ifindex: u32) -> Self {
+    pub const fn neighbour(ifindex: IfIndex) -> Self {
         Self::of(Action::Neighbour, ifindex)
     }
 
     #[inline(always)]
-    pub const fn receive(ifindex: u32) -> Self {
+    pub const fn receive(ifindex: IfIndex) -> Self {
         Self::of(Action::Receive, ifindex)
     }
 }

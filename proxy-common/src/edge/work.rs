@@ -4,7 +4,7 @@
 //! program has (kernel `MAX_BPF_STACK`).
 
 use crate::{
-    abi::{Flow, FlowKey, Macs},
+    abi::{Flow, FlowKey, IfIndex, Macs},
     edge::decision::About,
     tables::Hop,
     wire::parse::View,
@@ -26,7 +26,7 @@ pub struct Work<A> {
     pub is_admitted: bool,
     /// Was its way looked up, so that the next hop is to be noted?
     pub is_looked_up: bool,
-    pub above: u32,
+    pub above: IfIndex,
     /// Its length in layer 3, in bytes; of several segments in one, that of the largest.
     pub largest: u32,
     /// The key of the packet's flow at this hook.

@@ -4,6 +4,7 @@
 //! ICMP error keeps the packet in place too, as the quotation, and grows new headers before it.
 
 use crate::{
+    abi::IfIndex,
     addr::{Addr, Family, V4, V6},
     edge::{Client, Edge, verdict::Verdict},
     sums::{crc32c, internet::Sum},
@@ -161,7 +162,7 @@ fn pseudo<A: Addr>(sum: Sum, src: &A, dst: &A, proto: u8, len: u16) -> Sum {
 
 /// Where an answer goes: back out by the device, or, to a client on this node, back in.
 #[inline(always)]
-fn back(edge: Edge, ifindex: u32) -> Verdict {
+fn back(edge: Edge, ifindex: IfIndex) -> Verdict {
     match edge.client() {
         Some(Client::Node) => Verdict::receive(ifindex),
         _ => Verdict::TRANSMIT,
@@ -189,7 +190,7 @@ pub fn reset<F: AnswerIp, P: Packet>(
     edge: Edge,
     packet: &mut P,
     view: &View<F::Addr>,
-    ifindex: u32,
+    ifindex: IfIndex,
 ) -> Option<Verdict> {
     if !is_plain::<F>(view) {
         return None;
@@ -258,7 +259,7 @@ pub fn icmp_error<F: AnswerIp, P: Packet>(
     packet: &mut P,
     view: &View<F::Addr>,
     error: IcmpError,
-    ifindex: u32,
+    ifindex: IfIndex,
 ) -> Option<Verdict> {
     if !is_plain::<F>(view) {
         return None;

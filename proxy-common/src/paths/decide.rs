@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Backend, Config, Dir, Epoch, Flow, FlowKey, FrontendKind, FrontendRef, Jiffies, Route,
-        Tuple, backend_flags, config_flags, device_flags,
+        Backend, Config, Dir, Epoch, Flow, FlowKey, FrontendKind, FrontendRef, IfIndex, Jiffies,
+        Route, Tuple, backend_flags, config_flags, device_flags,
     },
     addr::{Addr, Family},
     edge::{
@@ -28,9 +28,6 @@ use crate::{
     way::{self, By},
     wire::parse::{View, tcp},
 };
-
-/// Index of the loopback device; the same in every network namespace (kernel `LOOPBACK_IFINDEX`).
-const LOOPBACK: u32 = 1;
 
 /// Does something happen to a confirmed flow with this packet, beyond its rewrite?
 ///
@@ -91,7 +88,7 @@ fn go_on<F: Family, T: Tables<F>>(
 ) -> Decision {
     let expected = work.flow.peer_ifindex;
     if edge.dir == Dir::In && expected != tables.ifindex() {
-        let is_above = work.above != 0 && work.above == expected;
+        let is_above = work.above != IfIndex::NONE && work.above == expected;
         if !is_above && !work.is_admitted {
             return Decision::Drop(DropReason::SourceCheck);
         }
@@ -307,7 +304,7 @@ struct Way<A> {
     hop: Hop,
     reply_dir: Dir,
     reply_route: Route,
-    reply_ifindex: u32,
+    reply_ifindex: IfIndex,
 }
 
 /// Finds the way from a client to a backend, by the edge rule (docs/architecture.md): translated at the
@@ -329,7 +326,11 @@ fn way<F: Family, T: Tables<F>>(
         reply_dir: Dir::Out,
         reply_route: Route::Stack,
         // A reply to the node itself is of no device's.
-        reply_ifindex: if client == Client::Node { 0 } else { here },
+        reply_ifindex: if client == Client::Node {
+            IfIndex::NONE
+        } else {
+            here
+        },
     };
     match client {
         Client::Outside if backend.flags & backend_flags::LOCAL != 0 => return Ok(through_stack),
@@ -339,7 +340,7 @@ fn way<F: Family, T: Tables<F>>(
             let hop = if edge.is_loopback() {
                 Hop::STACK
             } else {
-                way::receive::<F, T>(tables, LOOPBACK)?
+                way::receive::<F, T>(tables, IfIndex::LOOPBACK)?
             };
             return Ok(Way {
                 hop,

@@ -5,7 +5,7 @@
 //! both ways.
 
 use crate::{
-    abi::{Dir, FlowKey, Route},
+    abi::{Dir, FlowKey, IfIndex, Route},
     addr::{Family, V4},
     edge::{
         Edge,
@@ -73,7 +73,7 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
         return Err(Decision::Pass(PassReason::NotService));
     }
     let is_expected = flow.peer_ifindex == tables.ifindex()
-        || (work.above != 0 && flow.peer_ifindex == work.above);
+        || (work.above != IfIndex::NONE && flow.peer_ifindex == work.above);
     if edge.dir == Dir::In && !is_expected && !work.is_admitted {
         return Err(Decision::Drop(DropReason::SourceCheck));
     }

@@ -1,7 +1,7 @@
 //! The last step: a packet of a known flow is edited, sent and counted.
 
 use crate::{
-    abi::{Dir, Flow, Macs, Route},
+    abi::{Dir, Flow, IfIndex, Macs, Route},
     addr::Family,
     edge::{Edge, verdict::Verdict},
     tables::{Hop, Tables},
@@ -99,7 +99,7 @@ pub fn largest<A, P: Packet>(protocols: Protocols, packet: &P, view: &View<A>) -
 
 /// Sends an edited packet by a hop. `None`: its Ethernet header could not be written.
 #[inline(always)]
-pub fn send<P: Packet>(edge: Edge, packet: &mut P, hop: &Hop, here: u32) -> Option<Verdict> {
+pub fn send<P: Packet>(edge: Edge, packet: &mut P, hop: &Hop, here: IfIndex) -> Option<Verdict> {
     if hop.route == Route::Stack {
         return Some(Verdict::TRANSLATED);
     }
@@ -120,7 +120,7 @@ pub fn is_sent_by_kernel(edge: Edge, route: Route, macs: Macs) -> bool {
 
 /// The end of a packet that is ready to leave by a device, Ethernet header and all.
 #[inline(always)]
-pub fn leave(edge: Edge, route: Route, ifindex: u32, here: u32) -> Verdict {
+pub fn leave(edge: Edge, route: Route, ifindex: IfIndex, here: IfIndex) -> Verdict {
     if route == Route::Receive {
         return Verdict::receive(ifindex);
     }

@@ -110,8 +110,10 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
     {
         return Choice::Backend { id, backend };
     }
-    let index = extent.base + reduce(hash(tuple, config.seed), extent.len);
-    let Some(backend_id) = tables.slot(index) else {
+    let slot = extent
+        .base
+        .plus(reduce(hash(tuple, config.seed), extent.len));
+    let Some(backend_id) = tables.slot(slot) else {
         return Choice::Refuse;
     };
     let Some(backend) = tables.backend(backend_id) else {

@@ -1,7 +1,7 @@
 //! The door to flows, and to what is kept beside them.
 
 use crate::{
-    abi::{Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, Jiffies, Share, Tuple},
+    abi::{Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, IfIndex, Jiffies, Share, Tuple},
     addr::Family,
     tables::routes::Hop,
 };
@@ -76,14 +76,14 @@ impl<A: Copy> FlowCell<A> {
 
     /// Notes by which device this direction's packets come in.
     #[inline(always)]
-    pub fn come_by(&self, ifindex: u32) {
+    pub fn come_by(&self, ifindex: IfIndex) {
         // SAFETY: as in `touch`.
         unsafe { (*self.0.get()).peer_ifindex = ifindex }
     }
 
     /// Notes by which device this direction's packets leave.
     #[inline(always)]
-    pub fn leave_by(&self, ifindex: u32) {
+    pub fn leave_by(&self, ifindex: IfIndex) {
         // SAFETY: as in `touch`.
         unsafe { (*self.0.get()).ifindex = ifindex }
     }

@@ -1,7 +1,7 @@
 //! The door to the kernel's routing, and to this node's addresses.
 
 use crate::{
-    abi::{Macs, Route},
+    abi::{IfIndex, Macs, Route},
     addr::Family,
 };
 
@@ -9,7 +9,7 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Hop {
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
     /// The Ethernet addresses to leave with, if `resolved`.
     pub macs: Macs,
     /// Largest layer-3 packet; 0 for no limit known here.
@@ -24,7 +24,7 @@ pub struct Hop {
 impl Hop {
     /// On to the next layer.
     pub const STACK: Self = Self {
-        ifindex: 0,
+        ifindex: IfIndex::NONE,
         macs: Macs::NONE,
         mtu: 0,
         route: Route::Stack,
@@ -37,9 +37,13 @@ impl Hop {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fib {
     /// Route and next hop are known.
-    Hop { ifindex: u32, macs: Macs, mtu: u16 },
+    Hop {
+        ifindex: IfIndex,
+        macs: Macs,
+        mtu: u16,
+    },
     /// The route is known, the next hop's MAC is not.
-    Unresolved { ifindex: u32, mtu: u16 },
+    Unresolved { ifindex: IfIndex, mtu: u16 },
     /// No route that forwards there.
     None,
 }

@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, FrontendKey, FrontendRef, RangeKey, Service,
-        ServiceId,
+        ServiceId, Slot,
     },
     addr::Family,
 };
@@ -12,7 +12,7 @@ use crate::{
 pub trait Services<F: Family> {
     fn frontend(&self, key: &FrontendKey<F::Addr>) -> Option<FrontendRef>;
     fn service(&self, id: ServiceId) -> Option<&Service>;
-    fn slot(&self, index: u32) -> Option<BackendId>;
+    fn slot(&self, slot: Slot) -> Option<BackendId>;
     fn backend(&self, id: BackendId) -> Option<&Backend<F::Addr>>;
     fn affinity(&self, key: &AffinityKey<F::Addr>) -> Option<Affinity>;
     fn set_affinity(&self, key: &AffinityKey<F::Addr>, value: &Affinity);

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{TCP, UDP, config_flags, device_flags},
+    abi::{IfIndex, TCP, UDP, config_flags, device_flags},
     addr::Addr,
     edge::{
         hook::Hook,
@@ -22,13 +22,13 @@ fn to_node_port<F: Net>(proto: u8, client: F::Addr) -> Frame<F> {
 }
 
 /// Demands that the packet passes as it is, for that reason, and leaves no flow.
-fn passes<F: Net>(world: &World, at: (Hook, u32), mut packet: Buffer, reason: PassReason) {
+fn passes<F: Net>(world: &World, at: (Hook, IfIndex), mut packet: Buffer, reason: PassReason) {
     let verdict = world.run(at.0, at.1, &mut packet);
     assert_eq!(verdict, Verdict::pass(reason), "at {}", at.0.name);
     assert_eq!(F::maps(world).pending.len(), 0, "at {}", at.0.name);
 }
 
-fn drops(world: &World, at: (Hook, u32), frame: &Frame<impl Net>, reason: DropReason) {
+fn drops(world: &World, at: (Hook, IfIndex), frame: &Frame<impl Net>, reason: DropReason) {
     let mut packet = frame.build();
     assert_eq!(world.run(at.0, at.1, &mut packet), Verdict::drop(reason));
 }
@@ -227,7 +227,7 @@ fn a_clients_packet_by_another_device_is_taken_as_that_device_asks<F: Net>(proto
 }
 
 fn a_reply_leaves_by_the_device_that_its_connection_came_by<F: Net>(proto: u8) {
-    const SECOND: u32 = 9;
+    const SECOND: IfIndex = IfIndex(9);
     let mut world = World::with_backend(POD_A);
     let second = world.devices[&UPLINK];
     world.devices.insert(SECOND, second);

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{AffinityKey, Extent, Generation, Service, Tuple, backend_flags, service_flags},
+    abi::{AffinityKey, Extent, Generation, IfIndex, Service, Tuple, backend_flags, service_flags},
     addr::{Addr, Be16, Ip4},
     edge::{hook::Hook, verdict::Verdict},
     reason::DropReason,
@@ -136,15 +136,15 @@ fn scoped() -> World {
     let base = world.services[&SERVICE].internal.base;
     *world.service_mut() = Service {
         internal: one(base),
-        external: one(base + 1),
-        short_circuit: one(base + 2),
+        external: one(base.plus(1)),
+        short_circuit: one(base.plus(2)),
         ..Service::default()
     };
     world
 }
 
 /// Every frontend, and where its clients are: the hook, the device, the source, and the scope's backend.
-type Client = (Hook, u32, u16);
+type Client = (Hook, IfIndex, u16);
 const OUTSIDE: Client = (Hook::TC_UPLINK_IN, UPLINK, CLIENT);
 const POD: Client = (Hook::TC_WORKLOAD_IN, VETH_A, POD_A);
 const PROCESS: Client = (Hook::TC_UPLINK_OUT, UPLINK, NODE);

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{TCP, UDP, gate},
+    abi::{IfIndex, TCP, UDP, gate},
     addr::Be16,
     edge::{
         hook::Hook,
@@ -12,7 +12,7 @@ use proxy_common::{
     wire::parse::tcp,
 };
 
-const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
+const AT: (Hook, IfIndex) = (Hook::TC_UPLINK_IN, UPLINK);
 
 /// A confirmed connection by a full proxy, both directions' hints filled in: a packet each way.
 fn established<F: Net>(proto: u8) -> (World, Frame<F>, Frame<F>) {

@@ -11,7 +11,7 @@ use proptest::{
     test_runner::{Config, TestCaseResult, TestRunner},
 };
 use proxy_common::{
-    abi::{SCTP, TCP, Tuple, UDP},
+    abi::{IfIndex, SCTP, TCP, Tuple, UDP},
     addr::{V4, V6},
     edge::{hook::Hook, verdict::Action},
     wire::parse::tcp,
@@ -20,7 +20,7 @@ use proxy_common::{
 const CASES: u32 = 2048;
 
 /// Of each hook, the devices that may have it.
-const PLACES: [(Hook, u32); 9] = [
+const PLACES: [(Hook, IfIndex); 9] = [
     (Hook::XDP_UPLINK, UPLINK),
     (Hook::TC_UPLINK_IN, UPLINK),
     (Hook::TC_UPLINK_IN, TUNNEL),
@@ -137,7 +137,7 @@ impl Outcomes {
     fn send(
         &self,
         world: &World,
-        (hook, device): (Hook, u32),
+        (hook, device): (Hook, IfIndex),
         bytes: Vec<u8>,
         is_whole: bool,
     ) -> Result<Option<Vec<u8>>, TestCaseError> {

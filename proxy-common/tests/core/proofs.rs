@@ -2,13 +2,13 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::TCP,
+    abi::{IfIndex, TCP},
     edge::{hook::Hook, verdict::Verdict},
     reason::PassReason,
     wire::parse::tcp,
 };
 
-const AT: (Hook, u32) = (Hook::TC_UPLINK_IN, UPLINK);
+const AT: (Hook, IfIndex) = (Hook::TC_UPLINK_IN, UPLINK);
 const OUT: Hook = Hook::TC_UPLINK_OUT;
 
 fn open<F: Net>(proto: u8) -> Frame<F> {

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{Macs, Route, device_flags},
+    abi::{IfIndex, Macs, Route, device_flags},
     edge::hook::Hook,
     reason::PassReason,
     tables::{Fib, Hop},
@@ -75,7 +75,7 @@ fn a_route_gives_the_hop_and_its_mtu<F: Net>() {
 }
 
 fn a_route_by_an_unknown_device_is_left_to_the_kernel_to_resolve<F: Net>() {
-    let unknown = 99;
+    let unknown = IfIndex(99);
     let hop = look_up::<F>(
         Fib::Hop {
             ifindex: unknown,
@@ -102,7 +102,10 @@ fn a_packet_is_received_again_with_the_devices_own_address<F: Net>() {
         resolved: true,
     };
     assert_eq!(hop, expected);
-    assert_eq!(receive::<F, World>(&world, 99), Err(PassReason::NoDevice));
+    assert_eq!(
+        receive::<F, World>(&world, IfIndex(99)),
+        Err(PassReason::NoDevice)
+    );
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn xdp_sends_by_its_own_device_to_a_known_next_hop_alone() {
         ..Hop::STACK
     };
     for (route, ifindex, resolved, by_xdp) in [
-        (Route::Stack, 0, false, true),
+        (Route::Stack, IfIndex::NONE, false, true),
         (Route::Forward, UPLINK, true, true),
         (Route::Forward, UPLINK, false, false),
         (Route::Forward, TUNNEL, true, false),

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{TCP, Tuple},
+    abi::{IfIndex, TCP, Tuple},
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -17,11 +17,11 @@ struct Way {
     backend: u16,
     client: u16,
     frontend: (u16, u16),
-    at: (Hook, u32),
+    at: (Hook, IfIndex),
     /// The source behind the rewrite.
     source: u16,
     verdict: Verdict,
-    reply_at: (Hook, u32),
+    reply_at: (Hook, IfIndex),
     reply_verdict: Verdict,
 }
 

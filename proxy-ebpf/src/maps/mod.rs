@@ -11,8 +11,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::abi::{
-    BackendId, Config, Counter, Device, HeldKey, Jiffies, NextHop, Service, ServiceCounter,
-    ServiceId, map,
+    BackendId, Config, Counter, Device, HeldKey, IfIndex, Jiffies, NextHop, Service,
+    ServiceCounter, ServiceId, map,
 };
 
 #[btf_map]
@@ -24,7 +24,7 @@ pub static SLOW_XDP: ProgramArray<{ map::SLOW_XDP.room() }> = ProgramArray::new(
 #[btf_map]
 pub static SLOW_TC: ProgramArray<{ map::SLOW_TC.room() }> = ProgramArray::new();
 #[btf_map]
-pub static DEVICES: HashMap<u32, Device, { map::DEVICES.room() }, { map::DEVICES.bits() }> =
+pub static DEVICES: HashMap<IfIndex, Device, { map::DEVICES.room() }, { map::DEVICES.bits() }> =
     HashMap::new();
 #[btf_map]
 pub static SERVICES: HashMap<

@@ -4,7 +4,7 @@ use super::Kernel;
 use crate::maps;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use proxy_common::{
-    abi::{Config, Device, Jiffies, gate},
+    abi::{Config, Device, IfIndex, Jiffies, gate},
     tables::Node,
 };
 
@@ -29,13 +29,13 @@ impl Node for Kernel {
     }
 
     #[inline(always)]
-    fn device(&self, ifindex: u32) -> Option<&Device> {
+    fn device(&self, ifindex: IfIndex) -> Option<&Device> {
         // SAFETY: as for services.
         unsafe { maps::DEVICES.get(ifindex) }
     }
 
     #[inline(always)]
-    fn ifindex(&self) -> u32 {
+    fn ifindex(&self) -> IfIndex {
         self.ifindex
     }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::generated::bpf_fib_lookup,
 };
 use proxy_common::{
-    abi::Macs,
+    abi::{IfIndex, Macs},
     addr::{Addr, Family, V6},
     tables::{Fib, Node, Routes},
 };
@@ -60,13 +60,13 @@ impl Kernel {
                 let [s0, s1, s2, d0, d1, d2] = p.macs;
                 let macs = Macs::of_halves([d0, d1, d2], [s0, s1, s2]);
                 Fib::Hop {
-                    ifindex: p.ifindex,
+                    ifindex: IfIndex(p.ifindex),
                     macs,
                     mtu,
                 }
             }
             BPF_FIB_LKUP_RET_NO_NEIGH => Fib::Unresolved {
-                ifindex: p.ifindex,
+                ifindex: IfIndex(p.ifindex),
                 mtu,
             },
             _ => Fib::None,
@@ -88,7 +88,7 @@ impl Kernel {
         let is_v6 = found.family == V6::AF;
         let word = |i: usize| if is_v6 { found.dst[i] } else { 0 };
         key.addr = [found.dst[0], word(1), word(2), word(3)];
-        key.ifindex = found.ifindex;
+        key.ifindex = IfIndex(found.ifindex);
         key.family = found.family as u32;
         let key = &*key;
         let now = self.now();
@@ -125,7 +125,7 @@ impl Kernel {
         p.dport = 0;
         // A length above 0 makes the helper give the route's MTU back (5.12).
         p.mtu = 1;
-        p.ifindex = self.ifindex;
+        p.ifindex = self.ifindex.0;
         p.tos = 0;
         p.src = [src.word(0), src.word(1), src.word(2), src.word(3)];
         p.dst = [dst.word(0), dst.word(1), dst.word(2), dst.word(3)];

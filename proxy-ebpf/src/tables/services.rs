@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::BPF_ANY, btf_maps::lpm_trie::Key};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, FrontendKey, FrontendRef, RangeKey, Service,
-        ServiceId,
+        ServiceId, Slot,
     },
     tables::Services,
 };
@@ -25,8 +25,8 @@ impl<F: FamilyMaps> Services<F> for Kernel {
     }
 
     #[inline(always)]
-    fn slot(&self, index: u32) -> Option<BackendId> {
-        maps::SLOTS.get(index).copied()
+    fn slot(&self, slot: Slot) -> Option<BackendId> {
+        maps::SLOTS.get(slot.0).copied()
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use proxy_agent::datapath::{Datapath, Facts, Options, Ran, Run as OnePacket, Sizes};
-use proxy_common::abi::{Config, Device as DeviceEntry, NODEPORT_ADDR, device_flags};
+use proxy_common::abi::{Config, Device as DeviceEntry, IfIndex, NODEPORT_ADDR, device_flags};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use testbed::address::{self, Pair};
@@ -111,7 +111,7 @@ pub struct Node {
     pub datapath: Datapath,
     pub netns: Netns,
     facts: Facts,
-    indices: HashMap<&'static str, u32>,
+    indices: HashMap<&'static str, IfIndex>,
     /// Whether the kernel runs XDP programs on a packet of a given device (since 5.15).
     pub xdp_runs: bool,
     _run: Run,
@@ -144,6 +144,7 @@ impl Node {
         let Pair { v4, v6 } = places().node;
         for device in Device::ALL {
             let index = netns.run(|| nix::net::if_::if_nametoindex(device.name()))?;
+            let index = IfIndex(index);
             indices.insert(device.name(), index);
             let entry = DeviceEntry {
                 addr4: v4.into(),

@@ -10,7 +10,7 @@ use proxy_agent::model;
 use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
 use proxy_common::abi::{
     BackendId, Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Generation, Service,
-    ServiceId, backend_flags, gate,
+    ServiceId, Slot, backend_flags, gate,
 };
 use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
@@ -155,10 +155,13 @@ impl<'a> World<'a> {
         }
         let backends: Vec<BackendId> = (1..).map(BackendId).take(hosts.len()).collect();
         let all = Extent {
-            base: 0,
+            base: Slot(0),
             len: backends.len() as u32,
         };
-        ops.push(Op::Slots { base: 0, backends });
+        ops.push(Op::Slots {
+            base: Slot(0),
+            backends,
+        });
         let value = Service {
             internal: all,
             external: all,
@@ -210,7 +213,7 @@ impl<'a> World<'a> {
     /// New flows go to backend `id` (counted from 1) only.
     pub fn choose_only(&mut self, id: u32, of: usize) -> Result<()> {
         self.node.datapath.apply(&[Op::Slots {
-            base: 0,
+            base: Slot(0),
             backends: vec![BackendId(id); of],
         }])
     }

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use proxy_agent::datapath::PinDir;
 use proxy_agent::state::{Names, Place};
-use proxy_common::abi::ServiceId;
+use proxy_common::abi::{IfIndex, ServiceId};
 use serde_json::Value;
 use testbed::address::Family;
 use testbed::agent::Uplink;
@@ -198,7 +198,7 @@ fn hook_gone(cluster: &Cluster) -> Result<()> {
 fn take_away(node: &Node) -> Result<()> {
     let pins = PinDir::new(&node.bpffs);
     let index = node.netns().run(|| nix::net::if_::if_nametoindex("eth0"))?;
-    let pin = pins.link("tc_uplink_in", index);
+    let pin = pins.link("tc_uplink_in", IfIndex(index));
     if pin.exists() {
         return tamper::detach(&pin);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
-use proxy_common::abi::{config_flags, device_flags};
+use proxy_common::abi::{IfIndex, config_flags, device_flags};
 use testbed::address::Family;
 use testbed::ask::{dial, open};
 use testbed::cluster::Cluster;
@@ -55,7 +55,10 @@ pub fn rows() -> Vec<Trial> {
 fn told(node: &Node, device: &str) -> Result<u16> {
     let index = node.netns().run(|| nix::net::if_::if_nametoindex(device))?;
     let maps = PinDir::new(&node.bpffs).open_maps()?;
-    let device = maps.devices.get(&index, 0).context("no such device")?;
+    let device = maps
+        .devices
+        .get(&IfIndex(index), 0)
+        .context("no such device")?;
     Ok(device.flags & (device_flags::SOURCE_STRICT | device_flags::SOURCE_LOOSE))
 }
 

@@ -3,6 +3,7 @@
 use std::{io, os::fd::AsFd};
 
 use anyhow::Result;
+use proxy_common::abi::IfIndex;
 use proxy_common::edge::hook::Hook;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,7 @@ use crate::datapath::{Datapath, PinDir, guard::Filters, sys};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Wanted {
     pub hook: String,
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
     pub device: String,
     pub by: By,
 }

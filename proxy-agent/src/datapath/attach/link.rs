@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use proxy_common::abi::IfIndex;
 
 use crate::datapath::{
     pin::clear,
@@ -57,12 +58,13 @@ pub fn remove(pin: &Path) -> Result<()> {
 ///
 /// The kernel tells the device of a link in the fdinfo of its handle. To ask the device for its programs would take
 /// CAP_SYS_ADMIN, as every look-up of a BPF object by its number does, and the agent runs without it.
-pub fn is_at(pin: &Path, ifindex: u32) -> Result<()> {
+pub fn is_at(pin: &Path, ifindex: IfIndex) -> Result<()> {
     let link = open(pin).with_context(|| format!("opening {}", pin.display()))?;
     let path = format!("/proc/self/fdinfo/{}", link.as_raw_fd());
     let info = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let found = field(&info, "ifindex").context("the kernel does not tell the link's device")?;
-    ensure!(found != 0, "its device is gone");
+    let found = IfIndex(found);
+    ensure!(found != IfIndex::NONE, "its device is gone");
     ensure!(found == ifindex, "it is at device {found}");
     Ok(())
 }

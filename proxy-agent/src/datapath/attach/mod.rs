@@ -28,7 +28,7 @@ use anyhow::{Context, Result};
 use aya::programs::{TcAttachType, links::FdLink, tc::TcHandle};
 use nix::net::if_::if_nametoindex;
 use proxy_common::{
-    abi::Dir,
+    abi::{Dir, IfIndex},
     edge::{Link, hook::Hook},
 };
 
@@ -91,7 +91,7 @@ pub fn by_reply_first() -> impl DoubleEndedIterator<Item = &'static Hook> {
 /// A network device, as programs are attached to it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Target {
-    pub ifindex: u32,
+    pub ifindex: IfIndex,
     pub name: String,
     /// What stands before the network header of its packets, for which each hook has a program.
     pub link: Link,
@@ -99,12 +99,17 @@ pub struct Target {
 
 impl Target {
     /// A device with Ethernet headers.
-    pub const fn ethernet(ifindex: u32, name: String) -> Self {
+    pub const fn ethernet(ifindex: IfIndex, name: String) -> Self {
         Self {
             ifindex,
             name,
             link: Link::Ethernet,
         }
+    }
+
+    /// Does the device have its name still, and the name this device?
+    pub fn is_there(&self) -> bool {
+        if_nametoindex(self.name.as_str()) == Ok(self.ifindex.0)
     }
 }
 
@@ -130,9 +135,9 @@ enum Held {
 /// What this process has attached.
 #[derive(Debug, Default)]
 pub(super) struct Attachments {
-    held: HashMap<(u32, &'static str), (Target, Held)>,
+    held: HashMap<(IfIndex, &'static str), (Target, Held)>,
     /// What could not be attached and is wanted.
-    missing: HashMap<(u32, &'static str), (Target, &'static Hook)>,
+    missing: HashMap<(IfIndex, &'static str), (Target, &'static Hook)>,
     /// The kernel has no TC links.
     no_tcx: bool,
 }
@@ -171,7 +176,7 @@ impl Datapath {
     }
 
     /// Is the program of `hook` at the device with this index, by this process?
-    pub fn is_attached(&self, hook: &Hook, ifindex: u32) -> bool {
+    pub fn is_attached(&self, hook: &Hook, ifindex: IfIndex) -> bool {
         self.attachments.held.contains_key(&(ifindex, hook.name))
     }
 
@@ -185,7 +190,7 @@ impl Datapath {
     }
 
     /// Takes the program of `hook` off the device with this index, which may be gone.
-    pub fn detach(&mut self, hook: &'static Hook, ifindex: u32) -> Result<()> {
+    pub fn detach(&mut self, hook: &'static Hook, ifindex: IfIndex) -> Result<()> {
         self.attachments.missing.remove(&(ifindex, hook.name));
         match self.attachments.held.remove(&(ifindex, hook.name)) {
             None | Some((_, Held::Link(_))) => Ok(()),
@@ -230,18 +235,17 @@ impl Datapath {
     /// Replaces every program that this process has attached by the one that is loaded now.
     pub(super) fn attach_anew(&mut self) -> Result<()> {
         let mut result = Ok(());
-        for ((ifindex, name), (target, _)) in mem::take(&mut self.attachments.held) {
+        for ((_, name), (target, _)) in mem::take(&mut self.attachments.held) {
             let Some(hook) = Hook::ALL.iter().find(|hook| hook.name == name) else {
                 continue;
             };
-            let is_there = || if_nametoindex(target.name.as_str()) == Ok(ifindex);
             match self.attach(hook, &target) {
                 Ok(Outcome::Attached) => {}
                 Ok(Outcome::NotTaken(why)) => {
                     tracing::warn!("{} without {name}: {why}", target.name)
                 }
                 // Gone since.
-                Err(_) if !is_there() => {}
+                Err(_) if !target.is_there() => {}
                 // Missing from now on.
                 Err(error) => result = result.and(Err(error)),
             }
@@ -372,7 +376,7 @@ impl Attachments {
     }
 
     /// Nothing is wanted any more at a device that is gone.
-    pub(super) fn forget(&mut self, ifindex: u32) {
+    pub(super) fn forget(&mut self, ifindex: IfIndex) {
         self.missing.retain(|(of, _), _| *of != ifindex);
     }
 

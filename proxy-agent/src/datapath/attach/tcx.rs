@@ -11,6 +11,7 @@ use aya::{
     },
 };
 use nix::libc;
+use proxy_common::abi::IfIndex;
 use proxy_common::edge::hook::Hook;
 
 use super::{Target, direction, link};
@@ -58,7 +59,7 @@ pub fn attach(
     }
 }
 
-fn adopt(program: &mut SchedClassifier, ifindex: u32, pin: &Path) -> anyhow::Result<FdLink> {
+fn adopt(program: &mut SchedClassifier, ifindex: IfIndex, pin: &Path) -> anyhow::Result<FdLink> {
     link::is_at(pin, ifindex)?;
     let link = SchedClassifierLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
     let id = program.attach_to_link(link)?;

@@ -11,6 +11,7 @@ use aya::{
         xdp::{XdpLink, XdpMode as Kernel},
     },
 };
+use proxy_common::abi::IfIndex;
 use proxy_common::edge::hook::Hook;
 
 use super::{Target, XdpMode, link};
@@ -40,14 +41,14 @@ pub fn attach(
         XdpMode::Generic => Kernel::Skb,
         XdpMode::Off => bail!("XDP is off"),
     };
-    let id = program.attach_to_if_index(target.ifindex, mode)?;
+    let id = program.attach_to_if_index(target.ifindex.0, mode)?;
     program
         .take_link(id)?
         .try_into()
         .context("the kernel has no XDP links")
 }
 
-fn adopt(program: &mut Xdp, ifindex: u32, pin: &Path) -> Result<FdLink> {
+fn adopt(program: &mut Xdp, ifindex: IfIndex, pin: &Path) -> Result<FdLink> {
     link::is_at(pin, ifindex)?;
     let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
     let id = program.attach_to_link(link)?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::tc::{TcAttachType, TcHandle};
 use nix::libc;
+use proxy_common::abi::IfIndex;
 use rtnetlink::sys::{Socket, SocketAddr};
 
 const NETLINK_ROUTE: isize = 0;
@@ -34,7 +35,7 @@ impl Filters {
     /// The id of the program at this place of a device; `None` where there is no filter, or one without a program.
     pub fn program_at(
         &self,
-        ifindex: u32,
+        ifindex: IfIndex,
         direction: TcAttachType,
         priority: u16,
         handle: TcHandle,
@@ -46,7 +47,7 @@ impl Filters {
     }
 }
 
-fn request(ifindex: u32, direction: TcAttachType, priority: u16, handle: TcHandle) -> Vec<u8> {
+fn request(ifindex: IfIndex, direction: TcAttachType, priority: u16, handle: TcHandle) -> Vec<u8> {
     let parent: u32 = match direction {
         TcAttachType::Egress => 0xffff_fff3,
         _ => 0xffff_fff2,
@@ -61,7 +62,7 @@ fn request(ifindex: u32, direction: TcAttachType, priority: u16, handle: TcHandl
     message.extend([0; 8]);
     // No family, and padding.
     message.extend([0; 4]);
-    for word in [ifindex, u32::from(handle), parent, place] {
+    for word in [ifindex.0, u32::from(handle), parent, place] {
         message.extend(word.to_ne_bytes());
     }
     message

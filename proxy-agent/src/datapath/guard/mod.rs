@@ -190,7 +190,7 @@ impl Datapath {
         lost.sort_by_key(|(_, hook, _)| place(hook));
         for (target, hook, how) in lost {
             // What is attached there goes with the kernel's next message.
-            if if_indextoname(target.ifindex).is_err() {
+            if if_indextoname(target.ifindex.0).is_err() {
                 self.attachments.forget(target.ifindex);
                 continue;
             }
@@ -207,7 +207,7 @@ impl Datapath {
                         hook.name
                     );
                 }
-                Err(_) if if_indextoname(target.ifindex).is_err() => {
+                Err(_) if if_indextoname(target.ifindex.0).is_err() => {
                     self.attachments.forget(target.ifindex);
                 }
                 Err(error) => findings.lacking.push(Lack {

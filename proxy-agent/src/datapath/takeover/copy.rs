@@ -18,7 +18,7 @@ use proxy_common::abi::{
 use super::super::{
     FamilyMaps, Maps, PinDir,
     batch::Batched,
-    maps::{batched, entries, typed},
+    maps::{Index, batched, entries, typed},
     shape::Shape,
 };
 
@@ -80,9 +80,9 @@ impl Copying<'_> {
         self.trie(&table.ranges, &mut to.source_ranges)
     }
 
-    fn array<V: Pod + PartialEq>(
+    fn array<K: Index, V: Pod + PartialEq>(
         &mut self,
-        row: &Map<u32, V>,
+        row: &Map<K, V>,
         to: &mut Batched<Array<MapData, V>>,
         zero: V,
     ) -> Result<()> {
@@ -97,9 +97,9 @@ impl Copying<'_> {
         to.set_all(&keys, &values).context(name)
     }
 
-    fn counts<V: Pod + Default + PartialEq>(
+    fn counts<K: Index, V: Pod + Default + PartialEq>(
         &mut self,
-        row: &Map<u32, V>,
+        row: &Map<K, V>,
         to: &mut Batched<PerCpuArray<MapData, V>>,
     ) -> Result<()> {
         let name = row.name;

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use proxy_common::{
     abi::{
-        Extent, FrontendKind, FrontendRef, Service, ServiceId, backend_flags, gate, service_flags,
+        Extent, FrontendKind, FrontendRef, Service, ServiceId, Slot, backend_flags, gate,
+        service_flags,
     },
     addr::{Be16, Ip4, Ip6},
 };
@@ -60,10 +61,7 @@ impl Machine {
     /// The endpoints that new connections go to: last part of the address, and port.
     pub fn sockets(&self) -> Vec<(u8, u16)> {
         let services = self.image.services.values();
-        let slots = services.flat_map(|service| {
-            let Extent { base, len } = service.internal;
-            base..base + len
-        });
+        let slots = services.flat_map(|service| service.internal.slots());
         let sockets = slots.map(|slot| self.image.backends[&self.image.slots[&slot]].socket);
         let parts = sockets.map(|socket| match socket.ip() {
             IpAddr::V4(addr) => (addr.octets()[3], socket.port()),
@@ -138,19 +136,23 @@ impl Machine {
                 }
             }
             Op::Slots { base, backends } => {
-                let end = base + backends.len() as u32;
-                ensure(end <= self.room.slots(), || "past the end".to_owned())?;
+                let written = Extent {
+                    base,
+                    len: backends.len() as u32,
+                };
+                let end = base.plus(written.len);
+                ensure(end.0 <= self.room.slots(), || "past the end".to_owned())?;
                 for (id, service) in &image.services {
                     for extent in extents(service) {
                         ensure(
                             extent.len == 0
                                 || end <= extent.base
-                                || extent.base + extent.len <= base,
+                                || extent.base.plus(extent.len) <= base,
                             || format!("service {id} is using {extent:?}"),
                         )?;
                     }
                 }
-                image.slots.extend((base..end).zip(backends));
+                image.slots.extend(written.slots().zip(backends));
             }
             Op::Service { id, value } => {
                 ensure(id.0 != 0 && id.0 < self.room.services, || {
@@ -214,7 +216,7 @@ impl Machine {
                 of_service.map_or(Ok(()), |(at, to)| self.check_frontend(*at, *to))
             }
             Op::Backend { id, .. } if replaces_serving => {
-                let is_changed = |slot: u32| image.slots.get(&slot) == Some(&id);
+                let is_changed = |slot: Slot| image.slots.get(&slot) == Some(&id);
                 let mut services = image.services.iter();
                 services.try_for_each(|(id, service)| self.check_slots(*id, service, is_changed))
             }
@@ -243,10 +245,10 @@ impl Machine {
         &self,
         id: ServiceId,
         service: &Service,
-        which: impl Fn(u32) -> bool,
+        which: impl Fn(Slot) -> bool,
     ) -> Result<(), String> {
         let slots = extents(service).into_iter();
-        let mut slots = slots.flat_map(|extent| extent.base..extent.base + extent.len);
+        let mut slots = slots.flat_map(|extent| extent.slots());
         slots.try_for_each(|slot| match which(slot) {
             true => self.check_slot(id, slot),
             false => Ok(()),
@@ -269,7 +271,7 @@ impl Machine {
         })
     }
 
-    fn check_slot(&self, service: ServiceId, slot: u32) -> Result<(), String> {
+    fn check_slot(&self, service: ServiceId, slot: Slot) -> Result<(), String> {
         let entry = self
             .image
             .slots

@@ -37,8 +37,8 @@ pub fn read(image: &Image) -> Everything {
         .iter()
         .map(|(&id, service)| {
             let list = |extent: Extent| {
-                let slots = extent.base..extent.base + extent.len;
-                slots
+                extent
+                    .slots()
                     .map(|slot| image.backends[&image.slots[&slot]].socket)
                     .collect()
             };

@@ -75,7 +75,7 @@ fn room_for(wishes: &[Change]) -> Room {
 fn cut(image: &mut Image, room: Room) {
     image.services.retain(|id, _| id.0 < room.services);
     image.backends.retain(|id, _| id.0 < room.backends);
-    image.slots.retain(|slot, _| *slot < room.slots());
+    image.slots.retain(|slot, _| slot.0 < room.slots());
     let mut frontends = 0;
     image.frontends.retain(|at, _| {
         assert_eq!(at.family(), Family::Ipv4);

@@ -10,8 +10,8 @@ use super::{
 use proxy_common::{
     abi::{
         Backend, BackendId, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef,
-        Generation, Macs, NODEPORT_ADDR, SCTP, Service, ServiceId, TCP, Tuple, UDP, backend_flags,
-        device_flags, gate,
+        Generation, IfIndex, Macs, NODEPORT_ADDR, SCTP, Service, ServiceId, Slot, TCP, Tuple, UDP,
+        backend_flags, device_flags, gate,
     },
     addr::{Addr, Be16, V4, V6},
     edge::{
@@ -21,11 +21,11 @@ use proxy_common::{
     tables::Fib,
 };
 
-pub const LO: u32 = 1;
-pub const UPLINK: u32 = 2;
-pub const TUNNEL: u32 = 3;
-pub const VETH_A: u32 = 4;
-pub const VETH_B: u32 = 5;
+pub const LO: IfIndex = IfIndex::LOOPBACK;
+pub const UPLINK: IfIndex = IfIndex(2);
+pub const TUNNEL: IfIndex = IfIndex(3);
+pub const VETH_A: IfIndex = IfIndex(4);
+pub const VETH_B: IfIndex = IfIndex(5);
 
 /// Numbers for [`Net::addr`].
 pub const CLIENT: u16 = 1;
@@ -105,7 +105,7 @@ impl World {
     /// Gives a service all kinds of frontends, `cluster_ip` onwards, and endpoints by their address numbers.
     pub fn serve(&mut self, service: ServiceId, cluster_ip: u16, backends: &[u16]) {
         let extent = Extent {
-            base: self.slots.len() as u32,
+            base: Slot(self.slots.len() as u32),
             len: backends.len() as u32,
         };
         self.slots.extend(backends.iter().map(|n| backend_id(*n)));
@@ -176,7 +176,7 @@ impl World {
     }
 
     /// Takes the link header off a device's packets.
-    pub fn bare(mut self, ifindex: u32) -> Self {
+    pub fn bare(mut self, ifindex: IfIndex) -> Self {
         let device = self.devices.get_mut(&ifindex).unwrap();
         device.flags &= !device_flags::ETHERNET;
         device.mac = [0; 6];
@@ -188,13 +188,18 @@ impl World {
     }
 
     /// Sends a packet that must be let through translated; gives its tuple from then on.
-    pub fn sends<F: Net>(&self, hook: Hook, device: u32, frame: &Frame<F>) -> Tuple<F::Addr> {
+    pub fn sends<F: Net>(&self, hook: Hook, device: IfIndex, frame: &Frame<F>) -> Tuple<F::Addr> {
         let (_, packet) = self.plays(hook, device, frame);
         see::<F>(&packet).tuple
     }
 
     /// Sends a packet that must be translated, by whatever way; its checksums must be right then.
-    pub fn plays<F: Net>(&self, hook: Hook, device: u32, frame: &Frame<F>) -> (Verdict, Buffer) {
+    pub fn plays<F: Net>(
+        &self,
+        hook: Hook,
+        device: IfIndex,
+        frame: &Frame<F>,
+    ) -> (Verdict, Buffer) {
         let mut packet = frame.build();
         if self.devices[&device].flags & device_flags::ETHERNET == 0 {
             packet = packet.bare();
@@ -211,15 +216,15 @@ impl World {
 }
 
 /// The MAC of a device.
-pub fn mac(ifindex: u32) -> [u8; 6] {
-    [2, 0, 0, 0, 1, ifindex as u8]
+pub fn mac(ifindex: IfIndex) -> [u8; 6] {
+    [2, 0, 0, 0, 1, ifindex.0 as u8]
 }
 
 /// A resolved route by a device.
-pub fn hop(ifindex: u32) -> Fib {
+pub fn hop(ifindex: IfIndex) -> Fib {
     Fib::Hop {
         ifindex,
-        macs: Macs::new([2, 0, 0, 0, 9, ifindex as u8], mac(ifindex)),
+        macs: Macs::new([2, 0, 0, 0, 9, ifindex.0 as u8], mac(ifindex)),
         mtu: 1500,
     }
 }

@@ -4,8 +4,8 @@ use super::{net::Net, packet::Buffer};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey,
-        FragmentKey, FragmentPorts, FrontendKey, FrontendRef, Jiffies, RangeKey, Service,
-        ServiceCounter, ServiceId, Share, Tuple, gate,
+        FragmentKey, FragmentPorts, FrontendKey, FrontendRef, IfIndex, Jiffies, RangeKey, Service,
+        ServiceCounter, ServiceId, Share, Slot, Tuple, gate,
     },
     addr::{Addr, Family, V4, V6},
     edge::{
@@ -149,12 +149,12 @@ pub struct World {
     pub clock: Cell<Jiffies>,
     pub services: HashMap<ServiceId, Service>,
     pub slots: Vec<BackendId>,
-    pub devices: HashMap<u32, Device>,
+    pub devices: HashMap<IfIndex, Device>,
     gate: Vec<u64>,
     /// Before the pending table is looked at next, another CPU confirms all that is in it.
     pub confirms: Cell<bool>,
     /// The device at the hook that runs.
-    here: Cell<u32>,
+    here: Cell<IfIndex>,
     pub cursor: Cell<u32>,
     /// Packets that the fast path left to the slow one.
     pub slowed: Cell<u32>,
@@ -176,7 +176,7 @@ impl World {
             devices: HashMap::new(),
             gate: vec![0; gate::WORDS as usize],
             confirms: Cell::new(false),
-            here: Cell::new(0),
+            here: Cell::new(IfIndex::NONE),
             cursor: Cell::new(0),
             slowed: Cell::new(0),
             reasons: RefCell::default(),
@@ -203,7 +203,7 @@ impl World {
     ///
     /// What holds for every packet is asserted here: who passes is untouched, and the fast path leaves whole
     /// what it hands on.
-    pub fn run(&self, hook: Hook, device: u32, packet: &mut Buffer) -> Verdict {
+    pub fn run(&self, hook: Hook, device: IfIndex, packet: &mut Buffer) -> Verdict {
         self.here.set(device);
         let before = packet.clone();
         let mut verdict = fast::fast(hook, packet, self);
@@ -260,11 +260,11 @@ impl Node for World {
         self.clock.get()
     }
 
-    fn device(&self, ifindex: u32) -> Option<&Device> {
+    fn device(&self, ifindex: IfIndex) -> Option<&Device> {
         self.devices.get(&ifindex)
     }
 
-    fn ifindex(&self) -> u32 {
+    fn ifindex(&self) -> IfIndex {
         self.here.get()
     }
 
@@ -319,8 +319,8 @@ impl<F: Net> Services<F> for World {
         self.services.get(&id)
     }
 
-    fn slot(&self, index: u32) -> Option<BackendId> {
-        self.slots.get(index as usize).copied()
+    fn slot(&self, slot: Slot) -> Option<BackendId> {
+        self.slots.get(slot.0 as usize).copied()
     }
 
     fn backend(&self, id: BackendId) -> Option<&Backend<F::Addr>> {

@@ -76,12 +76,12 @@ impl Programmed {
     fn ensure_exact(&self, served: &Served) -> Result<()> {
         let extent = self.value(served)?.internal;
         let mut found = BTreeSet::new();
-        for slot in extent.base..extent.base + extent.len {
+        for slot in extent.slots() {
             let backend = self
                 .maps
                 .v4
                 .backends
-                .get(&self.maps.slots.get(&slot, 0)?.0, 0)?;
+                .get(&self.maps.slots.get(&slot.0, 0)?.0, 0)?;
             found.insert(SocketAddr::new(
                 IpAddr::V4(backend.addr.into()),
                 backend.port.get(),

@@ -8,8 +8,8 @@ use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, Options, Run, Sizes};
 use proxy_common::abi::{
     Backend, BackendId, Config, Device, Dir, Epoch, Extent, Flow, FlowKey, FrontendKey,
-    FrontendKind, FrontendRef, Generation, Jiffies, Macs, Route, Service, ServiceId, TCP, Tuple,
-    UDP, backend_flags, device_flags, flow_state, gate,
+    FrontendKind, FrontendRef, Generation, IfIndex, Jiffies, Macs, Route, Service, ServiceId, Slot,
+    TCP, Tuple, UDP, backend_flags, device_flags, flow_state, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -29,7 +29,7 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
 /// The device of a test run without a context (loopback).
-const DEVICE: u32 = 1;
+const DEVICE: IfIndex = IfIndex::LOOPBACK;
 /// The address that frames have as their destination.
 const NODE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SERVICE: ServiceId = ServiceId(1);
@@ -185,7 +185,10 @@ impl Bench {
             let word = gate.get(&bit.word, 0)?;
             gate.set(bit.word, word | bit.mask, 0)?;
         }
-        let one = Extent { base: 0, len: 1 };
+        let one = Extent {
+            base: Slot(0),
+            len: 1,
+        };
         let service = Service {
             internal: one,
             external: one,

@@ -9,8 +9,8 @@ use nix::net::if_::if_nametoindex;
 use proxy_agent::datapath::{Datapath, MapAddr, Options};
 use proxy_common::abi::{
     Backend, BackendId, Config, Device, Extent, Flow, FlowKey, FrontendKey, FrontendKind,
-    FrontendRef, Generation, NODEPORT_ADDR, Service, ServiceId, TCP, UDP, backend_flags,
-    device_flags, gate,
+    FrontendRef, Generation, IfIndex, NODEPORT_ADDR, Service, ServiceId, Slot, TCP, UDP,
+    backend_flags, device_flags, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -195,7 +195,7 @@ pub struct Lab {
     script: Array<MapData, Script>,
     target: ProgramArray<MapData>,
     tc_target: ProgramArray<MapData>,
-    devices: [u32; 2],
+    devices: [IfIndex; 2],
     _run: Run,
     _cpu: OneCpu,
 }
@@ -208,9 +208,9 @@ impl Lab {
             netns.sysctl(key, "1")?;
         }
         netns.ip(&layout())?;
-        let mut devices = [0; 2];
+        let mut devices = [IfIndex::NONE; 2];
         for (index, name) in devices.iter_mut().zip(NAMES) {
-            *index = netns.run(|| if_nametoindex(name))?;
+            *index = IfIndex(netns.run(|| if_nametoindex(name))?);
         }
         let object = driver::object(vm_protocol::variable::OBJECT)?;
         let mut datapath = Datapath::load(&object, &Options::default())?;
@@ -288,7 +288,7 @@ impl Lab {
         let id = id + 32 * u32::from(A::IS_V6);
         let base = id * u32::from(MANY);
         let all = Extent {
-            base,
+            base: Slot(base),
             len: backends.len() as u32,
         };
         let service = Service {
@@ -397,7 +397,7 @@ impl Lab {
     ) -> Result<TestRunResult> {
         let Shot { at, script, .. } = shot;
         self.script.set(0, script, 0)?;
-        let device = self.devices[at.device()];
+        let device = self.devices[at.device()].0;
         let (xdp, tc);
         // `struct xdp_md`, whose fourth word is the device, and `struct __sk_buff`, whose eleventh it is.
         let context: &[u8] = if at.is_xdp() {

@@ -81,8 +81,8 @@ where
     Backend<A>: Pod,
 {
     for extent in [service.internal, service.external, service.short_circuit] {
-        for slot in extent.base..extent.base + extent.len {
-            let backend = maps.slots.get(&slot, 0).context("a slot")?;
+        for slot in extent.slots() {
+            let backend = maps.slots.get(&slot.0, 0).context("a slot")?;
             let entry = family.backends.get(&backend.0, 0).context("a backend")?;
             if entry.flags == 0 || entry.service != id {
                 let (flags, owner) = (entry.flags, entry.service);

@@ -122,8 +122,8 @@ fn service_port(
     service: &Service,
 ) -> Result<ServicePort> {
     let sockets = |extent: Extent| -> Result<Vec<SocketAddr>> {
-        let slots = extent.base..extent.base + extent.len;
-        slots
+        extent
+            .slots()
             .map(|slot| {
                 let backend = image.slots.get(&slot).and_then(|id| image.backends.get(id));
                 match backend {

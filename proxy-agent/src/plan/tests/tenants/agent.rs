@@ -186,7 +186,7 @@ impl Agent {
         let to = to.ok_or_else(|| format!("{at} is not there"))?;
         let service = &image.services[&to.service()];
         let extent = service.internal;
-        let slots = extent.base..extent.base + extent.len;
+        let slots = extent.slots();
         let backends = slots.map(|slot| image.backends[&image.slots[&slot]].socket.ip());
         let mut all: Vec<_> = backends.collect();
         all.sort_unstable();
