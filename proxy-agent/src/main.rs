@@ -16,8 +16,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PORTSIDE_EBPF_OBJECT"))
 static OBJECT: &[u8] = &[];
 
 fn main() -> ExitCode {
-    log::init();
-    match Cli::parse().execute(OBJECT) {
+    let cli = Cli::parse();
+    log::init(&cli.log());
+    match cli.execute(OBJECT) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", plain(&format!("{error:#}")));

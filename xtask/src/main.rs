@@ -5,9 +5,9 @@
 
 mod build;
 mod cargo;
+mod chart_page;
 mod image;
 mod lint;
-mod manifests;
 mod maps_page;
 mod mutants;
 mod object_check;
@@ -70,13 +70,7 @@ enum Task {
         #[arg(long, value_name = "TRIPLE")]
         target: Option<String>,
     },
-    /// Make the Helm chart from the kustomize base
-    Manifests {
-        /// Only say whether the chart is up to date
-        #[arg(long)]
-        check: bool,
-    },
-    /// Write the pages that are made from the code: docs/maps.md, docs/reasons.md
+    /// Write the pages that are made from the code: docs/maps.md, docs/reasons.md, the chart's README
     Docs {
         /// Only say whether it is up to date
         #[arg(long)]
@@ -124,7 +118,6 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::CheckObject { args } => build::check_object(&args).map(|()| ExitCode::SUCCESS),
         Task::Mutants(options) => mutants::run(&options),
         Task::Image { target } => image::run(target.as_deref()).map(|()| ExitCode::SUCCESS),
-        Task::Manifests { check } => manifests::run(check).map(|()| ExitCode::SUCCESS),
         Task::Docs { check } => pages::run(check).map(|()| ExitCode::SUCCESS),
         Task::Demo { args } => programs::run(programs::DEMO, &args, &setup::runtime::DEMO),
         Task::Bench { args } => programs::run(programs::BENCH, &args, &setup::runtime::BENCH),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
     datapath::{Attempt, Lock},
@@ -24,8 +25,18 @@ pub struct Args {
     /// Also while an agent runs, which puts everything back within a second
     #[arg(long, conflicts_with = "kube_proxy")]
     force: bool,
+    /// Go on until a signal, with nothing to do: for a DaemonSet, whose containers may not end
+    #[arg(long, conflicts_with = "kube_proxy")]
+    stay: bool,
     #[command(flatten)]
     place: Place,
+}
+
+impl Args {
+    /// The place of our datapath, if that is what is taken down.
+    pub(super) fn taken_down(&self) -> Option<&Place> {
+        (!self.kube_proxy).then_some(&self.place)
+    }
 }
 
 pub fn cleanup(args: &Args) -> Result<()> {
@@ -35,7 +46,7 @@ pub fn cleanup(args: &Args) -> Result<()> {
             .build()?
             .block_on(migrate::remove_kube_proxy(&mut io::stdout()));
     }
-    // Held to the end: no agent may start meanwhile.
+    // Held until all is gone: no agent may start meanwhile.
     let attempt = if args.place.bpffs.exists() {
         Some(Lock::attempt(&args.place.bpffs)?)
     } else {
@@ -65,5 +76,21 @@ pub fn cleanup(args: &Args) -> Result<()> {
             args.place.bpffs.display()
         )?;
     }
+    if args.stay {
+        out.flush()?;
+        // An agent that comes next must not wait for a container that is done.
+        drop(attempt);
+        wait_for_a_signal()?;
+    }
+    Ok(())
+}
+
+fn wait_for_a_signal() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    // Also as process 1 of a container, for which an unhandled signal does nothing (pid_namespaces(7)): a blocked one is kept.
+    signals.thread_block()?;
+    signals.wait()?;
     Ok(())
 }

@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{memory, run};
+use crate::{log, memory, run, state::Place};
 
 /// A kube-proxy replacement for any CNI
 #[derive(Debug, Parser)]
@@ -64,6 +64,30 @@ enum Command {
 }
 
 impl Cli {
+    /// How to log.
+    pub fn log(&self) -> log::Args {
+        match &self.command {
+            Command::Run(args) => args.log.clone(),
+            _ => log::Args::default(),
+        }
+    }
+
+    /// What `run` is asked for, if that is the command.
+    pub fn run_args(&self) -> Option<&run::Args> {
+        match &self.command {
+            Command::Run(args) => Some(args),
+            _ => None,
+        }
+    }
+
+    /// The place whose datapath is to be taken down, if that is the command.
+    pub fn cleaned_place(&self) -> Option<&Place> {
+        match &self.command {
+            Command::Cleanup(args) => args.taken_down(),
+            _ => None,
+        }
+    }
+
     /// Does what was asked for; `object` is the eBPF object that is loaded for it. Only `doctor` and `status` end without success and without an error.
     pub fn execute(self, object: &'static [u8]) -> Result<ExitCode> {
         match self.command {
@@ -89,38 +113,12 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser};
-    use serde_json::Value;
+    use clap::CommandFactory;
 
-    use super::{Cli, Command};
+    use super::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_daemon_set_gives_arguments_that_are_taken() {
-        let manifest = include_str!("../../../deploy/base/daemonset.yaml");
-        let object: Value = serde_saphyr::from_str(manifest).unwrap();
-        let container = &object["spec"]["template"]["spec"]["containers"][0];
-        let arguments = container["args"].as_array().unwrap().iter();
-        // The kubelet puts the variable's value in.
-        let arguments = arguments.map(|text| text.as_str().unwrap().replace("$(NODE_NAME)", "n1"));
-        let cli = Cli::try_parse_from(std::iter::once("proxy-agent".to_owned()).chain(arguments));
-        let Command::Run(args) = cli.unwrap().command else {
-            panic!("the container runs something else");
-        };
-        assert_eq!(args.node_name, "n1");
-        let mounts = container["volumeMounts"].as_array().unwrap().iter();
-        let mounts: Vec<_> = mounts
-            .map(|mount| mount["mountPath"].as_str().unwrap())
-            .collect();
-        for needed in [&args.place.bpffs, &args.place.state_dir, &args.proc_sys] {
-            let is_there = |mount: &&str| {
-                needed.starts_with(mount) || std::path::Path::new(mount).starts_with(needed)
-            };
-            assert!(mounts.iter().any(is_there), "{}", needed.display());
-        }
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::room;
 use crate::{
     datapath::{self, Options, Sizes, TcMode, XdpMode},
+    log,
     memory::Allowance,
     model,
     node::{self, NodePortAddresses, Selection, SourceCheck},
@@ -78,6 +79,8 @@ pub struct Args {
     pub conntrack: node::Conntrack,
     #[command(flatten)]
     pub serve: serve::Args,
+    #[command(flatten)]
+    pub log: log::Args,
     #[command(flatten)]
     pub place: Place,
 }

@@ -30,6 +30,10 @@ impl Bind {
         text.parse().expect("the default is an address")
     }
 
+    pub fn address(self) -> Option<SocketAddr> {
+        self.0
+    }
+
     /// `0.0.0.0` stands for the addresses of both families, as with kube-proxy.
     pub(super) fn open(self, flag: &str) -> Result<Option<TcpListener>> {
         let Some(at) = self.0 else {

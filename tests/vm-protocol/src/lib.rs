@@ -44,6 +44,11 @@ pub mod variable {
     pub const PATIENCE: &str = "PORTSIDE_PATIENCE";
     /// One of so many rows of the matrix is run.
     pub const SAMPLE: &str = "PORTSIDE_SAMPLE";
+    /// The programs that render what is in `deploy/`.
+    pub const HELM: &str = "PORTSIDE_HELM";
+    pub const KUBECTL: &str = "PORTSIDE_KUBECTL";
+    /// Why there are none, if so.
+    pub const NO_HELM: &str = "PORTSIDE_NO_HELM";
     /// What is planted, so that a suite fails.
     pub const PLANT: &str = "PORTSIDE_PLANT";
 }

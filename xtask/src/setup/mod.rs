@@ -5,6 +5,7 @@
 //! this machine allows it; what cannot be is explained.
 
 mod advice;
+pub mod charts;
 pub mod cross;
 mod linker;
 pub mod runtime;

@@ -13,13 +13,14 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use vm_protocol::variable;
 
 use self::summary::Summary;
 use crate::{
     build::{self, Suites},
     cargo::{self, Executable},
     privilege::Root,
-    setup::runtime,
+    setup::{charts, runtime},
     shell::say,
     vm,
 };
@@ -137,6 +138,12 @@ fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
         .args(["--no-fail-fast"])
         .args(selection)
         .args(filter);
+    match charts::programs() {
+        Ok(charts::Programs { helm, kubectl }) => command
+            .env(variable::HELM, helm)
+            .env(variable::KUBECTL, kubectl),
+        Err(error) => command.env(variable::NO_HELM, format!("{error:#}")),
+    };
     summary.add(stream("L0", &mut command)?);
     Ok(summary)
 }
