@@ -24,9 +24,20 @@ pub struct Container<'a> {
 
 impl<'a> Container<'a> {
     pub fn of(daemon_set: &'a Object) -> Result<Self> {
+        Self::the(daemon_set, "containers")
+    }
+
+    /// The one among those that run first.
+    pub fn first_of(daemon_set: &'a Object) -> Result<Self> {
+        Self::the(daemon_set, "initContainers")
+    }
+
+    fn the(daemon_set: &'a Object, field: &str) -> Result<Self> {
         let pod = daemon_set.at("spec/template/spec");
-        let containers = pod["containers"].as_array().context("no containers")?;
-        ensure!(containers.len() == 1, "{} containers", containers.len());
+        let containers = pod[field]
+            .as_array()
+            .with_context(|| format!("no {field}"))?;
+        ensure!(containers.len() == 1, "{} {field}", containers.len());
         Ok(Self {
             pod,
             container: &containers[0],
@@ -101,7 +112,7 @@ impl<'a> Container<'a> {
     }
 
     /// Only what is added, nothing by the back door.
-    fn check_rights(&self) -> Result<()> {
+    pub fn check_rights(&self) -> Result<()> {
         let context = &self.container["securityContext"];
         ensure!(
             context["capabilities"]["drop"] == json!(["ALL"]),

@@ -57,6 +57,11 @@ fn main() -> ExitCode {
         cluster::check(&objects)
     }));
     rows.push(row(
+        "the clean-up: the agent and the API take it",
+        None,
+        cleanup,
+    ));
+    rows.push(row(
         "chart and base have the version of the workspace",
         None,
         versions,
@@ -91,7 +96,7 @@ fn sets() -> Result<Vec<Set>> {
             sets.push(Set { name, path });
         }
     }
-    ensure!(sets.len() >= 18, "only {} sets", sets.len());
+    ensure!(sets.len() >= 28, "only {} sets", sets.len());
     Ok(sets)
 }
 
@@ -183,6 +188,11 @@ fn base() -> Result<()> {
     differ(&chart, &base)
 }
 
+fn cleanup() -> Result<()> {
+    let text = fs::read_to_string(root().join("deploy/cleanup/daemonset.yaml"))?;
+    deploy::cleanup::check(&objects::read(&text)?)
+}
+
 fn versions() -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let chart = fs::read_to_string(root().join("deploy/helm/portside/Chart.yaml"))?;
@@ -192,6 +202,9 @@ fn versions() -> Result<()> {
     let base = objects::read(&base)?.remove(0);
     let image = base.at("spec/template/spec/containers/0/image");
     ensure!(*image == format!("portside:{version}"), "{image}");
+    let cleanup = fs::read_to_string(root().join("deploy/cleanup/daemonset.yaml"))?;
+    let image = format!("image: portside:{version}\n");
+    ensure!(cleanup.matches(&image).count() == 2, "the clean-up's image");
     Ok(())
 }
 
