@@ -18,6 +18,7 @@
 //! | [`way`] | route, device, next hop | chooses no backend |
 //! | [`flow`] | keeping connections | rewrites nothing |
 //! | [`paths`] | the order of all that, from the packet to the verdict | |
+//! | [`explain`] | a dry run on the same tables, and what it asked | writes nothing |
 //!
 //! A packet's way: [`paths::fast`], which carries established flows and lets strangers pass; what it leaves takes the whole
 //! way in [`paths::slow`]: [`wire::parse`] -> [`paths::decide`] (over [`service::select`] and [`flow::track`]) ->
@@ -29,6 +30,7 @@
 pub mod abi;
 pub mod addr;
 pub mod edge;
+pub mod explain;
 pub mod flow;
 pub mod paths;
 pub mod raw;

@@ -28,6 +28,21 @@ pub enum Action {
     Receive,
 }
 
+impl Action {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::Pass,
+        Self::Translated,
+        Self::Slow,
+        Self::Drop,
+        Self::Transmit,
+        Self::Redirect,
+        Self::Neighbour,
+        Self::Fragment,
+        Self::Receive,
+    ];
+}
+
 /// An action and what belongs to it.
 ///
 /// A struct, not an enum with fields: all of it is always initialised. For an enum the compiler moves the unused

@@ -6,6 +6,7 @@
 mod answers;
 mod checks;
 mod choices;
+mod explain;
 mod fast;
 mod fuzz;
 mod headers;

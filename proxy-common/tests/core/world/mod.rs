@@ -1,6 +1,7 @@
 //! A node without a kernel: its tables, its devices and routes, its clock, and packets to send through the hooks.
 
 mod check;
+mod dry;
 mod frame;
 mod net;
 mod node;

@@ -13,6 +13,7 @@ use proxy_common::{
         verdict::{Action, Verdict},
         work::Work,
     },
+    explain::Cursor,
     paths::{fast, slow},
     reason::Reason,
     tables::{self, Fib, FlowCell, Meters, Node, Put, Routes, Services, ShareCell, Table},
@@ -20,7 +21,7 @@ use proxy_common::{
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
 };
 
 /// One flow table. Like the kernel's it replaces an element instead of writing over it, and makes room by
@@ -135,6 +136,19 @@ impl<F: Net> Maps<F> {
         }
     }
 
+    /// What is kept beside flows, in words and in any order that stays.
+    pub fn beside(&self) -> Vec<String> {
+        let affinity = self.affinity.borrow();
+        let shares = self.shares.borrow();
+        let fragments = self.fragments.borrow();
+        let mut all: Vec<_> = affinity.iter().map(|entry| format!("{entry:?}")).collect();
+        let shares = shares.iter().map(|(source, share)| (source, share.get()));
+        all.extend(shares.map(|entry| format!("{entry:?}")));
+        all.extend(fragments.iter().map(|entry| format!("{entry:?}")));
+        all.sort_unstable();
+        all
+    }
+
     pub fn flows(&self, table: Table) -> &Flows<F::Addr> {
         match table {
             Table::Confirmed => &self.confirmed,
@@ -206,6 +220,7 @@ impl World {
     pub fn run(&self, hook: Hook, device: IfIndex, packet: &mut Buffer) -> Verdict {
         self.here.set(device);
         let before = packet.clone();
+        let foretold = self.foretell(hook, packet);
         let mut verdict = fast::fast(hook, packet, self);
         if verdict.action == Action::Slow {
             self.slowed.set(self.slowed.get() + 1);
@@ -223,7 +238,42 @@ impl World {
         if verdict.action == Action::Pass {
             assert_eq!(*packet, before, "a packet that passes is untouched");
         }
+        if let Some(foretold) = foretold {
+            assert_eq!(
+                foretold,
+                (verdict, packet.clone()),
+                "a dry run foretold something else"
+            );
+        }
         verdict
+    }
+
+    /// The device at the hook that runs next.
+    pub fn be_at(&self, device: IfIndex) {
+        self.here.set(device);
+    }
+
+    /// What the programs count and the round of ports, in words.
+    pub fn counted(&self) -> String {
+        let Self {
+            reasons,
+            backend_counts,
+            service_counts,
+            cursor,
+            ..
+        } = self;
+        let reasons: BTreeMap<_, _> = reasons.borrow().iter().map(|(k, v)| (*k, *v)).collect();
+        let backends: BTreeMap<_, _> = backend_counts
+            .borrow()
+            .iter()
+            .map(|(k, v)| (*k, format!("{v:?}")))
+            .collect();
+        let services: BTreeMap<_, _> = service_counts
+            .borrow()
+            .iter()
+            .map(|(k, v)| (*k, format!("{v:?}")))
+            .collect();
+        format!("{reasons:?} {backends:?} {services:?} {}", cursor.get())
     }
 
     fn slow<F: Net>(&self, hook: Hook, packet: &mut Buffer) -> Verdict {
@@ -272,6 +322,12 @@ impl Node for World {
         let n = self.cursor.get();
         self.cursor.set(n.wrapping_add(1));
         n
+    }
+}
+
+impl Cursor for World {
+    fn port_cursor(&self) -> u32 {
+        self.cursor.get()
     }
 }
 
