@@ -1,9 +1,10 @@
 //! What the node answers itself, and ICMP errors of others, under whole and partial checksums.
 
-use crate::world::*;
+use crate::{fast::with_options, world::*};
 use proxy_common::{
     abi::{Extent, TCP, UDP, service_flags},
     edge::{
+        Link,
         hook::Hook,
         verdict::{Action, Verdict},
     },
@@ -13,6 +14,17 @@ use proxy_common::{
 
 fn to_node_port<F: Net>(proto: u8) -> Frame<F> {
     Frame::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT))
+}
+
+/// Demands that a frame goes back to where another came from, and is as long as its IP header says.
+fn returns<F: Net>(frame: &[u8], came: &Buffer) {
+    if came.link == Link::Ethernet {
+        assert_eq!(frame[..6], came.bytes[6..12]);
+        assert_eq!(frame[6..12], came.bytes[..6]);
+    }
+    let (field, counted) = if F::IS_V6 { (18, 54) } else { (16, 14) };
+    let len = u16::from_be_bytes([frame[field], frame[field + 1]]);
+    assert_eq!(usize::from(len), frame.len() - counted);
 }
 
 /// Type and code of an ICMP error, and the tuple of the packet that it quotes.
@@ -26,18 +38,19 @@ fn a_service_without_endpoints_is_refused<F: Net>(proto: u8) {
     world.service_mut().external = Extent::default();
     let frame = to_node_port::<F>(proto);
     for mut packet in [frame.build(), frame.build_partial(), frame.build().bare()] {
-        let link = packet.link;
+        let came = packet.clone();
         let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
         assert_eq!(verdict, Verdict::TRANSMIT);
-        assert_eq!(packet.link, link);
+        assert_eq!(packet.link, came.link);
         let wire = packet.on_the_wire();
         assert_eq!(check(&wire), Ok(()));
+        returns::<F>(&wire, &came);
         let back = see_at::<F>(&wire, 14);
         assert_eq!(back.tuple.src, frame.tuple.dst);
         assert_eq!(back.tuple.dst, frame.tuple.src);
         if proto == TCP {
             assert_eq!(back.tuple, frame.tuple.inverse());
-            assert_eq!(back.segment[13], tcp::RST | tcp::ACK);
+            assert_eq!(back.segment[12..14], [5 << 4, tcp::RST | tcp::ACK]);
             assert_eq!(back.segment[8..12], (frame.seq + 1).to_be_bytes());
             assert_eq!(back.segment[4..8], [0; 4]);
         } else {
@@ -47,6 +60,15 @@ fn a_service_without_endpoints_is_refused<F: Net>(proto: u8) {
         }
     }
     assert_eq!(world.service_count(SERVICE).refused, 3);
+}
+
+/// An answer is written where headers have their usual places. There is none to others, which end all the same.
+fn a_packet_with_options_is_refused_without_an_answer<F: Net>(proto: u8) {
+    let mut world = World::with_backend(REMOTE);
+    world.service_mut().external = Extent::default();
+    let mut packet = with_options::<F>(&to_node_port::<F>(proto));
+    let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
+    assert_eq!(verdict, Verdict::drop(DropReason::Refused));
 }
 
 fn a_local_policy_without_local_endpoints_drops<F: Net>(proto: u8) {
@@ -69,12 +91,13 @@ fn too_big_a_packet_is_answered_with_the_mtu<F: Net>(proto: u8) {
     let world = World::with_backend(REMOTE);
     let frame = to_node_port::<F>(proto).payload(1600);
     for mut packet in [frame.build(), frame.build_partial(), frame.build().bare()] {
-        let link = packet.link;
+        let came = packet.clone();
         let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
         assert_eq!(verdict, Verdict::TRANSMIT);
-        assert_eq!(packet.link, link);
+        assert_eq!(packet.link, came.link);
         let wire = packet.on_the_wire();
         assert_eq!(check(&wire), Ok(()));
+        returns::<F>(&wire, &came);
         let (kind, quoted) = icmp::<F>(&wire);
         assert_eq!(kind, if F::IS_V6 { (2, 0) } else { (3, 4) });
         assert_eq!(quoted.tuple, frame.tuple);
@@ -147,6 +170,7 @@ fn icmp_errors_name_what_their_receiver_sent<F: Net>(proto: u8) {
 
 cases! {
     a_service_without_endpoints_is_refused
+    a_packet_with_options_is_refused_without_an_answer
     a_local_policy_without_local_endpoints_drops
     too_big_a_packet_is_answered_with_the_mtu
     a_hop_limit_ends_where_the_node_forwards

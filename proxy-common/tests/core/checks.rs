@@ -77,6 +77,31 @@ fn a_port_of_a_bridge_takes_frames_for_the_bridge<F: Net>(proto: u8) {
     }
 }
 
+/// Whatever the routes say of its source meanwhile.
+fn a_port_of_a_bridge_takes_what_its_flow_expects_by_the_bridge<F: Net>(proto: u8) {
+    for (above, takes) in [
+        (UPLINK, true),
+        (TUNNEL, false),
+        (IfIndex(0), false),
+    ] {
+        let mut world = World::with_backend(REMOTE);
+        let port = world.devices.get_mut(&VETH_A).unwrap();
+        port.flags |= device_flags::SOURCE_STRICT;
+        port.above = above;
+        let ask = to_node_port::<F>(proto, F::addr(CLIENT));
+        world.sends(IN, UPLINK, &ask);
+        F::maps_mut(&mut world)
+            .routes
+            .insert(F::addr(CLIENT), Fib::None);
+        let next = ask.flags(tcp::ACK);
+        if takes {
+            world.sends(POD_IN, VETH_A, &next);
+        } else {
+            drops(&world, (POD_IN, VETH_A), &next, DropReason::SourceCheck);
+        }
+    }
+}
+
 fn a_source_address_that_no_host_may_have_gets_no_answer<F: Net>(proto: u8) {
     for endpoints in [true, false] {
         let mut world = World::with_backend(REMOTE);
@@ -423,6 +448,7 @@ fn a_device_without_a_route_is_no_way_back<F: Net>() {
 cases! {
     a_frame_for_another_station_is_left_alone
     a_port_of_a_bridge_takes_frames_for_the_bridge
+    a_port_of_a_bridge_takes_what_its_flow_expects_by_the_bridge
     a_source_address_that_no_host_may_have_gets_no_answer
     only_the_node_reaches_a_loopback_address_and_nobody_the_unspecified_one
     a_workloads_first_packet_has_a_source_that_its_device_takes

@@ -9,13 +9,14 @@ use proxy_common::{
         verdict::{Action, Verdict},
     },
     reason::PassReason,
+    tables::Fib,
     wire::parse::tcp,
 };
 
 const AT: (Hook, IfIndex) = (Hook::TC_UPLINK_IN, UPLINK);
 
 /// A confirmed connection by a full proxy, both directions' hints filled in: a packet each way.
-fn established<F: Net>(proto: u8) -> (World, Frame<F>, Frame<F>) {
+pub fn established<F: Net>(proto: u8) -> (World, Frame<F>, Frame<F>) {
     let world = World::with_backend(REMOTE);
     let open = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
     let behind = world.sends(AT.0, AT.1, &open);
@@ -98,16 +99,95 @@ fn a_packet_that_may_not_leave_is_slow<F: Net>(proto: u8) {
 
 fn a_frame_that_the_stack_would_not_take_is_slow<F: Net>(proto: u8) {
     let (world, forth, _) = established::<F>(proto);
-    // Another device than the flow expects.
     let before = world.slowed.get();
-    world.run(AT.0, TUNNEL, &mut forth.build());
-    assert_eq!(world.slowed.get(), before + 1);
     // Less than the header tells of.
     let mut cut = forth.build();
     cut.bytes.pop();
     let verdict = world.run(AT.0, AT.1, &mut cut);
     assert_eq!(verdict, Verdict::pass(PassReason::BadHeader));
+    assert_eq!(world.slowed.get(), before + 1);
+    // A header that tells of less than a transport header.
+    let mut short = forth.build();
+    shorten::<F>(&mut short.bytes, 7);
+    let verdict = world.run(AT.0, AT.1, &mut short);
+    assert_eq!(verdict.action, Action::Pass);
     assert_eq!(world.slowed.get(), before + 2);
+    // Another device than the flow expects: that one is the flow's from then on.
+    world.run(AT.0, TUNNEL, &mut forth.build());
+    assert_eq!(world.slowed.get(), before + 3);
+}
+
+/// Makes the IP header tell of so many bytes behind it.
+fn shorten<F: Net>(bytes: &mut [u8], behind: u16) {
+    if F::IS_V6 {
+        bytes[18..20].copy_from_slice(&behind.to_be_bytes());
+    } else {
+        bytes[16..18].copy_from_slice(&(20 + behind).to_be_bytes());
+        bytes[24..26].fill(0);
+        let check = !sum(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
+/// All of a packet that the fast path writes: addresses of the frame, the hop limit where it forwards, and sums.
+fn the_fast_path_writes_what_the_slow_one_does<F: Net>(proto: u8) {
+    let (world, forth, _) = established::<F>(proto);
+    let Fib::Hop { macs, .. } = hop(UPLINK) else {
+        unreachable!()
+    };
+    let before = world.slowed.get();
+    let (verdict, packet) = world.plays(AT.0, AT.1, &forth.clone().payload(0));
+    assert_eq!(verdict, Verdict::TRANSMIT);
+    assert_eq!(packet.bytes[..6], macs.dst());
+    assert_eq!(packet.bytes[6..12], macs.swapped().dst());
+    assert_eq!(see::<F>(&packet).ttl, forth.ttl - 1);
+    assert_eq!(world.slowed.get(), before);
+
+    // By the stack, which finds the next hop itself.
+    let world = World::with_backend(POD_A);
+    let open = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+    let behind = world.sends(AT.0, AT.1, &open);
+    let answer = Frame::<F>::answer(proto, &behind);
+    world.sends(Hook::TC_UPLINK_OUT, UPLINK, &answer);
+    let forth = open.flags(tcp::ACK);
+    world.sends(AT.0, AT.1, &forth);
+    let before = world.slowed.get();
+    let (verdict, packet) = world.plays(AT.0, AT.1, &forth);
+    assert_eq!(verdict, Verdict::TRANSLATED);
+    assert_eq!(packet.bytes[..12], forth.build().bytes[..12]);
+    assert_eq!(see::<F>(&packet).ttl, forth.ttl);
+    assert_eq!(world.slowed.get(), before);
+}
+
+/// It stays without (RFC 768), and TCP has no such value.
+fn a_checksum_of_zero_is_none_for_datagrams_alone<F: Net>() {
+    for proto in [UDP, TCP] {
+        let (world, forth, _) = established::<F>(proto);
+        let mut packet = forth.build();
+        let field = 14 + F::HEADER_LEN + if proto == TCP { 16 } else { 6 };
+        packet.bytes[field..field + 2].fill(0);
+        let before = world.slowed.get();
+        let verdict = world.run(AT.0, AT.1, &mut packet);
+        assert_eq!(verdict, Verdict::TRANSMIT);
+        assert_eq!(world.slowed.get(), before);
+        let is_none = packet.bytes[field..field + 2] == [0, 0];
+        assert_eq!(is_none, proto == UDP);
+    }
+}
+
+/// The slow path notes it, so that its answer is told from a request.
+fn a_datagram_that_leaves_for_a_node_ports_number_is_slow<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let leaves = |proto, flags| {
+        let frame = Frame::<F>::new(proto, (F::addr(NODE), 4000), (F::addr(CLIENT), NODE_PORT));
+        let before = world.slowed.get();
+        let verdict = world.run(Hook::TC_UPLINK_OUT, UPLINK, &mut frame.flags(flags).build());
+        assert_eq!(verdict, Verdict::pass(PassReason::NotService));
+        world.slowed.get() != before
+    };
+    assert!(leaves(UDP, 0));
+    assert!(!leaves(TCP, tcp::ACK));
+    assert!(leaves(TCP, tcp::SYN));
 }
 
 /// Traffic of no service: past every service address, from no backend.
@@ -206,7 +286,7 @@ fn a_segment_with_options_straight_to_a_backend_removes_no_flow<F: Net>() {
 }
 
 /// A word of options in IPv4, a header of destination options in IPv6.
-fn with_options<F: Net>(frame: &Frame<F>) -> Buffer {
+pub fn with_options<F: Net>(frame: &Frame<F>) -> Buffer {
     let mut bytes = frame.build().bytes;
     if F::IS_V6 {
         let next = bytes[20];
@@ -248,12 +328,15 @@ tcp_and_udp! {
     hints_of_another_epoch_are_slow
     a_packet_that_may_not_leave_is_slow
     a_frame_that_the_stack_would_not_take_is_slow
+    the_fast_path_writes_what_the_slow_one_does
     traffic_of_no_service_is_fast
     an_answer_to_a_forwarded_client_is_left_to_tc
 }
 families! {
     a_segment_that_begins_or_ends_a_connection_is_slow
     a_datagram_to_a_backend_that_is_gone_is_slow
+    a_checksum_of_zero_is_none_for_datagrams_alone
+    a_datagram_that_leaves_for_a_node_ports_number_is_slow
     only_a_segment_that_opens_a_connection_to_a_backend_is_slow
     a_number_of_a_node_port_hides_no_flow_in_the_way
     a_segment_with_options_straight_to_a_backend_removes_no_flow

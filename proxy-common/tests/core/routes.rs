@@ -1,12 +1,13 @@
 //! What the kernel's route look-up becomes: the next hop, whether its MAC is known, and the MTU.
 
-use crate::world::*;
+use crate::{fast::established, world::*};
 use proxy_common::{
-    abi::{IfIndex, Macs, Route, device_flags},
+    abi::{IfIndex, Macs, Route, TCP, device_flags},
     edge::hook::Hook,
     reason::PassReason,
     tables::{Fib, Hop},
     way::{forward, receive, usable_by},
+    wire::parse::tcp,
 };
 
 const MACS: Macs = Macs([1, 2, 3]);
@@ -139,7 +140,33 @@ fn xdp_sends_by_its_own_device_to_a_known_next_hop_alone() {
     }
 }
 
+/// Whoever goes by hints leaves the neighbour to those who looked.
+fn the_next_hop_of_each_look_up_is_noted<F: Net>() {
+    let at = (Hook::TC_UPLINK_IN, UPLINK);
+    let fresh = World::with_backend(REMOTE);
+    let open = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+    fresh.sends(at.0, at.1, &open);
+    assert_eq!(fresh.noted.get(), 1, "a new flow's");
+
+    let (mut world, forth, _) = established::<F>(TCP);
+    let notes = |world: &World, frame: &Frame<F>| {
+        let before = world.noted.get();
+        world.sends(at.0, at.1, frame);
+        world.noted.get() - before
+    };
+    assert_eq!(notes(&world, &forth), 0);
+    world.pass_time(world.config.unwrap().refresh);
+    assert_eq!(notes(&world, &forth), 1, "at the step of time");
+    let config = world.config_mut();
+    config.epoch = config.epoch.next();
+    assert_eq!(notes(&world, &forth), 1, "in another epoch");
+    let before = world.slowed.get();
+    assert_eq!(notes(&world, &forth.flags(tcp::FIN | tcp::ACK)), 0);
+    assert_eq!(world.slowed.get(), before + 1, "on the slow path, by hints");
+}
+
 families! {
+    the_next_hop_of_each_look_up_is_noted
     a_route_gives_the_hop_and_its_mtu
     a_route_by_an_unknown_device_is_left_to_the_kernel_to_resolve
     a_packet_is_received_again_with_the_devices_own_address

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{IfIndex, TCP, Tuple},
+    abi::{IfIndex, TCP, Tuple, backend_flags},
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -95,6 +95,21 @@ fn an_outside_client_of_a_local_backend_keeps_its_address<F: Net>(proto: u8) {
             reply_at: (Hook::TC_UPLINK_OUT, UPLINK),
             reply_verdict: Verdict::TRANSLATED,
         },
+    );
+}
+
+/// Its slice does not name the node, and its address is by a device that does not lead out.
+fn an_outside_client_of_a_backend_that_only_routes_tell_as_local_keeps_its_address<F: Net>(
+    proto: u8,
+) {
+    let mut world = World::with_backend(POD_A);
+    world.backend_mut::<F>(POD_A).flags &= !backend_flags::LOCAL;
+    let ask = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
+    let (verdict, packet) = world.plays(Hook::TC_UPLINK_IN, UPLINK, &ask);
+    assert_eq!(verdict, Verdict::TRANSLATED);
+    assert_eq!(
+        see::<F>(&packet).tuple,
+        tuple::<F>((CLIENT, 4000), (POD_A, BACKEND_PORT))
     );
 }
 
@@ -390,6 +405,7 @@ fn a_stale_hint_is_looked_up_again<F: Net>(proto: u8) {
 
 cases! {
     an_outside_client_of_a_local_backend_keeps_its_address
+    an_outside_client_of_a_backend_that_only_routes_tell_as_local_keeps_its_address
     an_outside_client_of_a_remote_backend_is_turned_round_at_the_uplink
     a_backend_behind_a_tunnel_sees_the_tunnels_own_address
     a_backend_behind_a_tunnel_without_a_link_header_is_sent_to_by_the_kernel

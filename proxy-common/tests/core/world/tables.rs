@@ -172,6 +172,8 @@ pub struct World {
     pub cursor: Cell<u32>,
     /// Packets that the fast path left to the slow one.
     pub slowed: Cell<u32>,
+    /// Next hops that were noted for the agent to keep alive.
+    pub noted: Cell<u32>,
     reasons: RefCell<HashMap<(u32, Reason), u64>>,
     backend_counts: RefCell<HashMap<BackendId, Counter>>,
     service_counts: RefCell<HashMap<ServiceId, ServiceCounter>>,
@@ -193,6 +195,7 @@ impl World {
             here: Cell::new(IfIndex::NONE),
             cursor: Cell::new(0),
             slowed: Cell::new(0),
+            noted: Cell::new(0),
             reasons: RefCell::default(),
             backend_counts: RefCell::default(),
             service_counts: RefCell::default(),
@@ -456,7 +459,9 @@ impl<F: Net> tables::Flows<F> for World {
 }
 
 impl<F: Net> Routes<F> for World {
-    fn note_next_hop(&self) {}
+    fn note_next_hop(&self) {
+        self.noted.set(self.noted.get() + 1);
+    }
 
     fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
         F::maps(self).local.get(addr).copied()
