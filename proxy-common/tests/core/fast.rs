@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{IfIndex, TCP, UDP, gate},
+    abi::{IfIndex, SCTP, TCP, UDP, gate},
     addr::Be16,
     edge::{
         hook::Hook,
@@ -211,6 +211,25 @@ fn traffic_of_no_service_is_fast<F: Net>(proto: u8) {
     }
 }
 
+/// Of what has no ports, an ICMP error alone may be about a flow: whatever begins like one is none.
+fn of_other_protocols_only_icmp_errors_and_sctp_are_slow<F: Net>() {
+    const GRE: u8 = 47;
+    let (error, echo) = if F::IS_V6 { (1, 128) } else { (3, 8) };
+    let world = World::with_backend(REMOTE);
+    for (proto, kind, slow) in [
+        (F::ICMP_PROTO, error, true),
+        (F::ICMP_PROTO, echo, false),
+        (GRE, error, false),
+        (SCTP, echo, true),
+    ] {
+        let body = [&[kind][..], &[0; 47]].concat();
+        let bytes = ip_frame::<F>(&F::addr(CLIENT), &F::addr(NODE), proto, 64, &body);
+        let before = world.slowed.get();
+        world.run(AT.0, AT.1, &mut Buffer::new(bytes));
+        assert_eq!(world.slowed.get() != before, slow, "{proto} {kind}");
+    }
+}
+
 /// Who opens a connection to a backend's own address may be in the way of an old flow; who goes on with one is not.
 fn only_a_segment_that_opens_a_connection_to_a_backend_is_slow<F: Net>() {
     let world = World::with_backend(REMOTE);
@@ -333,6 +352,7 @@ tcp_and_udp! {
     an_answer_to_a_forwarded_client_is_left_to_tc
 }
 families! {
+    of_other_protocols_only_icmp_errors_and_sctp_are_slow
     a_segment_that_begins_or_ends_a_connection_is_slow
     a_datagram_to_a_backend_that_is_gone_is_slow
     a_checksum_of_zero_is_none_for_datagrams_alone

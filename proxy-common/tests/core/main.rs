@@ -8,6 +8,7 @@ mod checks;
 mod choices;
 mod explain;
 mod fast;
+mod fragments;
 mod fuzz;
 mod headers;
 mod life;

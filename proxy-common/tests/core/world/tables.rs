@@ -91,7 +91,7 @@ pub struct Maps<F: Family> {
     pub sockets: HashSet<(Tuple<F::Addr>, u8)>,
     /// Service, address, and prefix length in bits.
     pub ranges: Vec<(ServiceId, F::Addr, u32)>,
-    fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
+    pub fragments: RefCell<HashMap<FragmentKey<F::Addr>, FragmentPorts>>,
     /// Datagrams with fragments that wait for their first one.
     pub held: RefCell<HashSet<FragmentKey<F::Addr>>>,
     shares: RefCell<HashMap<F::Addr, &'static ShareCell>>,
