@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use proxy_common::abi::IfIndex;
 use rtnetlink::{
-    Handle, MulticastGroup, new_multicast_connection,
+    Handle, MulticastGroup, new_connection, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::RouteNetlinkMessage,
     proto::sys::SocketAddr,
@@ -32,18 +32,19 @@ pub enum Change {
     XdpLost(Lost),
 }
 
-/// A conversation with the kernel.
+/// A conversation with the kernel, by two sockets. Where changes come faster than they are read, there is no room in the socket that they
+/// come by, and the kernel refuses to list anything there (ENOBUFS of `netlink_dump`): so questions have a socket of their own.
 pub struct Netlink {
     handle: Handle,
     messages: BoxStream<'static, (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
     neighbours: Neighbours,
-    connection: JoinHandle<()>,
+    connections: [JoinHandle<()>; 2],
 }
 
 impl Netlink {
     /// Begins to listen, in the network namespace of the calling thread.
     pub async fn open() -> Result<Self> {
-        let (connection, handle, messages) = new_multicast_connection(&[
+        let (listening, _, messages) = new_multicast_connection(&[
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
@@ -53,11 +54,12 @@ impl Netlink {
             MulticastGroup::Tc,
         ])
         .context("opening a netlink socket")?;
+        let (asking, handle, _) = new_connection().context("opening a netlink socket")?;
         let mut netlink = Self {
             handle,
             messages: messages.boxed(),
             neighbours: Neighbours::default(),
-            connection: tokio::spawn(connection),
+            connections: [tokio::spawn(listening), tokio::spawn(asking)],
         };
         netlink.neighbours = Neighbours::read(&netlink.handle).await?;
         Ok(netlink)
@@ -131,6 +133,6 @@ impl Netlink {
 
 impl Drop for Netlink {
     fn drop(&mut self) {
-        self.connection.abort();
+        self.connections.iter().for_each(JoinHandle::abort);
     }
 }

@@ -338,6 +338,7 @@ impl Agent {
             Change::Round => {
                 if let Err(error) = self.go_round().await {
                     warn!("{error:#}");
+                    self.rounds.look_at_routes();
                 }
                 return Ok(());
             }
@@ -357,9 +358,13 @@ impl Agent {
             self.rounds.look_at_routes();
         }
         if change == Change::Devices {
-            let view = self.netlink.view().await?;
-            if view != self.view {
-                self.take_view(view)?;
+            match self.netlink.view().await {
+                Ok(view) if view != self.view => self.take_view(view)?,
+                Ok(_) => {}
+                Err(error) => {
+                    warn!("{error:#}; it is done again with the next round");
+                    self.rounds.look_at_routes();
+                }
             }
             self.store.set_broadcasts(node::broadcasts());
             self.dirty.append(&mut self.store.take_dirty());
