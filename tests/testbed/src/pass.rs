@@ -68,12 +68,14 @@ struct Pin {
 ///
 /// veth hands frames of `XDP_TX` to a peer that polls, and wakes it only if it has an XDP program of its own
 /// (kernel drivers/net/veth.c, `veth_xdp_flush`); receive offload alone makes it poll but is not woken.
-pub(crate) struct XdpPass {
+pub struct XdpPass {
     _link: OwnedFd,
 }
 
 impl XdpPass {
-    pub(crate) fn attach(netns: &Netns, interface: &str) -> Result<Self> {
+    /// # Errors
+    /// Where it cannot be loaded, or the interface has a program already.
+    pub fn attach(netns: &Netns, interface: &str) -> Result<Self> {
         let link = netns
             .run(|| {
                 let program = load(BPF_PROG_TYPE_XDP, XDP_PASS)?;

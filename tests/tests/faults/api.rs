@@ -11,7 +11,7 @@ use api_server::client::Client;
 use api_server::resource::Resource;
 use libtest_mimic::Trial;
 use testbed::address::{self, Family};
-use testbed::agent::{Source, Uplink};
+use testbed::agent::{Agent, Source, Uplink};
 use testbed::answer::Answer;
 use testbed::ask::dial;
 use testbed::cluster::{Cluster, Vip};
@@ -20,7 +20,7 @@ use testbed::runner::{no_agent, row};
 use testbed::sockets::Protocol;
 use testbed::topology::{Plan, Pod};
 
-use crate::site::is_long;
+use crate::site::{self, is_long};
 
 const PORT: u16 = 6443;
 /// What no object waits longer for, once a server is back.
@@ -102,6 +102,22 @@ impl World {
         Ok(began.elapsed())
     }
 
+    /// The agent has said all this in one line, or says it soon.
+    fn says(&self, words: &[&str]) -> Result<()> {
+        eventually(&format!("the log says {words:?}"), || {
+            let agents = self.cluster.agents();
+            let mut lines = agents.iter().flat_map(Agent::lines);
+            let said = lines.any(|line| words.iter().all(|word| line.contains(word)));
+            ensure!(said, "it does not");
+            Ok(())
+        })
+    }
+
+    /// The answers of `/readyz`, `/healthz` and `/livez`.
+    fn answers_probes(&self, wanted: [u16; 3]) -> Result<()> {
+        site::answers_probes(self.cluster.node(1), wanted)
+    }
+
     fn own(&self) -> Vip {
         Vip {
             name: "kubernetes".to_owned(),
@@ -129,6 +145,8 @@ fn returns(world: &World) -> Result<()> {
         let pod = pods[(number + 1) % 2];
         world.server.stop();
         thread::sleep(Duration::from_secs(away));
+        // No restart would help, and what is served is served.
+        world.answers_probes([200, 200, 200])?;
         // Its history does not reach back to where the watches were.
         world.server.script("gone")?;
         world.server.resume(listen(cluster)?)?;
@@ -137,6 +155,8 @@ fn returns(world: &World) -> Result<()> {
         let took = world.await_answer(PATIENCE, &vip, |answer| answer.who() == Some(&wanted))?;
         eprintln!("after {away} s without a server, a change took {took:?}");
         ensure!(took < patient(ARRIVES_WITHIN), "it took {took:?}");
+        world.says(&["following EndpointSlices again"])?;
+        world.answers_probes([200, 200, 200])?;
     }
     Ok(())
 }
@@ -159,6 +179,11 @@ fn never_had_endpoints(world: &World) -> Result<()> {
     let began = Instant::now();
     cluster.start_agents()?;
     let took = began.elapsed();
+    world.answers_probes([200, 200, 200])?;
+    // On a busy machine an agent that waits takes no longer than one that starts.
+    let lines = cluster.agents()[0].lines();
+    let waits = lines.iter().find(|line| line.contains("waiting for them"));
+    ensure!(waits.is_none(), "{waits:?}");
     ensure!(
         took < patient(Duration::from_secs(15)),
         "ready after {took:?}"
@@ -191,10 +216,16 @@ fn waits_no_longer(world: &World) -> Result<()> {
         world.api().delete(Resource::Services, &vip.name)?;
     }
     cluster.begin_agents()?;
+    world.says(&["lack Service default/kubernetes", "waiting for them"])?;
+    world.answers_probes([503, 200, 200])?;
     let took = world
         .await_answer(2 * PATIENCE, &other, |answer| *answer == Answer::Refused)
         .context("the lists are believed in the end")?;
     ensure!(took > PATIENCE / 2, "after {took:?} already");
+    world.says(&["they are believed now", "it stays as it was"])?;
+    eventually("the agent is ready", || {
+        world.answers_probes([200, 200, 200])
+    })?;
     let kept = world.await_answer(ARRIVES_WITHIN, &own, |answer| {
         answer.who() == Some("p1:8080")
     });

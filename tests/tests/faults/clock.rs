@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
+use proxy_agent::datapath::PinDir;
 use testbed::agent::Agent;
 use testbed::clock::Clock;
+use testbed::patience::eventually;
 
 use crate::site::{Site, Way, is_long, lone_row};
 
@@ -45,6 +47,7 @@ fn set(site: &Site) -> Result<()> {
         })?;
         tally.nothing_is_lost()?;
         site.follows()?;
+        is_looked_after(site)?;
         ensure!(clock.asked() > asked, "nobody asked for the time");
     }
     eprintln!("{} questions for the time", clock.asked());
@@ -73,6 +76,16 @@ fn set(site: &Site) -> Result<()> {
     tally.nothing_is_lost()?;
     site.answers_probes([200, 200, 200])?;
     site.follows()
+}
+
+/// What somebody takes away comes back as ever.
+fn is_looked_after(site: &Site) -> Result<()> {
+    let pin = PinDir::new(&site.node().bpffs).map("SERVICES");
+    fs::remove_file(&pin)?;
+    eventually("a pin that was removed is back", || {
+        ensure!(pin.exists(), "it is not");
+        Ok(())
+    })
 }
 
 /// The machine's year, about.

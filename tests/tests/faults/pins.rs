@@ -1,5 +1,6 @@
 //! Pins that are damaged while no agent runs: the next one has a working datapath, whatever it finds.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -8,7 +9,10 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
 use proxy_common::abi::VERSION;
+use testbed::address::Family;
+use testbed::ask::{await_answer, dial, open, who};
 use testbed::pinned::{self, directory_of_version};
+use testbed::sockets::Protocol;
 use testbed::tamper::{self, Other};
 
 use crate::site::{Site, Way, is_long, lone_row};
@@ -65,6 +69,11 @@ pub fn rows() -> Vec<Trial> {
             Way::Filters,
             older_version,
         ),
+        lone_row(
+            "connections whose service is gone outlive a gate that is new",
+            Way::Filters,
+            outlived,
+        ),
     ];
     if is_long() {
         rows.extend(Damage::ALL.map(|damage| {
@@ -107,13 +116,26 @@ fn damaged(site: &Site, name: &str, damage: Damage) -> Result<()> {
     let pins = PinDir::new(&site.node().bpffs);
     let what = || format!("{name}: {damage:?}");
     let began = Instant::now();
+    let before = room(site)?;
     site.cluster.kill_agents();
     damage.to(&pins.map(name)).with_context(what)?;
     site.start_agent().with_context(what)?;
     site.is_served().with_context(what)?;
     is_whole(site).with_context(what)?;
+    let now = room(site)?;
+    ensure!(
+        now == before,
+        "{}: room for {now:?}, not {before:?}",
+        what()
+    );
     eprintln!("{}: serves after {:?}", what(), began.elapsed());
     Ok(())
+}
+
+/// How much there is room for in each table.
+fn room(site: &Site) -> Result<BTreeMap<String, u32>> {
+    let maps = pinned::maps(site.node())?.into_iter();
+    Ok(maps.map(|(name, (_, room))| (name, room)).collect())
 }
 
 /// There is one directory of pins, and every map of it is one.
@@ -154,10 +176,10 @@ fn links(site: &Site) -> Result<()> {
     site.is_served()
 }
 
-/// As an upgrade finds it whose layout of the gate is another: everything else goes on.
+/// As an upgrade finds it whose layout of the gate is another: everything else goes on. Nobody has asked yet: what flows go through is let
+/// through for their sake.
 fn older_version(site: &Site) -> Result<()> {
     site.start_agent()?;
-    site.is_served()?;
     site.cluster.kill_agents();
     let older = directory_of_version(site.node(), VERSION - 1);
     fs::rename(PinDir::new(&site.node().bpffs).root(), &older)?;
@@ -165,5 +187,30 @@ fn older_version(site: &Site) -> Result<()> {
     site.start_agent()?;
     site.await_said(&["not taken over", "GATE"])?;
     site.is_served()?;
+    is_whole(site)
+}
+
+/// The plan opens the gate for what it has. A flow outlives that.
+fn outlived(site: &Site) -> Result<()> {
+    site.start_agent()?;
+    site.is_served()?;
+    let clients = site.clients().into_iter();
+    let over_tcp = clients.filter(|(_, protocol, _)| *protocol == Protocol::Tcp);
+    let connect = |(client, protocol, target)| open(dial(client, protocol, target));
+    let mut connections: Vec<_> = over_tcp.map(connect).collect::<Result<_>>()?;
+    site.cluster.manifests.delete(&site.vip.name)?;
+    let target = site.vip.on_node(site.node(), Family::V4);
+    await_answer(
+        site.cluster.topology.client(),
+        Protocol::Tcp,
+        target,
+        |answer| answer.who().is_none(),
+    )?;
+    site.cluster.kill_agents();
+    Damage::Other(Other::Shape).to(&PinDir::new(&site.node().bpffs).map("GATE"))?;
+    site.start_agent()?;
+    for connection in &mut connections {
+        who(connection.ask()).context("a connection from before")?;
+    }
     is_whole(site)
 }

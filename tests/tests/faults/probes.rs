@@ -1,6 +1,6 @@
 //! Slow and malformed HTTP at the agent's listeners.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,9 @@ use crate::site::{Site, Way, is_long, lone_row};
 
 /// What a kubelet waits for, by default.
 const KUBELET: Duration = Duration::from_secs(1);
+
+/// A request may take five seconds.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
 pub fn rows() -> Vec<Trial> {
     vec![
@@ -101,5 +104,21 @@ fn slow(site: &Site) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(300));
     }
+    // None is held for ever, whatever it goes on sending.
+    for stream in &mut open {
+        stream.set_read_timeout(Some(patient(ENDED_WITHIN)))?;
+        while !is_ended(stream)? {}
+    }
     site.follows()
+}
+
+/// Has the agent ended this connection? An answer, or a part of one, may come first.
+fn is_ended(stream: &mut TcpStream) -> Result<bool> {
+    let mut some = [0; 1024];
+    match stream.read(&mut some) {
+        Ok(0) => Ok(true),
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(true),
+        Err(error) => Err(error).context("a slow connection is still open"),
+    }
 }

@@ -202,19 +202,12 @@ impl Site {
 
     /// What a probe of the node answers.
     pub fn probe(&self, path: &str) -> Result<(u16, String)> {
-        let at = (self.node().host.ip.v4, 10256).into();
-        let answer = http::fetch(self.node().netns(), at, path)?;
-        Ok((answer.status, answer.body))
+        probe(self.node(), path)
     }
 
     /// The answers of `/readyz`, `/healthz` and `/livez`.
     pub fn answers_probes(&self, wanted: [u16; 3]) -> Result<()> {
-        let paths = ["/readyz", "/healthz", "/livez"];
-        for (path, wanted) in paths.into_iter().zip(wanted) {
-            let (status, body) = self.probe(path)?;
-            ensure!(status == wanted, "{path}: {status} {body}");
-        }
-        Ok(())
+        answers_probes(self.node(), wanted)
     }
 
     /// A counter of the agent's.
@@ -268,6 +261,22 @@ impl Site {
             .apply_endpoints(&self.vip.endpoints(&both))?;
         self.is_served()
     }
+}
+
+fn probe(node: &Node, path: &str) -> Result<(u16, String)> {
+    let at = (node.host.ip.v4, 10256).into();
+    let answer = http::fetch(node.netns(), at, path)?;
+    Ok((answer.status, answer.body))
+}
+
+/// The answers of `/readyz`, `/healthz` and `/livez` on a node.
+pub fn answers_probes(node: &Node, wanted: [u16; 3]) -> Result<()> {
+    let paths = ["/readyz", "/healthz", "/livez"];
+    for (path, wanted) in paths.into_iter().zip(wanted) {
+        let (status, body) = probe(node, path)?;
+        ensure!(status == wanted, "{path}: {status} {body}");
+    }
+    Ok(())
 }
 
 fn ask_until_over(meanwhile: &Meanwhile, client: (&Host, Protocol, SocketAddr)) -> Result<Tally> {
