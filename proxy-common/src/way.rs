@@ -1,7 +1,7 @@
 //! Where a translated packet goes: the next hop, from the flow's hints or from the kernel's routing.
 
 use crate::{
-    abi::{Config, Dir, Flow, IfIndex, Macs, Route, config_flags, device_flags},
+    abi::{Config, ConfigFlags, Dir, Flow, IfIndex, Macs, Route},
     addr::{Addr, Family},
     edge::Edge,
     reason::PassReason,
@@ -51,7 +51,7 @@ pub fn forward<F: Family, T: Routes<F> + Node>(
     };
     if let Some(device) = tables.device(hop.ifindex) {
         // A device without a link header takes packets as they are, once the kernel has chosen the way through it.
-        let is_bare = device.flags & device_flags::ETHERNET == 0;
+        let is_bare = device.flags.is_bare();
         hop.resolved = found || is_bare;
         if is_bare {
             hop.macs = Macs::NONE;
@@ -184,7 +184,7 @@ pub fn source_by<F: Family, T: Routes<F> + Node>(
     device: &crate::abi::Device,
     dst: &F::Addr,
 ) -> Option<F::Addr> {
-    if config.flags & config_flags::FIB_SOURCE != 0
+    if config.flags.contains(ConfigFlags::FIB_SOURCE)
         && let Some(addr) = tables.source(dst)
     {
         return Some(addr);

@@ -19,10 +19,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use proxy_common::{
-    abi::{Dir, FRAGMENT_INDEX, IfIndex, slow_index},
+    abi::{DeviceFlags, Dir, FRAGMENT_INDEX, IfIndex, slow_index},
     addr::{Be16, Family, Macs, V4, V6},
     edge::{
-        Edge, Link,
+        Link,
         hook::Hook,
         verdict::{Action, Verdict},
     },
@@ -86,8 +86,8 @@ pub struct Told(());
 impl Told {
     /// By the device's flags.
     #[inline(always)]
-    pub fn by(skb: *mut __sk_buff, flags: u16) -> Self {
-        let len = match Edge::of_device(flags, Dir::In).link() {
+    pub fn by(skb: *mut __sk_buff, flags: DeviceFlags) -> Self {
+        let len = match flags.link() {
             Link::Ethernet => ETHERNET,
             Link::None => 0,
         };

@@ -1,7 +1,7 @@
 //! `proxy-agent describe service`: one Service as this node has it, and why it is not reachable, if so.
 
 use anyhow::{Result, bail};
-use proxy_common::abi::{Extent, FrontendKind, service_flags};
+use proxy_common::abi::{Extent, FrontendKind, ServiceFlags};
 use serde::Serialize;
 
 use super::{
@@ -171,7 +171,7 @@ fn port(view: &View, service: &ServicePort) -> Result<Port> {
         )
         .next();
     let len = |extent: Extent| extent.len;
-    let has = |flag| value.flags & flag != 0;
+    let has = |flag| value.flags.contains(flag);
     let endpoints = service.backends.iter().map(|(id, entry)| {
         let count = view.maps.backend_count(*id)?;
         Ok(Endpoint {
@@ -205,15 +205,15 @@ fn port(view: &View, service: &ServicePort) -> Result<Port> {
         to_external: len(value.external),
         from_this_node_to_external: len(value.short_circuit),
         client_ip_affinity: (value.affinity != 0).then(|| value.affinity / view.hz.max(1)),
-        source_ranges: has(service_flags::SOURCE_RANGES)
+        source_ranges: has(ServiceFlags::SOURCE_RANGES)
             .then(|| service.ranges.iter().map(ToString::to_string).collect()),
         connections: count.connections,
         refused_packets: count.refused,
         dropped_packets: count.dropped,
         endpoints: endpoints.collect::<Result<_>>()?,
         drops: Drops {
-            internal: has(service_flags::INTERNAL_DROP),
-            external: has(service_flags::EXTERNAL_DROP),
+            internal: has(ServiceFlags::INTERNAL_DROP),
+            external: has(ServiceFlags::EXTERNAL_DROP),
         },
     })
 }

@@ -33,7 +33,7 @@ pub use self::{
     drops::{Count, Drops, OfService, by_reason, counts, of_services},
     programs::Program,
     services::Services,
-    view::{CHOSEN, ServicePort, View, endpoints, place_of, state_of},
+    view::{ServicePort, View, endpoints, place_of, state_of},
 };
 
 /// What an agent that lives may need until its word is as the kernel is: a device comes or goes, tables grow.

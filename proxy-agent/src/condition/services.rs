@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use proxy_common::abi::ServiceId;
+use proxy_common::abi::{BackendFlags, ServiceId};
 use serde::Serialize;
 
-use super::{CHOSEN, View};
+use super::View;
 use crate::{
     notices::Notice,
     serve::{Unserved, summary},
@@ -47,7 +47,7 @@ pub fn services(place: &Place, view: &View) -> Result<Services> {
         ..Services::default()
     };
     for (name, ports) in all {
-        let endpoints = super::endpoints(ports.iter().copied(), CHOSEN);
+        let endpoints = super::endpoints(ports.iter().copied(), BackendFlags::CHOSEN);
         sums.endpoints += endpoints;
         if endpoints == 0 {
             sums.without_endpoints.push(name);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use proxy_common::abi::{BackendId, FrontendKind, Service, ServiceId, backend_flags, names};
+use proxy_common::abi::{BackendFlags, BackendId, FrontendKind, Service, ServiceId, names};
 
 use crate::{
     datapath::Maps,
@@ -61,7 +61,7 @@ impl View {
         }
         let mut backends: HashMap<ServiceId, Vec<_>> = HashMap::new();
         for (id, entry) in image.backends {
-            if entry.flags != 0 {
+            if !entry.flags.is_empty() {
                 backends.entry(entry.service).or_default().push((id, entry));
             }
         }
@@ -95,13 +95,9 @@ impl View {
     }
 }
 
-/// Flags of endpoints that new connections may use.
-pub const CHOSEN: u16 =
-    backend_flags::IN_INTERNAL | backend_flags::IN_EXTERNAL | backend_flags::IN_SHORT_CIRCUIT;
-
 /// What becomes of new connections to an endpoint with these flags, in a word.
-pub const fn state_of(flags: u16) -> &'static str {
-    if flags & CHOSEN != 0 {
+pub const fn state_of(flags: BackendFlags) -> &'static str {
+    if flags.intersects(BackendFlags::CHOSEN) {
         "in-use"
     } else {
         "draining"
@@ -109,10 +105,10 @@ pub const fn state_of(flags: u16) -> &'static str {
 }
 
 /// Where an endpoint with these flags is, seen from this node, in a word.
-pub const fn place_of(flags: u16) -> &'static str {
-    if flags & backend_flags::HOST != 0 {
+pub const fn place_of(flags: BackendFlags) -> &'static str {
+    if flags.contains(BackendFlags::HOST) {
         "this-node"
-    } else if flags & backend_flags::LOCAL != 0 {
+    } else if flags.contains(BackendFlags::LOCAL) {
         "local"
     } else {
         "remote"
@@ -121,12 +117,12 @@ pub const fn place_of(flags: u16) -> &'static str {
 
 /// How many endpoints of one Service have one of these flags, a pod of two families or several ports counting once: the maps have
 /// addresses and no pods.
-pub fn endpoints<'a>(ports: impl Iterator<Item = &'a ServicePort>, flags: u16) -> usize {
+pub fn endpoints<'a>(ports: impl Iterator<Item = &'a ServicePort>, flags: BackendFlags) -> usize {
     let mut addresses: [BTreeSet<IpAddr>; 2] = Default::default();
     let mut most = 0;
     for service in ports {
         let used = service.backends.iter();
-        let used = used.filter(|(_, entry)| entry.flags & flags != 0);
+        let used = used.filter(|(_, entry)| entry.flags.intersects(flags));
         let sockets: BTreeSet<_> = used.map(|(_, entry)| entry.socket).collect();
         most = most.max(sockets.len());
         for socket in sockets {
@@ -139,9 +135,10 @@ pub fn endpoints<'a>(ports: impl Iterator<Item = &'a ServicePort>, flags: u16) -
 
 impl ServicePort {
     /// How many backends have one of these flags.
-    pub fn count(&self, flags: u16) -> usize {
+    pub fn count(&self, flags: BackendFlags) -> usize {
         let all = self.backends.iter();
-        all.filter(|(_, entry)| entry.flags & flags != 0).count()
+        all.filter(|(_, entry)| entry.flags.intersects(flags))
+            .count()
     }
 }
 
@@ -162,7 +159,7 @@ mod tests {
                 .map(|socket| {
                     let entry = BackendEntry {
                         socket: socket.parse().unwrap(),
-                        flags: 1,
+                        flags: BackendFlags::SERVING,
                         generation: Default::default(),
                         service: ServiceId(1),
                     };
@@ -175,9 +172,9 @@ mod tests {
             port(&["10.0.0.1:81", "10.0.0.2:81"]),
             port(&["[fd00::1]:80", "[fd00::2]:80"]),
         ];
-        assert_eq!(endpoints(ports.iter(), 1), 2);
-        assert_eq!(endpoints(ports.iter(), 2), 0);
+        assert_eq!(endpoints(ports.iter(), BackendFlags::SERVING), 2);
+        assert_eq!(endpoints(ports.iter(), BackendFlags::LOCAL), 0);
         let on_one_host = port(&["10.0.0.1:80", "10.0.0.1:81"]);
-        assert_eq!(endpoints([on_one_host].iter(), 1), 2);
+        assert_eq!(endpoints([on_one_host].iter(), BackendFlags::SERVING), 2);
     }
 }

@@ -12,7 +12,7 @@ use aya::{
 };
 use nix::libc;
 use proxy_common::{
-    abi::{Config, Device, Epoch, FrontendKey, IfIndex, LocalAddr, NextHop, config_flags, names},
+    abi::{Config, ConfigFlags, Device, Epoch, FrontendKey, IfIndex, LocalAddr, NextHop, names},
     addr::{Ip4, Ip6},
 };
 
@@ -55,7 +55,7 @@ impl Datapath {
         let found = self.config()?;
         let mut config = Config::for_hz(self.hz, seed);
         if fib_source::is_known()? {
-            config.flags |= config_flags::FIB_SOURCE;
+            config.flags |= ConfigFlags::FIB_SOURCE;
         }
         config.epoch = Epoch(!seed);
         config.share = self.sizes().share();
@@ -73,7 +73,7 @@ impl Datapath {
     /// From now on workloads may send from a backend's address only where that is theirs, whoever they send to.
     pub fn ask_all_sources(&mut self) -> Result<()> {
         let mut config = self.config()?;
-        config.flags |= config_flags::WORKLOADS_STRICT;
+        config.flags |= ConfigFlags::WORKLOADS_STRICT;
         self.set_config(&config)
     }
 
@@ -82,9 +82,9 @@ impl Datapath {
         let mut config = self.config()?;
         let before = config.flags;
         if on {
-            config.flags |= config_flags::RESET_STRANGERS;
+            config.flags |= ConfigFlags::RESET_STRANGERS;
         } else {
-            config.flags &= !config_flags::RESET_STRANGERS;
+            config.flags -= ConfigFlags::RESET_STRANGERS;
         }
         if config.flags == before {
             return Ok(());

@@ -64,7 +64,10 @@ impl Maps {
 
     /// How full the maps are that can become full. `image` is what they hold.
     pub fn occupancy(&self, image: &Image, pins: &PinDir) -> Result<Vec<Occupancy>> {
-        let backends = image.backends.values().filter(|entry| entry.flags != 0);
+        let backends = image
+            .backends
+            .values()
+            .filter(|entry| !entry.flags.is_empty());
         let v6 = backends
             .clone()
             .filter(|entry| entry.socket.is_ipv6())

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
 
 use proxy_common::{
-    abi::{Device, IfIndex, NODEPORT_ADDR, device_flags},
+    abi::{self, Device, DeviceFlags, IfIndex, LocalAddr},
     addr::{Ip4, Ip6},
 };
 
@@ -42,9 +42,9 @@ pub fn facts(
     }
     for addr in local(view) {
         let flags = if serves_node_ports(addr, node_ports, &primary) {
-            NODEPORT_ADDR
+            LocalAddr::NODE_PORTS
         } else {
-            0
+            LocalAddr::empty()
         };
         match addr {
             IpAddr::V4(addr) => {
@@ -131,17 +131,11 @@ fn device(
                     .find(|addr| Family::of(*addr) == family)
             })
     };
-    let mut flags = match role {
-        Role::Uplink => device_flags::UPLINK,
-        Role::Tunnel => device_flags::TUNNEL,
-        Role::Workload => device_flags::WORKLOAD,
-        Role::Loopback => device_flags::LOOPBACK,
-        Role::Plain => 0,
+    let header = match link.framing {
+        Framing::Ethernet => abi::Link::Ethernet,
+        Framing::None | Framing::Other => abi::Link::None,
     };
-    if link.framing == Framing::Ethernet {
-        flags |= device_flags::ETHERNET;
-    }
-    flags |= reverse_path::flags(view, index, role, check);
+    let sources = reverse_path::sources(view, index, role, check);
     let above = view.above(index);
     Device {
         addr4: match facing(Family::Ipv4) {
@@ -153,7 +147,7 @@ fn device(
             _ => Ip6::default(),
         },
         mtu: link.mtu,
-        flags,
+        flags: DeviceFlags::new(role.kind(), header, sources),
         mac: link.mac,
         also: above.map_or([0; 6], |above| above.mac),
         unused: 0,

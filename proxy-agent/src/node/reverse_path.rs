@@ -6,10 +6,7 @@
 
 use std::{fs, path::Path};
 
-use proxy_common::abi::{
-    IfIndex,
-    device_flags::{SOURCE_LOOSE, SOURCE_STRICT},
-};
+use proxy_common::abi::{IfIndex, Sources};
 
 use super::{Role, View};
 
@@ -41,20 +38,20 @@ fn read(directory: impl AsRef<Path>) -> u8 {
     text.map_or(0, |text| text.trim().parse().unwrap_or(0))
 }
 
-/// The flags of a device.
-pub fn flags(view: &View, index: IfIndex, role: Role, check: SourceCheck) -> u16 {
+/// The sources that a device takes.
+pub fn sources(view: &View, index: IfIndex, role: Role, check: SourceCheck) -> Sources {
     let Some(link) = view.links.get(&index) else {
-        return 0;
+        return Sources::All;
     };
     let asked = view.above(index).unwrap_or(link);
     match check {
-        SourceCheck::Off => 0,
-        SourceCheck::Strict if role == Role::Workload => SOURCE_STRICT,
+        SourceCheck::Off => Sources::All,
+        SourceCheck::Strict if role == Role::Workload => Sources::Strict,
         SourceCheck::Auto | SourceCheck::Strict => match asked.rp_filter {
-            1 if asked.ways.multipath => SOURCE_LOOSE,
-            1 => SOURCE_STRICT,
-            2 => SOURCE_LOOSE,
-            _ => 0,
+            1 if asked.ways.multipath => Sources::Loose,
+            1 => Sources::Strict,
+            2 => Sources::Loose,
+            _ => Sources::All,
         },
     }
 }

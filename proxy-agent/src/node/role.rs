@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use proxy_common::abi::IfIndex;
+use proxy_common::abi::{DeviceKind, IfIndex};
 use proxy_common::edge::hook::Hook;
 
 use super::{Framing, Kind, View, nic};
@@ -37,6 +37,17 @@ pub enum Selection {
 pub struct Pattern(String);
 
 impl Role {
+    /// What the programs are told.
+    pub const fn kind(self) -> DeviceKind {
+        match self {
+            Self::Uplink => DeviceKind::Uplink,
+            Self::Tunnel => DeviceKind::Tunnel,
+            Self::Workload => DeviceKind::Workload,
+            Self::Loopback => DeviceKind::Loopback,
+            Self::Plain => DeviceKind::Plain,
+        }
+    }
+
     /// The programs that belong at it.
     pub const fn hooks(self) -> &'static [Hook] {
         const UPLINK: &[Hook] = &[Hook::XDP_UPLINK, Hook::TC_UPLINK_IN, Hook::TC_UPLINK_OUT];

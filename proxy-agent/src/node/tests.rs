@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use proxy_common::{
-    abi::{IfIndex, NODEPORT_ADDR, device_flags},
+    abi::{self, DeviceFlags, DeviceKind, IfIndex, LocalAddr, Sources},
     addr::Ip4,
 };
 use rtnetlink::packet_route::link::{LinkFlags, LinkLayerType};
@@ -398,7 +398,7 @@ fn a_device_faces_with_its_own_address_then_its_bridges_then_the_nodes() {
     );
     assert_eq!(
         facts.devices[&IfIndex(2)].flags,
-        device_flags::UPLINK | device_flags::ETHERNET
+        DeviceFlags::new(DeviceKind::Uplink, abi::Link::Ethernet, Sources::All)
     );
 }
 
@@ -468,8 +468,8 @@ fn what_stands_before_the_network_header_is_told_by_the_devices_type() {
             &NodePortAddresses::All,
             SourceCheck::Auto,
         );
-        let flags = facts.devices[&IfIndex(7)].flags & device_flags::ETHERNET;
-        assert_eq!(flags != 0, is_ethernet, "{layer:?} {kind:?}");
+        let is_bare = facts.devices[&IfIndex(7)].flags.is_bare();
+        assert_eq!(is_bare, !is_ethernet, "{layer:?} {kind:?}");
     }
 }
 
@@ -525,7 +525,7 @@ fn node_ports_are_served_where_they_are_asked_for() {
             .map(|(a, f)| (IpAddr::V6((*a).into()), *f));
         let mut all: Vec<String> = v4
             .chain(v6)
-            .filter(|(_, flags)| flags & NODEPORT_ADDR != 0)
+            .filter(|(_, flags)| flags.contains(LocalAddr::NODE_PORTS))
             .map(|(addr, _)| addr.to_string())
             .collect();
         all.sort();
@@ -544,30 +544,29 @@ fn node_ports_are_served_where_they_are_asked_for() {
 
 #[test]
 fn a_device_asks_of_a_source_what_its_rp_filter_says() {
-    use device_flags::{SOURCE_LOOSE, SOURCE_STRICT};
     let mut view = node();
     let of = |view: &View, index: u32, check| {
         let facts = facts(view, &auto(view), &NodePortAddresses::All, check);
-        facts.devices[&IfIndex(index)].flags & (SOURCE_STRICT | SOURCE_LOOSE)
+        facts.devices[&IfIndex(index)].flags.sources()
     };
-    for (value, flags) in [(0, 0), (1, SOURCE_STRICT), (2, SOURCE_LOOSE)] {
+    for (value, taken) in [(0, Sources::All), (1, Sources::Strict), (2, Sources::Loose)] {
         view.links.get_mut(&IfIndex(6)).unwrap().rp_filter = value;
-        assert_eq!(of(&view, 6, SourceCheck::Auto), flags, "rp_filter={value}");
-        assert_eq!(of(&view, 6, SourceCheck::Off), 0);
-        assert_eq!(of(&view, 6, SourceCheck::Strict), SOURCE_STRICT);
+        assert_eq!(of(&view, 6, SourceCheck::Auto), taken, "rp_filter={value}");
+        assert_eq!(of(&view, 6, SourceCheck::Off), Sources::All);
+        assert_eq!(of(&view, 6, SourceCheck::Strict), Sources::Strict);
         // To the network layer, what comes by a bridge's port comes by the bridge.
         view.links.get_mut(&IfIndex(4)).unwrap().rp_filter = value;
         assert_eq!(
             of(&view, 5, SourceCheck::Auto),
-            flags,
+            taken,
             "the bridge's {value}"
         );
     }
     let eth0 = view.links.get_mut(&IfIndex(2)).unwrap();
     eth0.rp_filter = 1;
-    assert_eq!(of(&view, 2, SourceCheck::Strict), SOURCE_STRICT);
+    assert_eq!(of(&view, 2, SourceCheck::Strict), Sources::Strict);
     view.links.get_mut(&IfIndex(2)).unwrap().ways.multipath = true;
-    assert_eq!(of(&view, 2, SourceCheck::Auto), SOURCE_LOOSE);
+    assert_eq!(of(&view, 2, SourceCheck::Auto), Sources::Loose);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proxy_common::abi::{BackendId, Extent, ServiceId};
+use proxy_common::abi::{BackendFlags, BackendId, Extent, ServiceId};
 
 use super::{BackendEntry, Op};
 
@@ -116,6 +116,9 @@ impl Departures {
 const fn closed(id: BackendId, entry: BackendEntry) -> Op {
     Op::Backend {
         id,
-        entry: BackendEntry { flags: 0, ..entry },
+        entry: BackendEntry {
+            flags: BackendFlags::empty(),
+            ..entry
+        },
     }
 }

@@ -5,7 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{self, BackendId, FrontendRef, Generation, Service, ServiceId, Slot};
+use proxy_common::abi::{
+    self, BackendFlags, BackendId, FrontendRef, Generation, Service, ServiceId, Slot,
+};
 
 use crate::model::{Cidr, Family, Protocol};
 
@@ -61,7 +63,7 @@ pub enum Op {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BackendEntry {
     pub socket: SocketAddr,
-    pub flags: u16,
+    pub flags: BackendFlags,
     pub generation: Generation,
     pub service: ServiceId,
 }

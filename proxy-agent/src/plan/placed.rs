@@ -6,8 +6,8 @@ use std::{
 };
 
 use proxy_common::abi::{
-    self, BackendId, Extent, FrontendKind, Generation, Service, ServiceId, backend_flags,
-    service_flags,
+    self, BackendFlags, BackendId, Extent, FrontendKind, Generation, Service, ServiceFlags,
+    ServiceId,
 };
 
 use super::{BackendEntry, FrontendAt, Image, addresses::NodeAddresses};
@@ -59,7 +59,7 @@ pub fn stands(frontends: &Frontends, at: FrontendAt, kind: FrontendKind) -> bool
 pub struct Seat {
     addr: IpAddr,
     port: u16,
-    pub flags: u16,
+    pub flags: BackendFlags,
     pub id: BackendId,
     pub generation: Generation,
 }
@@ -67,7 +67,7 @@ pub struct Seat {
 impl Seat {
     pub const fn new(
         socket: SocketAddr,
-        flags: u16,
+        flags: BackendFlags,
         id: BackendId,
         generation: Generation,
     ) -> Self {
@@ -123,7 +123,7 @@ pub fn read(image: &Image) -> HashMap<ServiceId, Placed> {
         }
     }
     for (&id, &entry) in &image.backends {
-        if entry.flags != 0
+        if !entry.flags.is_empty()
             && let Some(placed) = all.get_mut(&entry.service)
         {
             let BackendEntry {
@@ -216,13 +216,13 @@ fn frontend_at(key: &ServicePortKey, frontend: &model::Frontend) -> FrontendAt {
 }
 
 /// The endpoints that have a backend: those that take traffic now, and those that only keep what they have.
-pub fn serving(desired: &DesiredService) -> Vec<(SocketAddr, u16, EndpointId)> {
+pub fn serving(desired: &DesiredService) -> Vec<(SocketAddr, BackendFlags, EndpointId)> {
     let scopes = [
-        (&desired.internal.endpoints, backend_flags::IN_INTERNAL),
-        (&desired.external.endpoints, backend_flags::IN_EXTERNAL),
-        (&desired.cluster, backend_flags::IN_SHORT_CIRCUIT),
+        (&desired.internal.endpoints, BackendFlags::IN_INTERNAL),
+        (&desired.external.endpoints, BackendFlags::IN_EXTERNAL),
+        (&desired.cluster, BackendFlags::IN_SHORT_CIRCUIT),
     ];
-    let mut flags = vec![0; desired.endpoints.len()];
+    let mut flags = vec![BackendFlags::empty(); desired.endpoints.len()];
     for (endpoints, flag) in scopes {
         for id in endpoints {
             flags[id.0 as usize] |= flag;
@@ -234,12 +234,12 @@ pub fn serving(desired: &DesiredService) -> Vec<(SocketAddr, u16, EndpointId)> {
         .zip(flags)
         .enumerate()
         .filter(|(_, (endpoint, flags))| {
-            *flags != 0 || endpoint.conditions.ready || endpoint.conditions.serving
+            !flags.is_empty() || endpoint.conditions.ready || endpoint.conditions.serving
         })
         .map(|(index, (endpoint, mut flags))| {
-            flags |= backend_flags::SERVING;
+            flags |= BackendFlags::SERVING;
             if endpoint.local {
-                flags |= backend_flags::LOCAL;
+                flags |= BackendFlags::LOCAL;
             }
             (endpoint.socket(), flags, EndpointId(index as u32))
         })
@@ -247,11 +247,11 @@ pub fn serving(desired: &DesiredService) -> Vec<(SocketAddr, u16, EndpointId)> {
 }
 
 /// `flags` with the mark of a backend on one of the node's own addresses.
-pub fn host_flag(flags: u16, addr: IpAddr, node: &NodeAddresses) -> u16 {
+pub fn host_flag(flags: BackendFlags, addr: IpAddr, node: &NodeAddresses) -> BackendFlags {
     if node.local.contains(&addr) {
-        flags | backend_flags::HOST
+        flags | BackendFlags::HOST
     } else {
-        flags & !backend_flags::HOST
+        flags - BackendFlags::HOST
     }
 }
 
@@ -263,15 +263,15 @@ pub fn value(
     external: Extent,
     short_circuit: Extent,
 ) -> Service {
-    let mut flags = 0;
+    let mut flags = ServiceFlags::empty();
     if desired.internal.on_empty == OnEmpty::Drop {
-        flags |= service_flags::INTERNAL_DROP;
+        flags |= ServiceFlags::INTERNAL_DROP;
     }
     if desired.external.on_empty == OnEmpty::Drop {
-        flags |= service_flags::EXTERNAL_DROP;
+        flags |= ServiceFlags::EXTERNAL_DROP;
     }
     if !desired.source_ranges.is_empty() {
-        flags |= service_flags::SOURCE_RANGES;
+        flags |= ServiceFlags::SOURCE_RANGES;
     }
     abi::Service {
         flags,

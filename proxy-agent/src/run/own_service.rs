@@ -107,7 +107,11 @@ fn slices(image: &Image, ports: &BTreeMap<ServiceId, String>) -> Option<Vec<Valu
         .collect();
     // Endpoints of one slice have the same ports.
     let mut groups: BTreeMap<_, Vec<Value>> = BTreeMap::new();
-    for entry in image.backends.values().filter(|entry| entry.flags != 0) {
+    for entry in image
+        .backends
+        .values()
+        .filter(|entry| !entry.flags.is_empty())
+    {
         let known = ports.get(&entry.service).zip(protocols.get(&entry.service));
         let Some((name, protocol)) = known else {
             continue;
@@ -137,7 +141,7 @@ fn slices(image: &Image, ports: &BTreeMap<ServiceId, String>) -> Option<Vec<Valu
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::abi::{BackendId, FrontendRef, Generation};
+    use proxy_common::abi::{BackendFlags, BackendId, FrontendRef, Generation};
 
     use super::*;
     use crate::{model::Event, plan::BackendEntry};
@@ -150,7 +154,7 @@ mod tests {
         };
         let entry = |(service, socket): &(u32, &str)| BackendEntry {
             socket: socket.parse().unwrap(),
-            flags: 1,
+            flags: BackendFlags::SERVING,
             generation: Generation::FIRST,
             service: ServiceId(*service),
         };

@@ -1,5 +1,7 @@
 //! What can change while the programs run.
 
+use bitflags::bitflags;
+
 use super::Epoch;
 
 /// The one element of the configuration array. All times are in jiffies (the agent knows the kernel's HZ).
@@ -25,8 +27,7 @@ pub struct Config {
     pub unanswered: u32,
     /// Flows that one source may have waiting for their first answer; 0 for any number.
     pub share: u32,
-    /// Bits of [`config_flags`].
-    pub flags: u32,
+    pub flags: ConfigFlags,
     /// First port that a full proxy takes when the client's own is not free, host byte order.
     pub port_first: u16,
     /// Last such port.
@@ -50,24 +51,30 @@ impl Config {
             udp_idle: 120 * hz,
             unanswered: 10 * hz,
             share: 0,
-            flags: 0,
+            flags: ConfigFlags::empty(),
             port_first: 1024,
             port_last: 65_535,
         }
     }
 }
 
-pub mod config_flags {
-    /// `bpf_fib_lookup` tells the source address that the kernel would choose (`BPF_FIB_LOOKUP_SRC`, kernel 6.7, dab4e1f06cab).
-    pub const FIB_SOURCE: u32 = 1;
-    /// A TCP segment of no known connection to a service address that is not the node's own is answered by a reset. Not set as long as
-    /// the kernel's connection tracking may know the connection: made under kube-proxy, it goes on there.
-    pub const RESET_STRANGERS: u32 = 1 << 1;
-    /// What a workload sends from a backend's address is dropped where the device does not take the source, also where the packet is of no
-    /// service: it may be made to be restored, behind the stack, as the answer of that backend. The stack has no `rp_filter` for IPv6.
-    pub const WORKLOADS_STRICT: u32 = 1 << 2;
+bitflags! {
+    /// What the programs may rely on, and what the node asks of them.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+    #[repr(transparent)]
+    pub struct ConfigFlags: u32 {
+        /// `bpf_fib_lookup` tells the source address that the kernel would choose (`BPF_FIB_LOOKUP_SRC`, kernel 6.7, dab4e1f06cab).
+        const FIB_SOURCE = 1;
+        /// A TCP segment of no known connection to a service address that is not the node's own is answered by a reset. Not set as long as
+        /// the kernel's connection tracking may know the connection: made under kube-proxy, it goes on there.
+        const RESET_STRANGERS = 1 << 1;
+        /// What a workload sends from a backend's address is dropped where the device does not take the source, also where the packet is of no
+        /// service: it may be made to be restored, behind the stack, as the answer of that backend. The stack has no `rp_filter` for IPv6.
+        const WORKLOADS_STRICT = 1 << 2;
+    }
 }
 
+primitive!(ConfigFlags = 1 u32 as "u32");
 layout!(Config {
     epoch,
     seed,

@@ -16,8 +16,7 @@ pub struct Device {
     pub addr6: Ip6,
     /// Largest layer-3 packet, in bytes.
     pub mtu: u32,
-    /// Bits of [`device_flags`].
-    pub flags: u16,
+    pub flags: DeviceFlags,
     pub mac: [u8; 6],
     /// Another MAC whose frames are this device's: the bridge's for a port of it. Zeroes for none.
     pub also: [u8; 6],
@@ -34,24 +33,123 @@ impl Device {
     }
 }
 
-pub mod device_flags {
+/// What a device is to the datapath: one of these. Each has a bit of its own, so that the programs ask for it without a branch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u16)]
+pub enum DeviceKind {
+    /// Has no programs; packets may go out by it.
+    Plain = 0,
     /// Leads out of the node: a NIC.
-    pub const UPLINK: u16 = 1;
+    Uplink = 1,
     /// Leads out of the node: a tunnel.
-    pub const TUNNEL: u16 = 1 << 1;
+    Tunnel = 1 << 1,
     /// A pod's host-side interface.
-    pub const WORKLOAD: u16 = 1 << 2;
+    Workload = 1 << 2,
     /// The loopback device.
-    pub const LOOPBACK: u16 = 1 << 3;
-    /// The device has Ethernet headers.
-    pub const ETHERNET: u16 = 1 << 4;
-    /// A packet's source is taken only if the way back to it is by this device (strict reverse path, RFC 3704 section 2.2), as
-    /// `rp_filter` 1 of the device, or of the bridge above it, asks.
-    pub const SOURCE_STRICT: u16 = 1 << 5;
-    /// A packet's source is taken only if there is any way back to it (`rp_filter` 2).
-    pub const SOURCE_LOOSE: u16 = 1 << 6;
+    Loopback = 1 << 3,
 }
 
+/// What stands before the network header of packets at a device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u16)]
+pub enum Link {
+    /// Nothing: a tunnel of layer 3, a tun device, PPP.
+    None = 0,
+    Ethernet = 1 << 4,
+}
+
+/// Which sources of packets a device takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Sources {
+    All = 0,
+    /// Those to which the way back is by this device (strict reverse path, RFC 3704 section 2.2), as `rp_filter` 1 of the device, or of
+    /// the bridge above it, asks.
+    Strict = 1 << 5,
+    /// Those to which there is any way back (`rp_filter` 2).
+    Loose = 1 << 6,
+}
+
+/// A device's kind, its link header and the sources that it takes, in one word of a map.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct DeviceFlags(u16);
+
+impl DeviceFlags {
+    pub const fn new(kind: DeviceKind, link: Link, sources: Sources) -> Self {
+        Self(kind as u16 | link as u16 | sources as u16)
+    }
+
+    /// Of a kind, whatever its link header and its sources.
+    pub const fn of(kind: DeviceKind) -> Self {
+        Self(kind as u16)
+    }
+
+    /// The same device with another link header.
+    #[must_use]
+    pub const fn with_link(self, link: Link) -> Self {
+        Self(self.0 & !(Link::Ethernet as u16) | link as u16)
+    }
+
+    /// The same device, which takes other sources.
+    #[must_use]
+    pub const fn with_sources(self, sources: Sources) -> Self {
+        let others = Sources::Strict as u16 | Sources::Loose as u16;
+        Self(self.0 & !others | sources as u16)
+    }
+
+    /// Is it of this kind? Of [`DeviceKind::Plain`] nobody asks: it has no bit.
+    #[inline(always)]
+    pub const fn is(self, kind: DeviceKind) -> bool {
+        self.0 & kind as u16 != 0
+    }
+
+    /// The same as a number, 1 or 0, without a branch.
+    #[inline(always)]
+    pub const fn count(self, kind: DeviceKind) -> u32 {
+        ((self.0 / kind as u16) & 1) as u32
+    }
+
+    /// Does it lead out of the node?
+    #[inline(always)]
+    pub const fn leads_out(self) -> bool {
+        self.0 & (DeviceKind::Uplink as u16 | DeviceKind::Tunnel as u16) != 0
+    }
+
+    #[inline(always)]
+    pub const fn link(self) -> Link {
+        if self.is_bare() {
+            Link::None
+        } else {
+            Link::Ethernet
+        }
+    }
+
+    /// Is there no link header? One question, where [`Self::link`] makes two ways of it for the verifier.
+    #[inline(always)]
+    pub const fn is_bare(self) -> bool {
+        self.0 & Link::Ethernet as u16 == 0
+    }
+
+    /// Are these the sources that it takes?
+    #[inline(always)]
+    pub const fn takes(self, sources: Sources) -> bool {
+        let asked = self.0 & (Sources::Strict as u16 | Sources::Loose as u16);
+        asked == sources as u16
+    }
+
+    pub const fn sources(self) -> Sources {
+        if self.takes(Sources::Strict) {
+            Sources::Strict
+        } else if self.takes(Sources::Loose) {
+            Sources::Loose
+        } else {
+            Sources::All
+        }
+    }
+}
+
+primitive!(DeviceFlags = 1 u16 as "u16");
 layout!(Device {
     addr4,
     addr6,

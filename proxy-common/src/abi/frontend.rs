@@ -1,5 +1,7 @@
 //! Frontends: (address, port, protocol) -> service.
 
+use bitflags::bitflags;
+
 use crate::{
     abi::ServiceId,
     addr::{Addr, Be16},
@@ -8,7 +10,7 @@ use crate::{
 /// Key of the frontend table.
 ///
 /// - A NodePort is stored once, under the unspecified address: it matches every local address that
-///   [`LocalAddr`] marks with [`NODEPORT_ADDR`].
+///   [`LocalAddr`] marks with [`LocalAddr::NODE_PORTS`].
 /// - Port 0 with protocol 0 says "this address is a ClusterIP": traffic to a port of it that no service has
 ///   is refused (docs/conformance.md A4).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,11 +92,17 @@ pub enum FrontendKind {
     Refuse = 4,
 }
 
-/// Flag of a local address: NodePorts are served on it.
-pub const NODEPORT_ADDR: u32 = 1;
+bitflags! {
+    /// Value of the table of this node's own addresses.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+    #[repr(transparent)]
+    pub struct LocalAddr: u32 {
+        /// NodePorts are served on it.
+        const NODE_PORTS = 1;
+    }
+}
 
-/// Value of the table of this node's own addresses: flags.
-pub type LocalAddr = u32;
+primitive!(LocalAddr = 1 u32 as "u32");
 
 layout!(FrontendKey<A> { addr, port, proto });
 

@@ -113,6 +113,7 @@ mod pod {
         FragmentKey<Ip4>,
         FragmentKey<Ip6>,
         FragmentPorts,
+        LocalAddr,
         NextHop,
         Share,
     );

@@ -1,5 +1,7 @@
 //! Services, slots, session affinity and source ranges.
 
+use bitflags::bitflags;
+
 use crate::{
     abi::{BackendId, Generation, Jiffies, ServiceId, Slot},
     addr::Addr,
@@ -26,8 +28,7 @@ impl Extent {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
 pub struct Service {
-    /// Bits of [`service_flags`].
-    pub flags: u32,
+    pub flags: ServiceFlags,
     /// ClientIP affinity: jiffies after the last new connection for which it holds; 0 for none.
     pub affinity: u32,
     /// For traffic to the ClusterIP (`internalTrafficPolicy` applied).
@@ -39,13 +40,18 @@ pub struct Service {
     pub short_circuit: Extent,
 }
 
-pub mod service_flags {
-    /// An empty internal extent means drop (endpoints exist, none is local), not refuse.
-    pub const INTERNAL_DROP: u32 = 1;
-    /// The same for the external extent.
-    pub const EXTERNAL_DROP: u32 = 1 << 1;
-    /// `loadBalancerSourceRanges` are set: the source must be found in the ranges table.
-    pub const SOURCE_RANGES: u32 = 1 << 2;
+bitflags! {
+    /// What a service asks for beyond its endpoints.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+    #[repr(transparent)]
+    pub struct ServiceFlags: u32 {
+        /// An empty internal extent means drop (endpoints exist, none is local), not refuse.
+        const INTERNAL_DROP = 1;
+        /// The same for the external extent.
+        const EXTERNAL_DROP = 1 << 1;
+        /// `loadBalancerSourceRanges` are set: the source must be found in the ranges table.
+        const SOURCE_RANGES = 1 << 2;
+    }
 }
 
 /// Key of the affinity table: shared by all frontends of a service port (docs/conformance.md H2).
@@ -80,6 +86,7 @@ impl<A: Addr> RangeKey<A> {
     pub const BITS: u32 = 32 + 32 * A::WORDS as u32;
 }
 
+primitive!(ServiceFlags = 1 u32 as "u32");
 layout!(Extent { base, len });
 layout!(Service {
     flags,

@@ -4,7 +4,7 @@
 //! nobody's are left to the stack, untouched; what fails a device's `rp_filter` is dropped, as the stack would. Nothing is answered.
 
 use crate::{
-    abi::{Config, Device, Dir, Macs, config_flags, device_flags},
+    abi::{Config, ConfigFlags, Device, Dir, Macs, Sources},
     addr::{Addr, Family},
     edge::Edge,
     tables::{Fib, Node, Routes},
@@ -39,7 +39,7 @@ pub fn is_martian<F: Family, T: Routes<F> + Node>(
 pub const fn asks_strangers(edge: Edge, config: &Config) -> bool {
     edge.is_workload()
         && matches!(edge.dir, Dir::In)
-        && config.flags & config_flags::WORKLOADS_STRICT != 0
+        && config.flags.contains(ConfigFlags::WORKLOADS_STRICT)
 }
 
 /// Does the device take a packet from `src` to `dst`, as its `rp_filter` asks (kernel net/ipv4/fib_frontend.c, `fib_validate_source`)? IPv6
@@ -51,14 +51,12 @@ pub fn admits<F: Family, T: Routes<F> + Node>(
     src: &F::Addr,
     dst: &F::Addr,
 ) -> bool {
-    if device.flags & (device_flags::SOURCE_STRICT | device_flags::SOURCE_LOOSE) == 0 {
+    if device.flags.takes(Sources::All) {
         return true;
     }
     let ifindex = match tables.fib(dst, src) {
         Fib::Hop { ifindex, .. } | Fib::Unresolved { ifindex, .. } => ifindex,
         Fib::None => return false,
     };
-    device.flags & device_flags::SOURCE_STRICT == 0
-        || ifindex == tables.ifindex()
-        || ifindex == device.above
+    !device.flags.takes(Sources::Strict) || ifindex == tables.ifindex() || ifindex == device.above
 }

@@ -1,7 +1,7 @@
 //! Hooks: what a program is attached to, counted and pinned by, and the edge that it decides at.
 
 use crate::{
-    abi::{Dir, device_flags},
+    abi::{DeviceFlags, DeviceKind, Dir},
     edge::{Edge, Link, Stage},
 };
 
@@ -24,7 +24,7 @@ impl Hook {
         bare: None,
         edge: Edge {
             stage: Stage::Xdp,
-            device: device_flags::UPLINK,
+            device: DeviceFlags::of(DeviceKind::Uplink),
             dir: Dir::In,
         },
     };
@@ -32,31 +32,31 @@ impl Hook {
         index: 1,
         name: "tc_uplink_in",
         bare: Some("tc_uplink_in_l3"),
-        edge: Edge::of_device(device_flags::UPLINK, Dir::In),
+        edge: Edge::of_device(DeviceFlags::of(DeviceKind::Uplink), Dir::In),
     };
     pub const TC_UPLINK_OUT: Self = Self {
         index: 2,
         name: "tc_uplink_out",
         bare: Some("tc_uplink_out_l3"),
-        edge: Edge::of_device(device_flags::UPLINK, Dir::Out),
+        edge: Edge::of_device(DeviceFlags::of(DeviceKind::Uplink), Dir::Out),
     };
     pub const TC_WORKLOAD_IN: Self = Self {
         index: 3,
         name: "tc_workload_in",
         bare: Some("tc_workload_in_l3"),
-        edge: Edge::of_device(device_flags::WORKLOAD, Dir::In),
+        edge: Edge::of_device(DeviceFlags::of(DeviceKind::Workload), Dir::In),
     };
     pub const TC_WORKLOAD_OUT: Self = Self {
         index: 4,
         name: "tc_workload_out",
         bare: Some("tc_workload_out_l3"),
-        edge: Edge::of_device(device_flags::WORKLOAD, Dir::Out),
+        edge: Edge::of_device(DeviceFlags::of(DeviceKind::Workload), Dir::Out),
     };
     pub const TC_LOOPBACK_OUT: Self = Self {
         index: 5,
         name: "tc_loopback_out",
         bare: None,
-        edge: Edge::of_device(device_flags::LOOPBACK, Dir::Out),
+        edge: Edge::of_device(DeviceFlags::of(DeviceKind::Loopback), Dir::Out),
     };
 
     /// All hooks, by index.
@@ -69,13 +69,13 @@ impl Hook {
         Self::TC_LOOPBACK_OUT,
     ];
 
-    /// The TC hook of a device, by its [`device_flags`]; nameless.
+    /// The TC hook of a device; nameless.
     ///
     /// Without a branch: what is asked of such a hook later is then one question to the verifier, not as many as there are hooks.
     #[inline(always)]
-    pub const fn of_device(flags: u16, dir: Dir) -> Self {
-        let workload = ((flags / device_flags::WORKLOAD) & 1) as u32;
-        let loopback = ((flags / device_flags::LOOPBACK) & 1) as u32;
+    pub const fn of_device(flags: DeviceFlags, dir: Dir) -> Self {
+        let workload = flags.count(DeviceKind::Workload);
+        let loopback = flags.count(DeviceKind::Loopback);
         let index = match dir {
             Dir::In => Self::TC_UPLINK_IN.index + 2 * workload,
             Dir::Out => Self::TC_UPLINK_OUT.index + 2 * workload + 3 * loopback,
@@ -116,13 +116,14 @@ mod tests {
     #[test]
     fn a_devices_hook_is_the_one_that_is_attached_to_it() {
         for hook in Hook::ALL.into_iter().filter(|hook| !hook.is_xdp()) {
-            for others in [0, device_flags::ETHERNET] {
-                let of_device = Hook::of_device(hook.edge.device | others, hook.edge.dir);
+            for link in [Link::None, Link::Ethernet] {
+                let device = hook.edge.device.with_link(link);
+                let of_device = Hook::of_device(device, hook.edge.dir);
                 assert_eq!(of_device.index, hook.index, "{hook:?}");
                 assert_eq!(of_device.edge.client(), hook.edge.client(), "{hook:?}");
             }
         }
-        let tunnel = Hook::of_device(device_flags::TUNNEL, Dir::In);
+        let tunnel = Hook::of_device(DeviceFlags::of(DeviceKind::Tunnel), Dir::In);
         assert_eq!(tunnel.index, Hook::TC_UPLINK_IN.index);
         assert_eq!(tunnel.edge.client(), Hook::TC_UPLINK_IN.edge.client());
     }

@@ -7,7 +7,8 @@ pub mod hook;
 pub mod verdict;
 pub mod work;
 
-use crate::abi::{Dir, device_flags};
+pub use crate::abi::Link;
+use crate::abi::{DeviceFlags, DeviceKind, Dir};
 
 /// Who the client of a new flow is, judged by the edge that first sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,14 +30,6 @@ pub enum Stage {
     Socket,
 }
 
-/// What stands before the network header of packets at a device.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Link {
-    Ethernet,
-    /// Nothing: a tunnel of layer 3, a tun device, PPP.
-    None,
-}
-
 /// What deciding may know of the hook that it runs at: where the packet is, which way it goes, and whose clients begin flows there.
 ///
 /// In the fast path an edge is a constant, so that what does not apply to it is compiled out. The slow paths of TC are one for each
@@ -45,9 +38,9 @@ pub enum Link {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Edge {
     pub stage: Stage,
-    /// What the device leads to: [`device_flags`], of which tunnels have those of uplinks here. At a socket the flags of
-    /// the device by which the process would be reached, which is none for one of the node.
-    pub device: u16,
+    /// What the device leads to; a hook's own edge has a tunnel for an uplink. At a socket it is the device by which the process would be
+    /// reached, which is none for one of the node.
+    pub device: DeviceFlags,
     pub dir: Dir,
 }
 
@@ -55,18 +48,18 @@ impl Edge {
     /// Where processes of the node, not of a pod, ask for an address.
     pub const SOCKET_OF_NODE: Self = Self {
         stage: Stage::Socket,
-        device: 0,
+        device: DeviceFlags::of(DeviceKind::Plain),
         dir: Dir::Out,
     };
     /// The same for processes in pods.
     pub const SOCKET_OF_POD: Self = Self {
-        device: device_flags::WORKLOAD,
+        device: DeviceFlags::of(DeviceKind::Workload),
         ..Self::SOCKET_OF_NODE
     };
 
-    /// The edge of TC at a device, by its [`device_flags`].
+    /// The edge of TC at a device.
     #[inline(always)]
-    pub const fn of_device(flags: u16, dir: Dir) -> Self {
+    pub const fn of_device(flags: DeviceFlags, dir: Dir) -> Self {
         Self {
             stage: Stage::Tc,
             device: flags,
@@ -77,11 +70,7 @@ impl Edge {
     /// What stands before the network header there.
     #[inline(always)]
     pub const fn link(&self) -> Link {
-        if self.device & device_flags::ETHERNET != 0 {
-            Link::Ethernet
-        } else {
-            Link::None
-        }
+        self.device.link()
     }
 
     #[inline(always)]
@@ -91,12 +80,12 @@ impl Edge {
 
     #[inline(always)]
     pub const fn is_workload(&self) -> bool {
-        self.device & device_flags::WORKLOAD != 0
+        self.device.is(DeviceKind::Workload)
     }
 
     #[inline(always)]
     pub const fn is_loopback(&self) -> bool {
-        self.device & device_flags::LOOPBACK != 0
+        self.device.is(DeviceKind::Loopback)
     }
 
     /// Whose new flows begin here. `None`: only known flows are restored.
@@ -120,15 +109,15 @@ mod tests {
 
     #[test]
     fn an_edge_tells_whose_flows_begin_there() {
-        use device_flags::{LOOPBACK, TUNNEL, UPLINK, WORKLOAD};
+        let at = |kind, dir| Edge::of_device(DeviceFlags::of(kind), dir);
         for (edge, client) in [
-            (Edge::of_device(UPLINK, Dir::In), Some(Client::Outside)),
-            (Edge::of_device(TUNNEL, Dir::In), Some(Client::Outside)),
-            (Edge::of_device(UPLINK, Dir::Out), Some(Client::Node)),
-            (Edge::of_device(WORKLOAD, Dir::In), Some(Client::Pod)),
-            (Edge::of_device(WORKLOAD, Dir::Out), None),
-            (Edge::of_device(LOOPBACK, Dir::In), None),
-            (Edge::of_device(LOOPBACK, Dir::Out), Some(Client::Node)),
+            (at(DeviceKind::Uplink, Dir::In), Some(Client::Outside)),
+            (at(DeviceKind::Tunnel, Dir::In), Some(Client::Outside)),
+            (at(DeviceKind::Uplink, Dir::Out), Some(Client::Node)),
+            (at(DeviceKind::Workload, Dir::In), Some(Client::Pod)),
+            (at(DeviceKind::Workload, Dir::Out), None),
+            (at(DeviceKind::Loopback, Dir::In), None),
+            (at(DeviceKind::Loopback, Dir::Out), Some(Client::Node)),
             // No device, and no packet.
             (Edge::SOCKET_OF_NODE, Some(Client::Node)),
             (Edge::SOCKET_OF_POD, Some(Client::Pod)),

@@ -7,8 +7,8 @@
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, Config, Device, Flow, FlowKey, FragmentKey,
-        FragmentPorts, FrontendKey, FrontendRef, IfIndex, Jiffies, RangeKey, Service, ServiceId,
-        Share, Slot, Tuple, gate,
+        FragmentPorts, FrontendKey, FrontendRef, IfIndex, Jiffies, LocalAddr, RangeKey, Service,
+        ServiceId, Share, Slot, Tuple, gate,
     },
     addr::Family,
     explain::trace::{Asked, FibTold, Trace},
@@ -254,7 +254,7 @@ impl<F: Family, T: Flows<F>> Flows<F> for Dry<'_, T> {
 
 impl<F: Family, T: Routes<F>> Routes<F> for Dry<'_, T> {
     #[inline(always)]
-    fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
+    fn local_addr(&self, addr: &F::Addr) -> Option<LocalAddr> {
         let Some(found) = self.tables.local_addr(addr) else {
             self.trace.asked(Asked::LocalAddr, addr, false);
             return None;

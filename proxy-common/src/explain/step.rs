@@ -3,7 +3,7 @@
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, Device, Flow, FlowKey, FrontendKey, FrontendRef,
-        IfIndex, RangeKey, Service, ServiceId, Share, Slot, Tuple, gate,
+        IfIndex, LocalAddr, RangeKey, Service, ServiceId, Share, Slot, Tuple, gate,
     },
     addr::{Addr, Family},
     edge::verdict::Action,
@@ -88,7 +88,7 @@ pub enum Step<A> {
     PutShare,
     LocalAddr {
         addr: A,
-        found: Option<u32>,
+        found: Option<LocalAddr>,
     },
     Fib {
         src: A,

@@ -6,7 +6,7 @@
 //! connection ([`crate::flow::proof`]) decides whether it may end one, or confirm it.
 
 use crate::{
-    abi::{Backend, Config, Dir, Flow, FlowKey, Generation, Jiffies, backend_flags, flow_state},
+    abi::{Backend, BackendFlags, Config, Dir, Flow, FlowKey, Generation, Jiffies, flow_state},
     addr::{Addr, Be16, Family},
     edge::{Edge, work::Work},
     flow::{crowd, proof},
@@ -29,7 +29,7 @@ const CLAIMS: u32 = 3;
 #[inline(always)]
 pub fn backend_lives<A: Addr>(backend: Option<&Backend<A>>, generation: Generation) -> bool {
     match backend {
-        Some(b) => b.generation == generation && b.flags & backend_flags::SERVING != 0,
+        Some(b) => b.generation == generation && b.flags.contains(BackendFlags::SERVING),
         None => false,
     }
 }

@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Backend, Config, Dir, Epoch, Flow, FlowKey, FrontendKind, FrontendRef, IfIndex, Jiffies,
-        Route, Tuple, backend_flags, config_flags, device_flags,
+        Backend, BackendFlags, Config, ConfigFlags, Dir, Epoch, Flow, FlowKey, FrontendKind,
+        FrontendRef, IfIndex, Jiffies, Route, Tuple,
     },
     addr::{Addr, Family},
     edge::{
@@ -267,7 +267,7 @@ fn stranger<F: Family, T: Tables<F>>(
     }
     let is_routed =
         edge.dir == Dir::Out && !edge.is_loopback() && tables.local_addr(&view.tuple.src).is_none();
-    if !is_routed && config.flags & config_flags::RESET_STRANGERS == 0 {
+    if !is_routed && !config.flags.contains(ConfigFlags::RESET_STRANGERS) {
         return Decision::Pass(PassReason::MidFlow);
     }
     // A reset is never answered (RFC 9293 section 3.10.7.1).
@@ -333,9 +333,9 @@ fn way<F: Family, T: Tables<F>>(
         },
     };
     match client {
-        Client::Outside if backend.flags & backend_flags::LOCAL != 0 => return Ok(through_stack),
+        Client::Outside if backend.flags.contains(BackendFlags::LOCAL) => return Ok(through_stack),
         Client::Pod if backend.addr != tuple.src => return Ok(through_stack),
-        Client::Node if backend.flags & backend_flags::HOST != 0 => {
+        Client::Node if backend.flags.contains(BackendFlags::HOST) => {
             // Node to node: the packet is on the loopback device already, or is turned round to it.
             let hop = if edge.is_loopback() {
                 Hop::STACK
@@ -354,7 +354,7 @@ fn way<F: Family, T: Tables<F>>(
     let Some(device) = tables.device(hop.ifindex) else {
         return Err(PassReason::NoDevice);
     };
-    let leaves_node = device.flags & (device_flags::UPLINK | device_flags::TUNNEL) != 0;
+    let leaves_node = device.flags.leads_out();
     let masquerade = match client {
         // An endpoint on this node whose slice does not name the node: as a local one.
         Client::Outside if !leaves_node => return Ok(through_stack),

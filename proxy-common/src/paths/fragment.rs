@@ -4,7 +4,7 @@
 //! together before it translates them.
 
 use crate::{
-    abi::{FragmentKey, FragmentPorts, HeldKey, NODEPORT_ADDR, gate},
+    abi::{FragmentKey, FragmentPorts, HeldKey, LocalAddr, gate},
     addr::{Addr, Family},
     edge::{Client, Edge},
     reason::PassReason,
@@ -75,7 +75,7 @@ fn is_held_at(edge: Edge) -> bool {
 #[inline(always)]
 fn may_be_to_service<F: Family, T: Flows<F> + Routes<F> + Node>(tables: &T, dst: &F::Addr) -> bool {
     tables.gate(gate::service_addr(dst))
-        || matches!(tables.local_addr(dst), Some(flags) if flags & NODEPORT_ADDR != 0)
+        || matches!(tables.local_addr(dst), Some(flags) if flags.contains(LocalAddr::NODE_PORTS))
 }
 
 /// Describes a fragment for the table of held ones, as [`complete`] looks for it; gives which one it is.

@@ -1,7 +1,7 @@
 //! Which service, if any, a packet is addressed to.
 
 use crate::{
-    abi::{FrontendKey, FrontendKind, FrontendRef, NODEPORT_ADDR, Tuple, gate},
+    abi::{FrontendKey, FrontendKind, FrontendRef, LocalAddr, Tuple, gate},
     addr::Family,
     tables::{Node, Routes, Services},
     wire::parse::View,
@@ -57,7 +57,7 @@ pub fn frontend<F: Family, T: Services<F> + Routes<F> + Node>(
     if tables.gate(gate::node_port(proto, tuple.dport))
         && let Some(flags) = tables.local_addr(&tuple.dst)
     {
-        if flags & NODEPORT_ADDR == 0 {
+        if !flags.contains(LocalAddr::NODE_PORTS) {
             return None;
         }
         return tables.frontend(&FrontendKey::node_port(tuple.dport, proto));

@@ -5,8 +5,8 @@
 
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, BackendId, Config, Extent, FrontendKind, FrontendRef,
-        Jiffies, RangeKey, Service, Tuple, backend_flags, service_flags,
+        Affinity, AffinityKey, Backend, BackendFlags, BackendId, Config, Extent, FrontendKind,
+        FrontendRef, Jiffies, RangeKey, Service, ServiceFlags, Tuple,
     },
     addr::{Addr, Family},
     edge::Client,
@@ -48,24 +48,22 @@ pub fn reduce(hash: u32, len: u32) -> u32 {
 
 /// The extent that applies, what an empty one means, and the mark of its members.
 #[inline(always)]
-fn scope(service: &Service, kind: FrontendKind, client: Client) -> (Extent, bool, u16) {
+fn scope(service: &Service, kind: FrontendKind, client: Client) -> (Extent, bool, BackendFlags) {
     match (kind, client) {
         (FrontendKind::ClusterIp, _) => (
             service.internal,
-            service.flags & service_flags::INTERNAL_DROP != 0,
-            backend_flags::IN_INTERNAL,
+            service.flags.contains(ServiceFlags::INTERNAL_DROP),
+            BackendFlags::IN_INTERNAL,
         ),
         (_, Client::Outside) => (
             service.external,
-            service.flags & service_flags::EXTERNAL_DROP != 0,
-            backend_flags::IN_EXTERNAL,
+            service.flags.contains(ServiceFlags::EXTERNAL_DROP),
+            BackendFlags::IN_EXTERNAL,
         ),
         // Under externalTrafficPolicy Local, pods of this node and the node itself may use every endpoint.
-        (_, Client::Pod | Client::Node) => (
-            service.short_circuit,
-            false,
-            backend_flags::IN_SHORT_CIRCUIT,
-        ),
+        (_, Client::Pod | Client::Node) => {
+            (service.short_circuit, false, BackendFlags::IN_SHORT_CIRCUIT)
+        }
     }
 }
 
@@ -84,7 +82,7 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
         return Choice::Refuse;
     };
     if frontend.kind() == FrontendKind::LoadBalancer
-        && service.flags & service_flags::SOURCE_RANGES != 0
+        && service.flags.contains(ServiceFlags::SOURCE_RANGES)
         && !tables.in_ranges(RangeKey {
             service: id,
             addr: tuple.src,
@@ -119,7 +117,7 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
     let Some(backend) = tables.backend(backend_id) else {
         return Choice::Refuse;
     };
-    if backend.flags & backend_flags::SERVING == 0 {
+    if !backend.flags.contains(BackendFlags::SERVING) {
         return Choice::Refuse;
     }
     if service.affinity != 0 {
@@ -147,13 +145,13 @@ fn remembered<'a, F: Family, T: Services<F> + Node>(
     tables: &'a T,
     key: &AffinityKey<F::Addr>,
     timeout: u32,
-    member: u16,
+    member: BackendFlags,
     now: Jiffies,
 ) -> Option<(BackendId, &'a Backend<F::Addr>)> {
     let a = tables.affinity(key)?;
     let backend = tables.backend(a.backend)?;
     if backend.generation != a.generation
-        || backend.flags & member == 0
+        || !backend.flags.intersects(member)
         || now.since(a.last_used) > timeout
     {
         return None;

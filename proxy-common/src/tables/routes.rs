@@ -1,7 +1,7 @@
 //! The door to the kernel's routing, and to this node's addresses.
 
 use crate::{
-    abi::{IfIndex, Macs, Route},
+    abi::{IfIndex, LocalAddr, Macs, Route},
     addr::Family,
 };
 
@@ -51,11 +51,11 @@ pub enum Fib {
 /// Routing of one family.
 pub trait Routes<F: Family> {
     /// Flags of a local address; `None` if it is not one of this node's.
-    fn local_addr(&self, addr: &F::Addr) -> Option<u32>;
+    fn local_addr(&self, addr: &F::Addr) -> Option<LocalAddr>;
     /// The route from this node to `dst` for a packet from `src`.
     fn fib(&self, src: &F::Addr, dst: &F::Addr) -> Fib;
     /// Packets go where the last look-up led: the next hop's neighbour entry is to be kept alive.
     fn note_next_hop(&self);
-    /// The source address that the kernel would choose towards `dst`, where it tells ([`crate::abi::config_flags::FIB_SOURCE`]).
+    /// The source address that the kernel would choose towards `dst`, where it tells ([`crate::abi::ConfigFlags::FIB_SOURCE`]).
     fn source(&self, dst: &F::Addr) -> Option<F::Addr>;
 }

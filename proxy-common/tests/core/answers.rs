@@ -2,7 +2,7 @@
 
 use crate::{fast::with_options, world::*};
 use proxy_common::{
-    abi::{Extent, TCP, UDP, service_flags},
+    abi::{Extent, ServiceFlags, TCP, UDP},
     edge::{
         Link,
         hook::Hook,
@@ -74,7 +74,7 @@ fn a_packet_with_options_is_refused_without_an_answer<F: Net>(proto: u8) {
 fn a_local_policy_without_local_endpoints_drops<F: Net>(proto: u8) {
     let mut world = World::with_backend(REMOTE);
     world.service_mut().external = Extent::default();
-    world.service_mut().flags = service_flags::EXTERNAL_DROP;
+    world.service_mut().flags = ServiceFlags::EXTERNAL_DROP;
     let mut packet = to_node_port::<F>(proto).build();
     let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut packet);
     assert_eq!(verdict, Verdict::drop(DropReason::NoLocalEndpoint));

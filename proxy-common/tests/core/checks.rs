@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{IfIndex, TCP, UDP, config_flags, device_flags},
+    abi::{ConfigFlags, IfIndex, Sources, TCP, UDP},
     addr::Addr,
     edge::{
         hook::Hook,
@@ -79,14 +79,10 @@ fn a_port_of_a_bridge_takes_frames_for_the_bridge<F: Net>(proto: u8) {
 
 /// Whatever the routes say of its source meanwhile.
 fn a_port_of_a_bridge_takes_what_its_flow_expects_by_the_bridge<F: Net>(proto: u8) {
-    for (above, takes) in [
-        (UPLINK, true),
-        (TUNNEL, false),
-        (IfIndex(0), false),
-    ] {
+    for (above, takes) in [(UPLINK, true), (TUNNEL, false), (IfIndex::NONE, false)] {
         let mut world = World::with_backend(REMOTE);
         let port = world.devices.get_mut(&VETH_A).unwrap();
-        port.flags |= device_flags::SOURCE_STRICT;
+        port.flags = port.flags.with_sources(Sources::Strict);
         port.above = above;
         let ask = to_node_port::<F>(proto, F::addr(CLIENT));
         world.sends(IN, UPLINK, &ask);
@@ -142,18 +138,18 @@ fn only_the_node_reaches_a_loopback_address_and_nobody_the_unspecified_one<F: Ne
 }
 
 /// Who may send by a device, by its flags: whose way back is by it, whose is by another, who has none.
-const BY_MODE: [(u16, [bool; 3]); 3] = [
-    (0, [true, true, true]),
-    (device_flags::SOURCE_LOOSE, [true, true, false]),
-    (device_flags::SOURCE_STRICT, [true, false, false]),
+const BY_MODE: [(Sources, [bool; 3]); 3] = [
+    (Sources::All, [true, true, true]),
+    (Sources::Loose, [true, true, false]),
+    (Sources::Strict, [true, false, false]),
 ];
 
 fn a_workloads_first_packet_has_a_source_that_its_device_takes<F: Net>(proto: u8) {
     const NOWHERE: u16 = 77;
-    for (flag, takes) in BY_MODE {
+    for (sources, takes) in BY_MODE {
         for (source, takes) in [POD_A, POD_B, NOWHERE].into_iter().zip(takes) {
             let mut world = World::with_backend(REMOTE);
-            world.devices.get_mut(&VETH_A).unwrap().flags |= flag;
+            world.takes(VETH_A, sources);
             let ask = Frame::<F>::new(
                 proto,
                 (F::addr(source), 4000),
@@ -170,10 +166,10 @@ fn a_workloads_first_packet_has_a_source_that_its_device_takes<F: Net>(proto: u8
 }
 
 fn a_full_proxys_client_has_a_source_that_the_uplink_takes<F: Net>(proto: u8) {
-    for (flag, takes) in BY_MODE {
+    for (sources, takes) in BY_MODE {
         for at in [IN, Hook::XDP_UPLINK] {
             let mut world = World::with_backend(REMOTE);
-            world.devices.get_mut(&UPLINK).unwrap().flags |= flag;
+            world.takes(UPLINK, sources);
             // The way to it is by the tunnel.
             let ask = to_node_port::<F>(proto, F::addr(REMOTE_TUNNEL));
             if takes[1] {
@@ -186,9 +182,9 @@ fn a_full_proxys_client_has_a_source_that_the_uplink_takes<F: Net>(proto: u8) {
 }
 
 fn a_reply_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
-    for (flag, takes) in BY_MODE {
+    for (sources, takes) in BY_MODE {
         let mut world = World::with_backend(REMOTE);
-        world.devices.get_mut(&VETH_A).unwrap().flags |= flag;
+        world.takes(VETH_A, sources);
         let ask = to_node_port::<F>(proto, F::addr(CLIENT));
         let behind = world.sends(IN, UPLINK, &ask);
         let forged = Frame::<F>::answer(proto, &behind);
@@ -202,7 +198,7 @@ fn a_reply_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
         F::maps_mut(&mut world)
             .routes
             .insert(F::addr(REMOTE), hop(TUNNEL));
-        world.devices.get_mut(&TUNNEL).unwrap().flags |= flag;
+        world.takes(TUNNEL, sources);
         world.sends(Hook::TC_UPLINK_IN, TUNNEL, &forged);
     }
 }
@@ -210,7 +206,7 @@ fn a_reply_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
 /// Behind the stack, which asks no source of IPv6, it would be restored for another pod.
 fn a_strict_workload_sends_from_no_backends_address_but_its_own<F: Net>(proto: u8) {
     let mut world = World::with_backends(&[REMOTE, POD_A]);
-    world.devices.get_mut(&VETH_A).unwrap().flags |= device_flags::SOURCE_STRICT;
+    world.takes(VETH_A, Sources::Strict);
     let to_pod = |source| {
         Frame::<F>::new(
             proto,
@@ -225,7 +221,7 @@ fn a_strict_workload_sends_from_no_backends_address_but_its_own<F: Net>(proto: u
         forged.build(),
         PassReason::NotService,
     );
-    world.config_mut().flags |= config_flags::WORKLOADS_STRICT;
+    world.config_mut().flags |= ConfigFlags::WORKLOADS_STRICT;
     drops(&world, (POD_IN, VETH_A), &forged, DropReason::SourceCheck);
     passes::<F>(
         &world,
@@ -237,9 +233,9 @@ fn a_strict_workload_sends_from_no_backends_address_but_its_own<F: Net>(proto: u
 }
 
 fn a_clients_packet_by_another_device_is_taken_as_that_device_asks<F: Net>(proto: u8) {
-    for (flag, takes) in BY_MODE {
+    for (sources, takes) in BY_MODE {
         let mut world = World::with_backend(REMOTE);
-        world.devices.get_mut(&VETH_A).unwrap().flags |= flag;
+        world.takes(VETH_A, sources);
         let ask = to_node_port::<F>(proto, F::addr(CLIENT));
         world.sends(IN, UPLINK, &ask);
         let next = ask.flags(tcp::ACK);
@@ -284,7 +280,7 @@ fn a_full_proxy_takes_the_source_that_the_kernel_would<F: Net>(proto: u8) {
             .sources
             .insert(F::addr(REMOTE), F::addr(ON_LO));
         if asks {
-            world.config_mut().flags |= config_flags::FIB_SOURCE;
+            world.config_mut().flags |= ConfigFlags::FIB_SOURCE;
         }
         let behind = world.sends(IN, UPLINK, &to_node_port::<F>(proto, F::addr(CLIENT)));
         let source = if asks { ON_LO } else { NODE };
@@ -385,7 +381,7 @@ fn a_segment_of_no_connection_to_an_address_of_no_device_is_reset<F: Net>() {
     for is_asked in [true, false] {
         let mut world = World::with_backend(REMOTE);
         if is_asked {
-            world.config_mut().flags |= config_flags::RESET_STRANGERS;
+            world.config_mut().flags |= ConfigFlags::RESET_STRANGERS;
         }
         let stranger = |to: (u16, u16), flags| {
             Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(to.0), to.1)).flags(flags)
@@ -437,7 +433,7 @@ fn a_segment_that_is_routed_back_out_is_reset_whoever_may_know_it<F: Net>() {
 
 fn a_device_without_a_route_is_no_way_back<F: Net>() {
     let mut world = World::with_backend(REMOTE);
-    world.devices.get_mut(&UPLINK).unwrap().flags |= device_flags::SOURCE_LOOSE;
+    world.takes(UPLINK, Sources::Loose);
     F::maps_mut(&mut world)
         .routes
         .insert(F::addr(CLIENT), Fib::None);

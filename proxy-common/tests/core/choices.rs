@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{AffinityKey, Extent, Generation, IfIndex, Service, Tuple, backend_flags, service_flags},
+    abi::{AffinityKey, BackendFlags, Extent, Generation, IfIndex, Service, ServiceFlags, Tuple},
     addr::{Addr, Be16, Ip4},
     edge::{hook::Hook, verdict::Verdict},
     reason::DropReason,
@@ -174,9 +174,9 @@ fn a_client_chooses_from_the_scope_of_its_frontend<F: Net>(proto: u8) {
 fn an_empty_scope_drops_or_refuses_as_its_policy_says<F: Net>(proto: u8) {
     for (addr, port, (hook, device, source), backend) in SCOPES {
         for (flag, of) in [
-            (0, None),
-            (service_flags::INTERNAL_DROP, Some(INTERNAL)),
-            (service_flags::EXTERNAL_DROP, Some(EXTERNAL)),
+            (ServiceFlags::empty(), None),
+            (ServiceFlags::INTERNAL_DROP, Some(INTERNAL)),
+            (ServiceFlags::EXTERNAL_DROP, Some(EXTERNAL)),
         ] {
             let mut world = scoped();
             let service = world.service_mut();
@@ -267,7 +267,7 @@ fn a_client_leaves_a_backend_that_changed<F: Net>(proto: u8) {
         let backend = world.backend_mut::<F>(id.0 as u16);
         assert_eq!(backend.addr, first);
         match change {
-            "another scope" => backend.flags &= !backend_flags::IN_INTERNAL,
+            "another scope" => backend.flags &= !BackendFlags::IN_INTERNAL,
             "another generation" => backend.generation = backend.generation.next(),
             _ => drop(F::maps_mut(&mut world).backends.remove(&id)),
         }
@@ -308,7 +308,7 @@ fn without_affinity_nothing_is_remembered<F: Net>(proto: u8) {
 
 fn a_backend_that_does_not_serve_is_refused<F: Net>(proto: u8) {
     let mut world = World::with_backend(REMOTE);
-    world.backend_mut::<F>(REMOTE).flags &= !backend_flags::SERVING;
+    world.backend_mut::<F>(REMOTE).flags &= !BackendFlags::SERVING;
     let open = Frame::<F>::new(
         proto,
         (F::addr(POD_A), 4000),
@@ -330,7 +330,7 @@ fn source_ranges_hold_for_load_balancer_addresses_alone<F: Net>(proto: u8) {
         (NODE, NODE_PORT, REMOTE, true),
     ] {
         let mut world = World::with_backend(REMOTE);
-        world.service_mut().flags |= service_flags::SOURCE_RANGES;
+        world.service_mut().flags |= ServiceFlags::SOURCE_RANGES;
         let bits = 32 * F::Addr::WORDS as u32;
         F::maps_mut(&mut world)
             .ranges

@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{FragmentKey, HeldKey, UDP},
+    abi::{FragmentKey, HeldKey, LocalAddr, UDP},
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -90,7 +90,9 @@ fn a_first_one_that_came_in_tells_nothing_of_one_that_leaves<F: Net>() {
 /// On their way out they are in the order in which the node made them.
 fn one_that_comes_in_before_the_first_waits_if_it_may_be_a_services<F: Net>() {
     let mut world = World::with_backend(REMOTE);
-    F::maps_mut(&mut world).local.insert(F::addr(POD_B), 0);
+    F::maps_mut(&mut world)
+        .local
+        .insert(F::addr(POD_B), LocalAddr::empty());
     for (hook, to, waits) in [
         (IN, NODE, true),
         (IN, CLUSTER_IP, true),

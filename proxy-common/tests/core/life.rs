@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{Config, IfIndex, SCTP, TCP, UDP},
+    abi::{BackendFlags, Config, IfIndex, SCTP, TCP, UDP},
     edge::{hook::Hook, verdict::Verdict},
     reason::PassReason,
     wire::parse::tcp,
@@ -88,7 +88,7 @@ fn only_udp_leaves_a_backend_that_is_gone<F: Net>(proto: u8) {
         if is_replaced {
             gone.generation = gone.generation.next();
         } else {
-            gone.flags = 0;
+            gone.flags = BackendFlags::empty();
         }
         world.serve(SERVICE, CLUSTER_IP, &[REMOTE_TUNNEL]);
         let next = first.clone().flags(tcp::ACK);

@@ -2,7 +2,7 @@
 
 use crate::{fast::established, world::*};
 use proxy_common::{
-    abi::{IfIndex, Macs, Route, TCP, device_flags},
+    abi::{DeviceFlags, DeviceKind, IfIndex, Link, Macs, Route, Sources, TCP},
     edge::hook::Hook,
     reason::PassReason,
     tables::{Fib, Hop},
@@ -12,7 +12,7 @@ use proxy_common::{
 
 const MACS: Macs = Macs([1, 2, 3]);
 
-fn look_up<F: Net>(route: Fib, device_mtu: u32, flags: u16) -> Result<Hop, PassReason> {
+fn look_up<F: Net>(route: Fib, device_mtu: u32, flags: DeviceFlags) -> Result<Hop, PassReason> {
     let mut world = World::with_backend(REMOTE);
     let device = world.devices.get_mut(&UPLINK).unwrap();
     device.mtu = device_mtu;
@@ -24,7 +24,8 @@ fn look_up<F: Net>(route: Fib, device_mtu: u32, flags: u16) -> Result<Hop, PassR
 }
 
 fn a_route_gives_the_hop_and_its_mtu<F: Net>() {
-    const ETHERNET: u16 = device_flags::UPLINK | device_flags::ETHERNET;
+    const ETHERNET: DeviceFlags =
+        DeviceFlags::new(DeviceKind::Uplink, Link::Ethernet, Sources::All);
     let found = |mtu| Fib::Hop {
         ifindex: UPLINK,
         macs: MACS,
@@ -43,11 +44,18 @@ fn a_route_gives_the_hop_and_its_mtu<F: Net>() {
         (found(0), 0x1_0000, ETHERNET, MACS, 0, true),
         (found(0), 0x1_0578, ETHERNET, MACS, 0, true),
         // A device without a link header needs no addresses.
-        (found(1400), 1500, device_flags::UPLINK, none, 1400, true),
+        (
+            found(1400),
+            1500,
+            DeviceFlags::of(DeviceKind::Uplink),
+            none,
+            1400,
+            true,
+        ),
         (
             unresolved(1400),
             1500,
-            device_flags::TUNNEL,
+            DeviceFlags::of(DeviceKind::Tunnel),
             none,
             1400,
             true,
@@ -84,7 +92,7 @@ fn a_route_by_an_unknown_device_is_left_to_the_kernel_to_resolve<F: Net>() {
             mtu: 0,
         },
         1500,
-        0,
+        DeviceFlags::default(),
     )
     .unwrap();
     assert_eq!((hop.ifindex, hop.mtu, hop.resolved), (unknown, 0, false));

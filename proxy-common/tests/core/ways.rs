@@ -2,7 +2,7 @@
 
 use crate::world::*;
 use proxy_common::{
-    abi::{IfIndex, TCP, Tuple, backend_flags},
+    abi::{BackendFlags, IfIndex, TCP, Tuple},
     edge::{
         hook::Hook,
         verdict::{Action, Verdict},
@@ -103,7 +103,7 @@ fn an_outside_client_of_a_backend_that_only_routes_tell_as_local_keeps_its_addre
     proto: u8,
 ) {
     let mut world = World::with_backend(POD_A);
-    world.backend_mut::<F>(POD_A).flags &= !backend_flags::LOCAL;
+    world.backend_mut::<F>(POD_A).flags -= BackendFlags::LOCAL;
     let ask = Frame::<F>::new(proto, (F::addr(CLIENT), 4000), (F::addr(NODE), NODE_PORT));
     let (verdict, packet) = world.plays(Hook::TC_UPLINK_IN, UPLINK, &ask);
     assert_eq!(verdict, Verdict::TRANSLATED);

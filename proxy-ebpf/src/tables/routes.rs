@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::generated::bpf_fib_lookup,
 };
 use proxy_common::{
-    abi::{IfIndex, Macs},
+    abi::{IfIndex, LocalAddr, Macs},
     addr::{Addr, Family, V6},
     tables::{Fib, Node, Routes},
 };
@@ -17,7 +17,7 @@ const BPF_FIB_LOOKUP_SRC: u32 = 1 << 4;
 
 impl<F: FamilyMaps> Routes<F> for Kernel {
     #[inline(always)]
-    fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
+    fn local_addr(&self, addr: &F::Addr) -> Option<LocalAddr> {
         // SAFETY: as for services.
         unsafe { F::MAPS.local_addrs.get(addr) }.copied()
     }

@@ -33,7 +33,7 @@ impl Ids {
                 .map(|(at, to)| (at, to.service()))
                 .collect(),
             backends: backends
-                .filter(|(_, entry)| entry.flags != 0)
+                .filter(|(_, entry)| !entry.flags.is_empty())
                 .map(|(id, entry)| ((entry.service, entry.socket), id))
                 .collect(),
         })

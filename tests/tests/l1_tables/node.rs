@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use proxy_agent::datapath::{Datapath, Facts, Options, Ran, Run as OnePacket, Sizes};
-use proxy_common::abi::{Config, Device as DeviceEntry, IfIndex, NODEPORT_ADDR, device_flags};
+use proxy_common::abi::{
+    Config, Device as DeviceEntry, DeviceFlags, DeviceKind, IfIndex, Link, LocalAddr, Sources,
+};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use testbed::address::{self, Pair};
@@ -52,13 +54,13 @@ impl Device {
         }
     }
 
-    const fn flags(self) -> u16 {
-        device_flags::ETHERNET
-            | match self {
-                Self::Uplink => device_flags::UPLINK,
-                Self::Tunnel => device_flags::TUNNEL,
-                Self::PodA | Self::PodB => device_flags::WORKLOAD,
-            }
+    const fn flags(self) -> DeviceFlags {
+        let kind = match self {
+            Self::Uplink => DeviceKind::Uplink,
+            Self::Tunnel => DeviceKind::Tunnel,
+            Self::PodA | Self::PodB => DeviceKind::Workload,
+        };
+        DeviceFlags::new(kind, Link::Ethernet, Sources::All)
     }
 
     /// The node's end.
@@ -156,8 +158,8 @@ impl Node {
             };
             facts.devices.insert(index, entry);
         }
-        facts.local4.insert(v4.into(), NODEPORT_ADDR);
-        facts.local6.insert(v6.into(), NODEPORT_ADDR);
+        facts.local4.insert(v4.into(), LocalAddr::NODE_PORTS);
+        facts.local6.insert(v6.into(), LocalAddr::NODE_PORTS);
         datapath.set_facts(&facts)?;
         let any = OnePacket::new(&[0; 64]).on(indices[Device::Uplink.name()]);
         let xdp_runs = match netns.run(|| datapath.run(Hook::XDP_UPLINK.name, any)) {
@@ -217,13 +219,10 @@ impl Node {
         Ok(())
     }
 
-    /// Lets every device take a source only by the way back to it, as `rp_filter` 1 does, or any source.
-    pub fn ask_for_sources(&mut self, strict: bool) -> Result<()> {
+    /// Lets every device take these sources.
+    pub fn take_sources(&mut self, sources: Sources) -> Result<()> {
         for device in self.facts.devices.values_mut() {
-            device.flags &= !device_flags::SOURCE_STRICT;
-            if strict {
-                device.flags |= device_flags::SOURCE_STRICT;
-            }
+            device.flags = device.flags.with_sources(sources);
         }
         self.datapath.set_facts(&self.facts)
     }

@@ -9,8 +9,8 @@ use aya::maps::{HashMap, MapData};
 use proxy_agent::model;
 use proxy_agent::plan::{BackendEntry, FrontendAt, Op};
 use proxy_common::abi::{
-    BackendId, Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Generation, Service,
-    ServiceId, Slot, backend_flags, gate,
+    BackendFlags, BackendId, Config, Extent, Flow, FlowKey, FrontendKind, FrontendRef, Generation,
+    Service, ServiceId, Slot, gate,
 };
 use proxy_common::addr::{Addr, Be16, Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
@@ -248,7 +248,7 @@ impl<'a> World<'a> {
     /// Backend `id` is gone.
     pub fn retire(&mut self, id: u32, host: Pair) -> Result<()> {
         let entry = BackendEntry {
-            flags: 0,
+            flags: BackendFlags::empty(),
             ..self.entry(host)
         };
         self.node.datapath.apply(&[Op::Backend {
@@ -360,13 +360,14 @@ impl<'a> World<'a> {
 
     fn entry(&self, host: Pair) -> BackendEntry {
         let local = host == self.at.pod_a || host == self.at.pod_b;
-        let here = if local { backend_flags::LOCAL } else { 0 };
-        let members = backend_flags::IN_INTERNAL
-            | backend_flags::IN_EXTERNAL
-            | backend_flags::IN_SHORT_CIRCUIT;
+        let here = if local {
+            BackendFlags::LOCAL
+        } else {
+            BackendFlags::empty()
+        };
         BackendEntry {
             socket: self.backend(host),
-            flags: backend_flags::SERVING | members | here,
+            flags: BackendFlags::SERVING | BackendFlags::CHOSEN | here,
             generation: Generation::FIRST,
             service: SERVICE,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
-use proxy_common::abi::{IfIndex, config_flags, device_flags};
+use proxy_common::abi::{ConfigFlags, IfIndex, Sources};
 use testbed::address::Family;
 use testbed::ask::{dial, open};
 use testbed::cluster::Cluster;
@@ -52,14 +52,14 @@ pub fn rows() -> Vec<Trial> {
 }
 
 /// What the programs are told of a device's sources.
-fn told(node: &Node, device: &str) -> Result<u16> {
+fn told(node: &Node, device: &str) -> Result<Sources> {
     let index = node.netns().run(|| nix::net::if_::if_nametoindex(device))?;
     let maps = PinDir::new(&node.bpffs).open_maps()?;
     let device = maps
         .devices
         .get(&IfIndex(index), 0)
         .context("no such device")?;
-    Ok(device.flags & (device_flags::SOURCE_STRICT | device_flags::SOURCE_LOOSE))
+    Ok(device.flags.sources())
 }
 
 /// `switched` is the device whose switch counts; of its ports it does, too.
@@ -72,18 +72,18 @@ fn followed(cluster: &mut Cluster, switched: &str, port: bool) -> Result<()> {
         switched
     };
     // Of the topology both `all` and each device are strict.
-    ensure!(told(node, asked)? == device_flags::SOURCE_STRICT);
+    ensure!(told(node, asked)? == Sources::Strict);
     node.netns().sysctl("net/ipv4/conf/all/rp_filter", "0")?;
-    for (value, flags) in [
-        ("0", 0),
-        ("2", device_flags::SOURCE_LOOSE),
-        ("1", device_flags::SOURCE_STRICT),
+    for (value, sources) in [
+        ("0", Sources::All),
+        ("2", Sources::Loose),
+        ("1", Sources::Strict),
     ] {
         let key = format!("net/ipv4/conf/{switched}/rp_filter");
         node.netns().sysctl(&key, value)?;
         eventually(&format!("rp_filter={value}"), || {
             let now = told(node, asked)?;
-            ensure!(now == flags, "{now:#b}");
+            ensure!(now == sources, "{now:?}");
             Ok(())
         })?;
     }
@@ -94,7 +94,7 @@ fn followed(cluster: &mut Cluster, switched: &str, port: bool) -> Result<()> {
             "route add 198.51.100.0/24 nexthop dev {switched} nexthop dev {other}\n"
         ))?;
         eventually("a multipath route makes it loose", || {
-            ensure!(told(node, switched)? == device_flags::SOURCE_LOOSE);
+            ensure!(told(node, switched)? == Sources::Loose);
             Ok(())
         })?;
     }
@@ -108,11 +108,11 @@ fn as_told(cluster: &mut Cluster) -> Result<()> {
         let key = format!("net/ipv4/conf/{device}/rp_filter");
         node.netns().sysctl(&key, "2")?;
     }
-    let loose = device_flags::SOURCE_LOOSE;
+    let (loose, strict) = (Sources::Loose, Sources::Strict);
     for (check, of_nic, of_pod) in [
         ("auto", loose, loose),
-        ("strict", loose, device_flags::SOURCE_STRICT),
-        ("off", 0, 0),
+        ("strict", loose, strict),
+        ("off", Sources::All, Sources::All),
     ] {
         let arguments = ["--source-check", check];
         cluster.start_agent(&deciding(cluster).with(&arguments))?;
@@ -140,7 +140,11 @@ fn strangers(cluster: &mut Cluster, family: Family) -> Result<()> {
     cluster.start_agents()?;
     let resets = |node: &Node| -> Result<bool> {
         let maps = PinDir::new(&node.bpffs).open_maps()?;
-        Ok(maps.config.get(&0, 0)?.flags & config_flags::RESET_STRANGERS != 0)
+        Ok(maps
+            .config
+            .get(&0, 0)?
+            .flags
+            .contains(ConfigFlags::RESET_STRANGERS))
     };
     // The other node has had its round, so that this one has, too.
     eventually("a node without such connections resets", || {

@@ -1,7 +1,7 @@
 //! One row per NodePort and family.
 
 use anyhow::Result;
-use proxy_common::abi::backend_flags;
+use proxy_common::abi::BackendFlags;
 use serde::Serialize;
 
 use super::Named;
@@ -39,7 +39,7 @@ pub fn rows(view: &View) -> Result<Vec<NodePortRow>> {
                 family: family.to_string(),
                 service: service.name.service.clone(),
                 port: service.name.port.clone(),
-                endpoints: service.count(backend_flags::IN_EXTERNAL),
+                endpoints: service.count(BackendFlags::IN_EXTERNAL),
                 connections: view.maps.service_count(service.id)?.connections,
             });
         }

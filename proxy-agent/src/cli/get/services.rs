@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::Result;
-use proxy_common::abi::FrontendKind;
+use proxy_common::abi::{BackendFlags, FrontendKind};
 use serde::Serialize;
 
 use super::Named;
 use crate::{
     cli::output::Row,
-    condition::{CHOSEN, ServicePort, View, endpoints},
+    condition::{ServicePort, View, endpoints},
     notices::{Notice, Shape},
     plan::FrontendAt,
 };
@@ -93,7 +93,7 @@ pub fn rows(view: &View) -> Result<Vec<ServiceRow>> {
             notices: told.map(|one| one.notices.clone()).unwrap_or_default(),
             shape,
         };
-        row.endpoints = endpoints(ports.iter().copied(), CHOSEN);
+        row.endpoints = endpoints(ports.iter().copied(), BackendFlags::CHOSEN);
         for service in ports {
             let count = view.maps.service_count(service.id)?;
             row.connections += count.connections;

@@ -81,7 +81,7 @@ impl Planner {
         let mut lost = 0;
         for (&id, &entry) in &image.backends {
             gate.open_backend(entry.socket);
-            if entry.flags == 0 {
+            if entry.flags.is_empty() {
                 continue;
             }
             used.insert(id);

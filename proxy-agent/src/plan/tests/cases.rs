@@ -146,7 +146,7 @@ fn a_backend_is_closed_soon_after_its_service_and_its_id_rests_long() {
 }
 
 fn closes(op: &Op) -> bool {
-    matches!(op, Op::Backend { entry, .. } if entry.flags == 0 && entry.socket.ip() == pod(1))
+    matches!(op, Op::Backend { entry, .. } if entry.flags.is_empty() && entry.socket.ip() == pod(1))
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use proxy_common::{
     abi::{
-        Extent, FrontendKind, FrontendRef, Service, ServiceId, Slot, backend_flags, gate,
-        service_flags,
+        BackendFlags, Extent, FrontendKind, FrontendRef, Service, ServiceFlags, ServiceId, Slot,
+        gate,
     },
     addr::{Be16, Ip4, Ip6},
 };
@@ -109,14 +109,14 @@ impl Machine {
                     "no such id".to_owned()
                 })?;
                 if let Some(old) = image.backends.insert(id, entry) {
-                    let same = old.flags != 0
+                    let same = !old.flags.is_empty()
                         && old.socket == entry.socket
                         && old.service == entry.service;
-                    let closed = entry.flags == 0 && old.generation == entry.generation;
+                    let closed = entry.flags.is_empty() && old.generation == entry.generation;
                     ensure(
                         closed
                             || same && old.generation == entry.generation
-                            || old.flags == 0 && entry.generation > old.generation,
+                            || old.flags.is_empty() && entry.generation > old.generation,
                         || format!("{old:?} became {entry:?} without a new generation"),
                     )?;
                 }
@@ -197,7 +197,7 @@ impl Machine {
             return false;
         };
         let old = self.image.backends.get(id);
-        old.is_some_and(|old| old.flags & backend_flags::SERVING != 0)
+        old.is_some_and(|old| old.flags.contains(BackendFlags::SERVING))
     }
 
     /// The same where all was whole before this write.
@@ -279,7 +279,7 @@ impl Machine {
             .and_then(|id| self.image.backends.get(id))
             .ok_or_else(|| format!("slot {slot} of service {service} has no backend"))?;
         ensure(
-            entry.service == service && entry.flags & backend_flags::SERVING != 0,
+            entry.service == service && entry.flags.contains(BackendFlags::SERVING),
             || format!("slot {slot} of service {service} leads to {entry:?}"),
         )?;
         let addr = match entry.socket.ip() {
@@ -319,7 +319,7 @@ fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 fn asks_for_ranges(service: &Service) -> bool {
-    service.flags & service_flags::SOURCE_RANGES != 0
+    service.flags.contains(ServiceFlags::SOURCE_RANGES)
 }
 
 fn has_range(image: &Image, service: ServiceId) -> bool {

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{Extent, FrontendKind, ServiceId, backend_flags, service_flags};
+use proxy_common::abi::{BackendFlags, Extent, FrontendKind, ServiceFlags, ServiceId};
 
 use super::*;
 use crate::model::{self, Cidr, DesiredService, OnEmpty};
@@ -13,13 +13,13 @@ use crate::model::{self, Cidr, DesiredService, OnEmpty};
 /// One service as a look-up sees it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Seen {
-    flags: u32,
+    flags: ServiceFlags,
     affinity: u32,
     internal: Vec<SocketAddr>,
     external: Vec<SocketAddr>,
     short_circuit: Vec<SocketAddr>,
     /// All backends with their flags.
-    backends: BTreeMap<SocketAddr, u16>,
+    backends: BTreeMap<SocketAddr, BackendFlags>,
     ranges: BTreeSet<Cidr>,
 }
 
@@ -51,7 +51,7 @@ pub fn read(image: &Image) -> Everything {
                 external: list(service.external),
                 short_circuit: list(service.short_circuit),
                 backends: backends
-                    .filter(|entry| entry.service == id && entry.flags != 0)
+                    .filter(|entry| entry.service == id && !entry.flags.is_empty())
                     .map(|entry| (entry.socket, entry.flags))
                     .collect(),
                 ranges: ranges
@@ -86,7 +86,7 @@ pub fn strays(image: &Image) -> usize {
     let live = |service: &ServiceId| image.services.contains_key(service);
     let backends = image.backends.values();
     backends
-        .filter(|entry| entry.flags != 0 && !live(&entry.service))
+        .filter(|entry| !entry.flags.is_empty() && !live(&entry.service))
         .count()
         + image
             .ranges
@@ -133,9 +133,9 @@ pub fn expect<'a>(
 
 fn see(service: &DesiredService, node: &NodeAddresses) -> Seen {
     let scopes = [
-        (&service.internal.endpoints, backend_flags::IN_INTERNAL),
-        (&service.external.endpoints, backend_flags::IN_EXTERNAL),
-        (&service.cluster, backend_flags::IN_SHORT_CIRCUIT),
+        (&service.internal.endpoints, BackendFlags::IN_INTERNAL),
+        (&service.external.endpoints, BackendFlags::IN_EXTERNAL),
+        (&service.cluster, BackendFlags::IN_SHORT_CIRCUIT),
     ];
     let sockets = scopes.map(|(endpoints, _)| -> Vec<SocketAddr> {
         endpoints
@@ -145,37 +145,37 @@ fn see(service: &DesiredService, node: &NodeAddresses) -> Seen {
     });
     let mut backends = BTreeMap::new();
     for endpoint in &service.endpoints {
-        let mut flags = 0;
+        let mut flags = BackendFlags::empty();
         for (list, (_, flag)) in sockets.iter().zip(scopes) {
             if list.contains(&endpoint.socket()) {
                 flags |= flag;
             }
         }
-        if flags == 0 && !endpoint.conditions.ready && !endpoint.conditions.serving {
+        if flags.is_empty() && !endpoint.conditions.ready && !endpoint.conditions.serving {
             continue;
         }
-        flags |= backend_flags::SERVING;
+        flags |= BackendFlags::SERVING;
         if endpoint.local {
-            flags |= backend_flags::LOCAL;
+            flags |= BackendFlags::LOCAL;
         }
         if node.local.contains(&endpoint.addr) {
-            flags |= backend_flags::HOST;
+            flags |= BackendFlags::HOST;
         }
         backends.insert(endpoint.socket(), flags);
     }
-    let mut flags = 0;
+    let mut flags = ServiceFlags::empty();
     for (is_set, flag) in [
         (
             service.internal.on_empty == OnEmpty::Drop,
-            service_flags::INTERNAL_DROP,
+            ServiceFlags::INTERNAL_DROP,
         ),
         (
             service.external.on_empty == OnEmpty::Drop,
-            service_flags::EXTERNAL_DROP,
+            ServiceFlags::EXTERNAL_DROP,
         ),
         (
             !service.source_ranges.is_empty(),
-            service_flags::SOURCE_RANGES,
+            ServiceFlags::SOURCE_RANGES,
         ),
     ] {
         if is_set {

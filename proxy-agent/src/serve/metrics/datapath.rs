@@ -16,7 +16,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use proxy_common::{
-    abi::{Counter, ServiceCounter, ServiceId, backend_flags, names},
+    abi::{BackendFlags, Counter, ServiceCounter, ServiceId, names},
     edge::hook::Hook,
     reason::{Outcome, Reason},
 };
@@ -105,7 +105,12 @@ impl Datapath {
             of_ids.entry(id).or_default().count =
                 counts.get(id.0 as usize).copied().unwrap_or_default();
         }
-        let used = || image.backends.iter().filter(|(_, entry)| entry.flags != 0);
+        let used = || {
+            image
+                .backends
+                .iter()
+                .filter(|(_, entry)| !entry.flags.is_empty())
+        };
         let counts = maps.backend_counts_below(end_of(used().map(|(id, _)| id.0)))?;
         let mut traffic = HashMap::new();
         for (&id, entry) in used() {
@@ -114,10 +119,7 @@ impl Datapath {
             else {
                 continue;
             };
-            let chosen = backend_flags::IN_INTERNAL
-                | backend_flags::IN_EXTERNAL
-                | backend_flags::IN_SHORT_CIRCUIT;
-            if entry.flags & chosen != 0 {
+            if entry.flags.intersects(BackendFlags::CHOSEN) {
                 of_service.endpoints += 1;
             }
             let count = counts.get(id.0 as usize).copied().unwrap_or_default();

@@ -9,9 +9,9 @@ use super::{
 };
 use proxy_common::{
     abi::{
-        Backend, BackendId, Config, Device, Extent, FrontendKey, FrontendKind, FrontendRef,
-        Generation, IfIndex, Macs, NODEPORT_ADDR, SCTP, Service, ServiceId, Slot, TCP, Tuple, UDP,
-        backend_flags, device_flags, gate,
+        Backend, BackendFlags, BackendId, Config, Device, DeviceFlags, DeviceKind, Extent,
+        FrontendKey, FrontendKind, FrontendRef, Generation, IfIndex, Link, LocalAddr, Macs, SCTP,
+        Service, ServiceId, Slot, Sources, TCP, Tuple, UDP, gate,
     },
     addr::{Addr, Be16, V4, V6},
     edge::{
@@ -58,12 +58,12 @@ impl World {
     pub fn with_backends(backends: &[u16]) -> Self {
         let mut world = Self::empty();
         world.config = Some(Config::for_hz(100, 1));
-        for (ifindex, flags) in [
-            (LO, device_flags::LOOPBACK | device_flags::ETHERNET),
-            (UPLINK, device_flags::UPLINK | device_flags::ETHERNET),
-            (TUNNEL, device_flags::TUNNEL | device_flags::ETHERNET),
-            (VETH_A, device_flags::WORKLOAD | device_flags::ETHERNET),
-            (VETH_B, device_flags::WORKLOAD | device_flags::ETHERNET),
+        for (ifindex, kind) in [
+            (LO, DeviceKind::Loopback),
+            (UPLINK, DeviceKind::Uplink),
+            (TUNNEL, DeviceKind::Tunnel),
+            (VETH_A, DeviceKind::Workload),
+            (VETH_B, DeviceKind::Workload),
         ] {
             let addr = if ifindex == TUNNEL { TUNNEL_ADDR } else { NODE };
             world.devices.insert(
@@ -72,7 +72,7 @@ impl World {
                     addr4: V4::addr(addr),
                     addr6: V6::addr(addr),
                     mtu: 1500,
-                    flags,
+                    flags: DeviceFlags::new(kind, Link::Ethernet, Sources::All),
                     mac: mac(ifindex),
                     ..Device::default()
                 },
@@ -88,9 +88,9 @@ impl World {
     fn family<F: Net>(&mut self) {
         let maps = F::maps_mut(self);
         for n in [NODE, TUNNEL_ADDR] {
-            maps.local.insert(F::addr(n), NODEPORT_ADDR);
+            maps.local.insert(F::addr(n), LocalAddr::NODE_PORTS);
         }
-        maps.local.insert(F::loopback(), NODEPORT_ADDR);
+        maps.local.insert(F::loopback(), LocalAddr::NODE_PORTS);
         for (n, ifindex) in [
             (CLIENT, UPLINK),
             (REMOTE, UPLINK),
@@ -148,20 +148,16 @@ impl World {
             .insert(whole, FrontendRef::REFUSE);
         for n in backends {
             let local = match *n {
-                NODE => backend_flags::LOCAL | backend_flags::HOST,
-                POD_A | POD_B => backend_flags::LOCAL,
-                _ => 0,
+                NODE => BackendFlags::LOCAL | BackendFlags::HOST,
+                POD_A | POD_B => BackendFlags::LOCAL,
+                _ => BackendFlags::empty(),
             };
             F::maps_mut(self).backends.insert(
                 backend_id(*n),
                 Backend {
                     addr: F::addr(*n),
                     port: Be16::new(BACKEND_PORT),
-                    flags: local
-                        | backend_flags::SERVING
-                        | backend_flags::IN_INTERNAL
-                        | backend_flags::IN_EXTERNAL
-                        | backend_flags::IN_SHORT_CIRCUIT,
+                    flags: local | BackendFlags::SERVING | BackendFlags::CHOSEN,
                     generation: Generation::FIRST,
                     service,
                 },
@@ -178,9 +174,15 @@ impl World {
     /// Takes the link header off a device's packets.
     pub fn bare(mut self, ifindex: IfIndex) -> Self {
         let device = self.devices.get_mut(&ifindex).unwrap();
-        device.flags &= !device_flags::ETHERNET;
+        device.flags = device.flags.with_link(Link::None);
         device.mac = [0; 6];
         self
+    }
+
+    /// Lets a device take these sources.
+    pub fn takes(&mut self, ifindex: IfIndex, sources: Sources) {
+        let device = self.devices.get_mut(&ifindex).unwrap();
+        device.flags = device.flags.with_sources(sources);
     }
 
     pub fn backend_mut<F: Net>(&mut self, id: u16) -> &mut Backend<F::Addr> {
@@ -201,7 +203,7 @@ impl World {
         frame: &Frame<F>,
     ) -> (Verdict, Buffer) {
         let mut packet = frame.build();
-        if self.devices[&device].flags & device_flags::ETHERNET == 0 {
+        if self.devices[&device].flags.is_bare() {
             packet = packet.bare();
         }
         let verdict = self.run(hook, device, &mut packet);

@@ -4,8 +4,8 @@ use super::{net::Net, packet::Buffer};
 use proxy_common::{
     abi::{
         Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey,
-        FragmentKey, FragmentPorts, FrontendKey, FrontendRef, IfIndex, Jiffies, RangeKey, Service,
-        ServiceCounter, ServiceId, Share, Slot, Tuple, gate,
+        FragmentKey, FragmentPorts, FrontendKey, FrontendRef, IfIndex, Jiffies, LocalAddr,
+        RangeKey, Service, ServiceCounter, ServiceId, Share, Slot, Tuple, gate,
     },
     addr::{Addr, Family, V4, V6},
     edge::{
@@ -82,7 +82,7 @@ impl<A: Addr> Flows<A> {
 /// The tables of one family.
 pub struct Maps<F: Family> {
     pub frontends: HashMap<FrontendKey<F::Addr>, FrontendRef>,
-    pub local: HashMap<F::Addr, u32>,
+    pub local: HashMap<F::Addr, LocalAddr>,
     pub backends: HashMap<BackendId, Backend<F::Addr>>,
     pub confirmed: Flows<F::Addr>,
     pub pending: Flows<F::Addr>,
@@ -463,7 +463,7 @@ impl<F: Net> Routes<F> for World {
         self.noted.set(self.noted.get() + 1);
     }
 
-    fn local_addr(&self, addr: &F::Addr) -> Option<u32> {
+    fn local_addr(&self, addr: &F::Addr) -> Option<LocalAddr> {
         F::maps(self).local.get(addr).copied()
     }
 

@@ -7,9 +7,9 @@ use aya::programs::{TestRun, TestRunOptions};
 use aya::{Ebpf, Pod};
 use proxy_agent::datapath::{Datapath, Options, Run, Sizes};
 use proxy_common::abi::{
-    Backend, BackendId, Config, Device, Dir, Epoch, Extent, Flow, FlowKey, FrontendKey,
-    FrontendKind, FrontendRef, Generation, IfIndex, Jiffies, Macs, Route, Service, ServiceId, Slot,
-    TCP, Tuple, UDP, backend_flags, device_flags, flow_state, gate,
+    Backend, BackendFlags, BackendId, Config, Device, DeviceFlags, DeviceKind, Dir, Epoch, Extent,
+    Flow, FlowKey, FrontendKey, FrontendKind, FrontendRef, Generation, IfIndex, Jiffies, Link,
+    LocalAddr, Macs, Route, Service, ServiceId, Slot, Sources, TCP, Tuple, UDP, flow_state, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -79,7 +79,7 @@ impl Bench {
         datapath.set_config(&config)?;
         let device = Device {
             mac: NODE_MAC,
-            flags: device_flags::UPLINK | device_flags::ETHERNET,
+            flags: DeviceFlags::new(DeviceKind::Uplink, Link::Ethernet, Sources::All),
             ..Device::default()
         };
         datapath.maps_mut().devices.insert(DEVICE, device, 0)?;
@@ -199,7 +199,7 @@ impl Bench {
         maps.slots.set(0, BACKEND, 0)?;
         maps.services.insert(SERVICE, service, 0)?;
         let maps = A::maps(&mut self.datapath);
-        let flags = backend_flags::SERVING | backend_flags::LOCAL | backend_flags::IN_INTERNAL;
+        let flags = BackendFlags::SERVING | BackendFlags::LOCAL | BackendFlags::IN_INTERNAL;
         let backend = Backend {
             addr: pod,
             port: Be16::new(8080),
@@ -208,7 +208,7 @@ impl Bench {
             service: SERVICE,
         };
         maps.backends.set(BACKEND.0, backend, 0)?;
-        maps.local_addrs.insert(node, 1, 0)?;
+        maps.local_addrs.insert(node, LocalAddr::NODE_PORTS, 0)?;
         let to = FrontendRef::new(SERVICE, FrontendKind::ClusterIp).0;
         A::put_frontend(maps, FrontendKey::new(vip, Be16::new(80), TCP), to)
     }

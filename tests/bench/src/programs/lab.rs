@@ -8,9 +8,9 @@ use aya::{Ebpf, Pod};
 use nix::net::if_::if_nametoindex;
 use proxy_agent::datapath::{Datapath, MapAddr, Options};
 use proxy_common::abi::{
-    Backend, BackendId, Config, Device, Extent, Flow, FlowKey, FrontendKey, FrontendKind,
-    FrontendRef, Generation, IfIndex, NODEPORT_ADDR, Service, ServiceId, Slot, TCP, UDP,
-    backend_flags, device_flags, gate,
+    Backend, BackendFlags, BackendId, Config, Device, DeviceFlags, DeviceKind, Extent, Flow,
+    FlowKey, FrontendKey, FrontendKind, FrontendRef, Generation, IfIndex, Link, LocalAddr, Service,
+    ServiceId, Slot, Sources, TCP, UDP, gate,
 };
 use proxy_common::addr::{Be16, Ip4, Ip6};
 
@@ -214,14 +214,14 @@ impl Lab {
         }
         let object = driver::object(vm_protocol::variable::OBJECT)?;
         let mut datapath = Datapath::load(&object, &Options::default())?;
-        let flags = [device_flags::UPLINK, device_flags::WORKLOAD];
-        for (index, flags) in devices.iter().zip(flags) {
+        let kinds = [DeviceKind::Uplink, DeviceKind::Workload];
+        for (index, kind) in devices.iter().zip(kinds) {
             let device = Device {
                 addr4: Ip4::numbered(net::NODE, 1),
                 addr6: Ip6::numbered(net::NODE, 1),
                 mtu: 1500,
                 mac: NODE_MAC,
-                flags: flags | device_flags::ETHERNET,
+                flags: DeviceFlags::new(kind, Link::Ethernet, Sources::All),
                 ..Device::default()
             };
             datapath.maps_mut().devices.insert(index, device, 0)?;
@@ -276,7 +276,7 @@ impl Lab {
         let maps = A::maps(&mut self.datapath);
         Ok(maps
             .local_addrs
-            .insert(A::numbered(net::NODE, 1), NODEPORT_ADDR, 0)?)
+            .insert(A::numbered(net::NODE, 1), LocalAddr::NODE_PORTS, 0)?)
     }
 
     /// Service `id`: the address of this kind and number, for both protocols.
@@ -302,9 +302,9 @@ impl Lab {
             .services
             .insert(ServiceId(id), service, 0)?;
         let local = if side == Side::Local {
-            backend_flags::LOCAL
+            BackendFlags::LOCAL
         } else {
-            0
+            BackendFlags::empty()
         };
         for (slot, addr) in (base..).zip(backends) {
             self.datapath
@@ -314,7 +314,7 @@ impl Lab {
             let backend = Backend {
                 addr: *addr,
                 port: Be16::new(BACKEND_PORT),
-                flags: backend_flags::SERVING | local,
+                flags: BackendFlags::SERVING | local,
                 generation: Generation::FIRST,
                 service: ServiceId(id),
             };

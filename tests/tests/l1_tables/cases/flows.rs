@@ -1,7 +1,7 @@
 //! The life of flows, and whom a service lets in.
 
 use anyhow::{Result, ensure};
-use proxy_common::abi::{Service, service_flags};
+use proxy_common::abi::{Service, ServiceFlags};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use testbed::address::Pair;
@@ -182,7 +182,7 @@ fn gone(w: &mut World, hook: Hook) -> Result<()> {
 }
 
 fn source_ranges(w: &mut World, hook: Hook) -> Result<()> {
-    let flags = service_flags::SOURCE_RANGES;
+    let flags = ServiceFlags::SOURCE_RANGES;
     w.serve_as(
         &[w.at.pod_a],
         Service {
@@ -209,7 +209,7 @@ fn source_ranges(w: &mut World, hook: Hook) -> Result<()> {
 }
 
 fn local_policy(w: &mut World, hook: Hook) -> Result<()> {
-    let flags = service_flags::EXTERNAL_DROP;
+    let flags = ServiceFlags::EXTERNAL_DROP;
     w.serve_as(
         &[],
         Service {

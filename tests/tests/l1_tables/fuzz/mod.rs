@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::{Ran, Sizes};
-use proxy_common::abi::{Flow, FlowKey, flow_state};
+use proxy_common::abi::{Flow, FlowKey, Sources, flow_state};
 use proxy_common::addr::{Ip4, Ip6};
 use proxy_common::edge::hook::Hook;
 use testbed::address::{self, Family};
@@ -126,7 +126,11 @@ fn fuzz(
     plant: Option<Plant>,
 ) -> Result<()> {
     let mut node = node.get()?.lock().unwrap_or_else(PoisonError::into_inner);
-    node.ask_for_sources(plant != Some(Plant::AnySource))?;
+    let sources = match plant {
+        Some(Plant::AnySource) => Sources::All,
+        _ => Sources::Strict,
+    };
+    node.take_sources(sources)?;
     let seed = seed()?;
     let mut random = Random::new(seed);
     let mut left = packets;

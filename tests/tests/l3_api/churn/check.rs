@@ -84,10 +84,10 @@ where
         for slot in extent.slots() {
             let backend = maps.slots.get(&slot.0, 0).context("a slot")?;
             let entry = family.backends.get(&backend.0, 0).context("a backend")?;
-            if entry.flags == 0 || entry.service != id {
+            if entry.flags.is_empty() || entry.service != id {
                 let (flags, owner) = (entry.flags, entry.service);
                 return Ok(Err(format!(
-                    "slot {slot} has backend {backend}, whose flags are {flags:#x} and whose service is {owner}"
+                    "slot {slot} has backend {backend}, whose flags are {flags:?} and whose service is {owner}"
                 )));
             }
         }

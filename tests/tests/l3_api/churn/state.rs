@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use proxy_agent::model::Cidr;
 use proxy_agent::plan::{FrontendAt, Image};
 use proxy_agent::state::{Name, Names, Place};
-use proxy_common::abi::{Extent, FrontendKind, Service, ServiceId, backend_flags};
+use proxy_common::abi::{BackendFlags, Extent, FrontendKind, Service, ServiceFlags, ServiceId};
 use testbed::topology::Node;
 
 /// How many differences are shown.
@@ -26,12 +26,12 @@ pub struct State {
 struct ServicePort {
     name: Name,
     frontends: BTreeMap<FrontendAt, u32>,
-    flags: u32,
+    flags: ServiceFlags,
     affinity: u32,
     internal: Vec<SocketAddr>,
     external: Vec<SocketAddr>,
     short_circuit: Vec<SocketAddr>,
-    backends: BTreeMap<SocketAddr, u16>,
+    backends: BTreeMap<SocketAddr, BackendFlags>,
     ranges: BTreeSet<Cidr>,
 }
 
@@ -54,10 +54,14 @@ impl State {
                 port.frontends.insert(*at, to.kind() as u32);
             }
         }
-        for entry in image.backends.values().filter(|entry| entry.flags != 0) {
+        for entry in image
+            .backends
+            .values()
+            .filter(|entry| !entry.flags.is_empty())
+        {
             if let Some(port) = by_id.get_mut(&entry.service) {
                 // On which node an address is, differs between the two nodes.
-                let flags = entry.flags & !backend_flags::HOST;
+                let flags = entry.flags - BackendFlags::HOST;
                 port.backends.insert(entry.socket, flags);
             }
         }
@@ -127,7 +131,7 @@ fn service_port(
             .map(|slot| {
                 let backend = image.slots.get(&slot).and_then(|id| image.backends.get(id));
                 match backend {
-                    Some(backend) if backend.flags != 0 => Ok(backend.socket),
+                    Some(backend) if !backend.flags.is_empty() => Ok(backend.socket),
                     other => bail!("service {id}, slot {slot}: {other:?}"),
                 }
             })
