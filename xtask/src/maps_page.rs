@@ -52,8 +52,8 @@ pub fn page() -> String {
         );
     }
     page.push_str(
-        "\n*Since* is the version from which on a map has this layout; an agent reads no map of an older one. Hash maps and tries are\n\
-         without preallocation: an update replaces the whole element.\n\n\
+        "\n*Since* is the version from which on a map has this layout; an agent reads no map of an older one. Hash maps but for\n\
+         `FLOWS`, and tries, are without preallocation: an update replaces the whole element.\n\n\
          ## Roles\n\n\
          | role | written by | when an agent of other sizes takes over |\n|---|---|---|\n",
     );
@@ -172,7 +172,9 @@ fn entries(entries: Entries) -> String {
         Size::Devices => "network devices",
         Size::Addresses => "addresses of the node",
         Size::Flows => "connections, twice",
-        Size::Pending => "a quarter of flows",
+        Size::Datagrams | Size::Pending => "a quarter of flows",
+        Size::Closed => "half of connections, or 4096 for each CPU",
+        Size::Queues => "CPUs, twice",
         Size::Affinity => "half of connections",
     }
     .to_owned()

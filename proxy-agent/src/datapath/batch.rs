@@ -47,7 +47,11 @@ pub struct Batched<M> {
 
 impl<M: TryFrom<Map, Error = MapError>> Batched<M> {
     pub fn new(map: Map) -> Result<Self> {
-        let (Map::Array(data) | Map::PerCpuArray(data) | Map::HashMap(data)) = &map else {
+        let (Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)) = &map
+        else {
             bail!("it is neither an array nor a hash map");
         };
         let fd = data.fd().as_fd().try_clone_to_owned()?;
@@ -135,6 +139,59 @@ impl<K: Pod, V: Pod> Batched<HashMap<MapData, K, V>> {
             Ok(_) => true,
             // Nothing there, or more in one bucket than there is room for.
             Err(error) => matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOSPC)),
+        }
+    }
+
+    /// All entries. Programs may write meanwhile: of what they remove or store some may be missing or come twice.
+    pub fn entries(&self) -> Result<Vec<(K, V)>> {
+        let mut all = Vec::new();
+        let mut at_once = (CHUNK / (size_of::<K>() + size_of::<V>())).max(1);
+        let mut place: u32 = 0;
+        let mut is_first = true;
+        loop {
+            let from = place;
+            let (mut keys, mut values) = (
+                Vec::<K>::with_capacity(at_once),
+                Vec::<V>::with_capacity(at_once),
+            );
+            let mut batch = Batch {
+                in_batch: if is_first { 0 } else { &raw const from as u64 },
+                out_batch: &raw mut place as u64,
+                keys: keys.as_mut_ptr() as u64,
+                values: values.as_mut_ptr() as u64,
+                count: u32::try_from(at_once)?,
+                map_fd: self.fd.as_raw_fd() as u32,
+                ..Batch::default()
+            };
+            // SAFETY: the kernel writes at most `count` keys and values, for which there is room, and the number of a bucket to `place`.
+            let done = unsafe { bpf(Command::MapLookupBatch, &mut batch) };
+            let is_last = match done {
+                Ok(_) => false,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ENOENT) => true,
+                    // More in one bucket than there is room for.
+                    Some(libc::ENOSPC) => {
+                        at_once *= 2;
+                        place = from;
+                        continue;
+                    }
+                    _ if is_first && is_missing(&error) => {
+                        return Ok(self.map.iter().collect::<Result<_, _>>()?);
+                    }
+                    _ => return Err(error).context("BPF_MAP_LOOKUP_BATCH"),
+                },
+            };
+            let many = (batch.count as usize).min(at_once);
+            // SAFETY: the kernel has filled in that many of each.
+            unsafe {
+                keys.set_len(many);
+                values.set_len(many);
+            }
+            all.extend(keys.into_iter().zip(values));
+            if is_last {
+                return Ok(all);
+            }
+            is_first = false;
         }
     }
 }

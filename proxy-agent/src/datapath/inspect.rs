@@ -15,10 +15,7 @@ use proxy_common::{
     addr::Be16,
 };
 
-use super::{
-    FamilyMaps, Maps, PinDir,
-    maps::{MapAddr, entries},
-};
+use super::{FamilyMaps, Maps, PinDir, maps::MapAddr};
 use crate::{model::Protocol, plan::Image};
 
 /// A connection through a service, as the packets of its client show it.
@@ -99,11 +96,8 @@ where
     Flow<A>: Pod,
 {
     let mut all = Vec::new();
-    for (map, name) in [
-        (&maps.flows, names::FLOWS[family]),
-        (&maps.pending, names::PENDING[family]),
-    ] {
-        for (key, flow) in entries(map).context(name)? {
+    for (map, name) in maps.flow_tables(family) {
+        for (key, flow) in map.entries().context(name)? {
             if !flow.is_reply() && !flow.is_own() {
                 all.push(connection(&key, &flow));
             }
@@ -149,6 +143,7 @@ where
         counted(&maps.frontends, names::FRONTENDS[family])?,
         counted(&maps.local_addrs, names::LOCAL_ADDRS[family])?,
         counted(&maps.flows, names::FLOWS[family])?,
+        counted(&maps.datagrams, names::DATAGRAMS[family])?,
         counted(&maps.pending, names::PENDING[family])?,
         counted(&maps.affinity, names::AFFINITY[family])?,
         counted(&maps.fragments, names::FRAGMENTS[family])?,

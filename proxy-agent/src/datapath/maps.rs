@@ -15,8 +15,10 @@ use proxy_common::{
         FragmentKey, FragmentPorts, FrontendKey, IfIndex, Jiffies, LocalAddr, NextHop, RangeKey,
         Service, ServiceCounter, ServiceId, Slot,
         map::{self, OfFamily, Prefix},
+        names,
     },
     addr::{Addr, Ip4, Ip6},
+    tables::Table,
 };
 
 use super::batch::Batched;
@@ -40,6 +42,9 @@ pub struct Maps {
     pub v6: FamilyMaps<Ip6>,
 }
 
+/// A table of flows.
+pub type FlowTable<A> = Batched<HashMap<MapData, FlowKey<A>, Flow<A>>>;
+
 /// The maps of one address family.
 pub struct FamilyMaps<A>
 where
@@ -49,11 +54,36 @@ where
     pub frontends: Batched<HashMap<MapData, FrontendKey<A>, u32>>,
     pub backends: Batched<Array<MapData, Backend<A>>>,
     pub local_addrs: HashMap<MapData, A, LocalAddr>,
-    pub flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
-    pub pending: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    /// Confirmed connections.
+    pub flows: FlowTable<A>,
+    /// Confirmed flows of datagrams.
+    pub datagrams: FlowTable<A>,
+    pub pending: FlowTable<A>,
     pub affinity: HashMap<MapData, AffinityKey<A>, Affinity>,
     pub source_ranges: LpmTrie<MapData, RangeKey<A>, u32>,
     pub fragments: HashMap<MapData, FragmentKey<A>, FragmentPorts>,
+}
+
+impl<A> FamilyMaps<A>
+where
+    Backend<A>: Pod,
+{
+    /// The table of confirmed flows of a protocol.
+    pub fn confirmed(&mut self, proto: u8) -> &mut FlowTable<A> {
+        match Table::confirmed(proto) {
+            Table::Datagrams => &mut self.datagrams,
+            Table::Connections | Table::Pending => &mut self.flows,
+        }
+    }
+
+    /// The tables of flows, each with its name.
+    pub fn flow_tables(&self, family: usize) -> [(&FlowTable<A>, &'static str); 3] {
+        [
+            (&self.flows, names::FLOWS[family]),
+            (&self.datagrams, names::DATAGRAMS[family]),
+            (&self.pending, names::PENDING[family]),
+        ]
+    }
 }
 
 /// An address as it lies in a map.
@@ -111,8 +141,9 @@ where
             frontends: batched(source, &table.frontends)?,
             backends: batched(source, &table.backends)?,
             local_addrs: typed(source, &table.local_addrs)?,
-            flows: typed(source, &table.flows)?,
-            pending: typed(source, &table.pending)?,
+            flows: batched(source, &table.flows)?,
+            datagrams: batched(source, &table.datagrams)?,
+            pending: batched(source, &table.pending)?,
             affinity: typed(source, &table.affinity)?,
             source_ranges: typed(source, &table.ranges)?,
             fragments: typed(source, &table.fragments)?,

@@ -208,7 +208,7 @@ fn at_first(shape: &Shape, cpus: u64) -> u64 {
     let value = round(shape.value);
     match shape.kind {
         MapType::PerCpuArray => entries * (8 + cpus * value),
-        MapType::LruHash => {
+        MapType::LruHash | MapType::Hash if shape.is_preallocated => {
             let element = ELEMENT + round(shape.key) + value;
             entries * element + entries.next_power_of_two() * BUCKET
         }

@@ -52,6 +52,7 @@ pub mod probe;
 mod program;
 mod resize;
 mod shape;
+mod sweep;
 mod sys;
 mod takeover;
 
@@ -64,6 +65,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::{Ebpf, EbpfLoader, util::nr_cpus};
 use nix::net::if_::if_nameindex;
+use proxy_common::abi::names;
 
 use self::{
     attach::Attachments,
@@ -84,6 +86,7 @@ pub use self::{
     options::{LARGEST, Options, Sizes},
     pin::PinDir,
     program::{Ran, Run},
+    sweep::Sweep,
 };
 
 /// A loaded datapath: its maps and programs, attached nowhere.
@@ -228,6 +231,14 @@ fn open(
             loader.map_pin_path(shape.name, path);
         }
     }
+    // These are nobody's but the programs', and have no shape.
+    let (queues, room) = (cpus() as u32, closed_room(shapes));
+    for name in names::CLOSED {
+        loader.map_max_entries(name, queues * room);
+    }
+    loader.map_max_entries(names::CLOSED_ENDS, 2 * queues);
+    loader.override_global("QUEUES", &queues, true);
+    loader.override_global("CLOSED_ROOM", &room, true);
     let mut ebpf = loader.load(object).context("loading the eBPF object")?;
     program::load(&mut ebpf, xdp.is_used())?;
     let maps = Maps::open(|name| {
@@ -235,6 +246,13 @@ fn open(
             .with_context(|| format!("the object has no map {name}"))
     })?;
     Ok((ebpf, maps))
+}
+
+/// Places of each CPU's queue of closed connections, where tables have these shapes.
+fn closed_room(shapes: &[Shape]) -> u32 {
+    let flows = shapes.iter().find(|shape| shape.name == names::FLOWS[0]);
+    let connections = flows.map_or(0, |shape| shape.max_entries / 2);
+    options::closed_room(connections, cpus())
 }
 
 /// Detaches and forgets the datapath under `bpffs` in this network namespace, whoever runs it, and whatever its version is. Tells what

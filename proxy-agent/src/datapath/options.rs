@@ -103,6 +103,16 @@ impl Sizes {
         self.connections.saturating_mul(2)
     }
 
+    /// Entries of a table of flows of datagrams.
+    pub const fn datagrams(&self) -> u32 {
+        self.pending()
+    }
+
+    /// Places of all CPUs' queues of closed connections, on a machine with so many.
+    pub fn closed(&self, cpus: u64) -> u32 {
+        cpus as u32 * closed_room(self.connections, cpus)
+    }
+
     /// Entries of the table of unconfirmed flows, the budget of a flood.
     pub const fn pending(&self) -> u32 {
         let quarter = self.flows() / 4;
@@ -119,6 +129,12 @@ impl Sizes {
         let half = self.connections / 2;
         if half < 1024 { 1024 } else { half }
     }
+}
+
+/// Places of each CPU's queue of closed connections: those of all CPUs together are half of the connections that there is room for.
+pub(super) fn closed_room(connections: u32, cpus: u64) -> u32 {
+    let share = u64::from(connections) / 2 / cpus.max(1);
+    share.clamp(1, 4096) as u32
 }
 
 /// `room` where that is enough for so many, else room for half as many again.

@@ -35,7 +35,7 @@ use proxy_common::{
 use tracing::{info, warn};
 
 use super::{
-    Datapath, FamilyMaps, PinDir, clock,
+    Datapath, FamilyMaps, PinDir, Takeover, clock,
     maps::{entries, remove},
     pin::{forget, new_pin},
     program,
@@ -72,11 +72,7 @@ impl Datapath {
                     return self.let_flows_move();
                 }
             };
-        self.set_config(&Config {
-            refresh: Config::STILL,
-            ..self.config()?
-        })?;
-        wait_for_programs();
+        self.hold_flows()?;
         let moving = Moving {
             wanted: &wanted,
             config: Config::for_hz(self.hz, 0),
@@ -102,6 +98,52 @@ impl Datapath {
             );
         }
         self.let_flows_move()
+    }
+
+    /// Has flows stay in their tables, for all programs.
+    fn hold_flows(&mut self) -> Result<()> {
+        self.set_config(&Config {
+            refresh: Config::STILL,
+            ..self.config()?
+        })?;
+        wait_for_programs();
+        Ok(())
+    }
+
+    /// Brings the maps into force, if they are not. Flows of agents that had other tables for them come with them.
+    pub(super) fn enforce(&mut self) -> Result<()> {
+        let Some(takeover) = &self.takeover else {
+            return Ok(());
+        };
+        if takeover.is_staged() {
+            let old = takeover.old_flows()?;
+            if !old.is_empty() {
+                self.hold_flows()?;
+            }
+            for pins in old {
+                Takeover::convert(&pins, &mut self.maps)?;
+            }
+        }
+        match &mut self.takeover {
+            Some(takeover) => takeover.enforce(),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends what an earlier agent was part of, when no link has programs of its own any more.
+    pub(super) fn end_takeover(&mut self) -> Result<()> {
+        let Some(takeover) = &self.takeover else {
+            return Ok(());
+        };
+        let old = takeover.old_flows()?;
+        if !old.is_empty() {
+            // The last that may write there.
+            wait_for_programs();
+        }
+        for pins in old {
+            Takeover::convert(&pins, &mut self.maps)?;
+        }
+        takeover.remove_others()
     }
 
     /// Ends [`Config::STILL`], whoever began it.
@@ -156,13 +198,16 @@ impl Moving<'_> {
         let age = |seen: Jiffies| now.since(seen).cast_signed().max(0);
         let flow_age = |key: &FlowKey<A>, flow: &Flow<A>| {
             let age = age(flow.last_seen);
-            let is_over = has_expired(flow, key.proto(), Table::Confirmed, config, *now);
+            let table = Table::confirmed(key.proto());
+            let is_over = has_expired(flow, key.proto(), table, config, *now);
             (age == 0 || !is_over).then_some(age)
         };
         let affinity_age = |_: &AffinityKey<A>, affinity: &Affinity| Some(age(affinity.last_used));
-        let (flows, affinity) = (names::FLOWS[family], names::AFFINITY[family]);
+        let (flows, datagrams) = (names::FLOWS[family], names::DATAGRAMS[family]);
+        let affinity = names::AFFINITY[family];
         Ok(Moved {
             flows: self.copy(flows, &mut old.flows, &mut new.flows, flow_age)?,
+            datagrams: self.copy(datagrams, &mut old.datagrams, &mut new.datagrams, flow_age)?,
             affinity: self.copy(affinity, &mut old.affinity, &mut new.affinity, affinity_age)?,
         })
     }
@@ -214,6 +259,7 @@ impl Moving<'_> {
 /// The keys that were in the old tables of a family; `None` where a table keeps its size.
 struct Moved<A> {
     flows: Option<HashSet<FlowKey<A>>>,
+    datagrams: Option<HashSet<FlowKey<A>>>,
     affinity: Option<HashSet<AffinityKey<A>>>,
 }
 
@@ -227,6 +273,7 @@ where
     /// Copies what has come into the old tables since.
     fn add_news(&self, old: &FamilyMaps<A>, new: &mut FamilyMaps<A>) -> Result<()> {
         add_news(&self.flows, &old.flows, &mut new.flows)?;
+        add_news(&self.datagrams, &old.datagrams, &mut new.datagrams)?;
         add_news(&self.affinity, &old.affinity, &mut new.affinity)
     }
 }
@@ -244,11 +291,14 @@ fn add_news<K: Pod + Eq + Hash, V: Pod>(
     news.try_for_each(|(key, value)| add(new, key, value))
 }
 
-/// Leaves alone what a program has written under the key.
-fn add<K: Pod, V: Pod>(to: &mut Entries<K, V>, key: &K, value: &V) -> Result<()> {
+/// Leaves alone what a program has written under the key, and what there is no room for: it has gone on in the other table until now.
+pub(super) fn add<K: Pod, V: Pod>(to: &mut Entries<K, V>, key: &K, value: &V) -> Result<()> {
     match to.insert(key, value, NOEXIST) {
         Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+            if matches!(
+                error.io_error.raw_os_error(),
+                Some(libc::EEXIST | libc::E2BIG)
+            ) =>
         {
             Ok(())
         }

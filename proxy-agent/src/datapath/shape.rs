@@ -6,9 +6,9 @@
 use anyhow::Result;
 use aya::maps::{MapInfo, MapType};
 pub use proxy_common::abi::map::Role;
-use proxy_common::abi::map::{self, Entries, Kind, Row, Size};
+use proxy_common::abi::map::{self, Entries, Kind, NO_PREALLOC, Row, Size};
 
-use super::Sizes;
+use super::{Sizes, cpus};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Shape {
@@ -20,6 +20,8 @@ pub struct Shape {
     pub key: u32,
     pub value: u32,
     pub max_entries: u32,
+    /// Does the kernel make its elements beforehand?
+    pub is_preallocated: bool,
 }
 
 /// The shape of a map that exists.
@@ -72,6 +74,7 @@ fn shape(row: &Row, sizes: &Sizes) -> Option<Shape> {
             Entries::Fixed(entries) => entries,
             Entries::Chosen(size) => chosen(size, sizes),
         },
+        is_preallocated: row.flags & NO_PREALLOC == 0,
     })
 }
 
@@ -86,7 +89,7 @@ const fn kind(kind: Kind) -> MapType {
     }
 }
 
-const fn chosen(size: Size, sizes: &Sizes) -> u32 {
+fn chosen(size: Size, sizes: &Sizes) -> u32 {
     match size {
         Size::Services => sizes.services,
         Size::Backends => sizes.backends,
@@ -96,6 +99,9 @@ const fn chosen(size: Size, sizes: &Sizes) -> u32 {
         Size::Devices => sizes.devices,
         Size::Addresses => sizes.addresses,
         Size::Flows => sizes.flows(),
+        Size::Datagrams => sizes.datagrams(),
+        Size::Closed => sizes.closed(cpus()),
+        Size::Queues => 2 * cpus() as u32,
         Size::Pending => sizes.pending(),
         Size::Affinity => sizes.affinity(),
     }
@@ -129,6 +135,6 @@ mod tests {
             .filter(|shape| shape.kind != MapType::PerCpuArray)
             .map(|shape| u64::from(shape.key + shape.value) * u64::from(shape.max_entries))
             .sum();
-        assert!(bytes < 100 << 20, "{} MiB", bytes >> 20);
+        assert!(bytes < 110 << 20, "{} MiB", bytes >> 20);
     }
 }

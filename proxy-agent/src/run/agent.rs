@@ -24,6 +24,7 @@ use super::{
     room::Waiting,
     rounds::{self, Rounds},
     saying::Saying,
+    sweeps::Sweeps,
 };
 use crate::{
     datapath::{Datapath, Lock, memory as tables},
@@ -63,6 +64,7 @@ pub struct Agent {
     node_ports: NodePortAddresses,
     source_check: SourceCheck,
     rounds: Rounds,
+    sweeps: Sweeps,
     names: PathBuf,
     /// Writes that file.
     names_writer: Option<JoinHandle<()>>,
@@ -136,6 +138,7 @@ impl Agent {
             node_ports: args.nodeport_addresses.clone(),
             source_check: args.source_check,
             rounds: Rounds::default(),
+            sweeps: Sweeps::default(),
             names: args.place.names(),
             names_writer: None,
             status,
@@ -397,6 +400,9 @@ impl Agent {
         }
         if let Some(held) = self.rounds.strangers(self.attached, &self.datapath) {
             self.datapath.reset_strangers(!held)?;
+        }
+        if self.attached {
+            self.sweeps.advance(&self.datapath)?;
         }
         Ok(())
     }

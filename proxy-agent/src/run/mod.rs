@@ -12,6 +12,7 @@
 //! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
 //! | `looking` | looking after the datapath |
+//! | `sweeps` | when connections that are over leave their table |
 //! | `saying` | what the agent says of itself to the commands |
 //! | `growth` | how far tables may grow |
 //! | `lock` | one agent at a time |
@@ -34,6 +35,7 @@ mod own_service;
 mod room;
 mod rounds;
 mod saying;
+mod sweeps;
 
 use std::{
     sync::Arc,

@@ -40,6 +40,11 @@ const FINGERPRINTS: &[(&str, u32, u64)] = &[
     ("AFFINITY_6", 1, 0x21f9fa9ceee356a0),
     ("SHARES_6", 5, 0x53eb4c524b3c3bab),
     ("FRAGMENTS_6", 1, 0x9a91a34ca0cbef72),
+    ("FULL_SINCE", 6, 0xacf8b3506a17a482),
+    ("FLOWS_4", 6, 0x6baf62d9d2b7af6f),
+    ("DATAGRAMS_4", 6, 0xaba37ddc05574664),
+    ("FLOWS_6", 6, 0xe9c7547d56374ccf),
+    ("DATAGRAMS_6", 6, 0x52340459a0c5b408),
 ];
 
 const HOW: &str = "\

@@ -98,7 +98,10 @@ pub enum Size {
     Devices,
     Addresses,
     Flows,
+    Datagrams,
     Pending,
+    Closed,
+    Queues,
     Affinity,
 }
 
@@ -151,6 +154,10 @@ impl<K, V> Map<K, V> {
             since: version,
             ..self
         }
+    }
+
+    const fn with(self, flags: u32) -> Self {
+        Self { flags, ..self }
     }
 
     /// Room of the map in the object, as a static's type wants it.
@@ -258,6 +265,23 @@ pub const PORT_CURSOR: Map<u32, u32> = Map::new(
     "where the round of source ports goes on",
 );
 
+pub const FULL_SINCE: Map<u32, Jiffies> = Map::new(
+    "FULL_SINCE",
+    Array,
+    Role::Scratch,
+    Fixed(2),
+    "when there was last no room for a connection of IPv4 (0) and IPv6 (1), low 32 bits of jiffies; 0 for never",
+)
+.since(6);
+
+pub const CLOSED_ENDS: Map<u32, Private> = Map::new(
+    "CLOSED_ENDS",
+    Array,
+    Role::Private,
+    Chosen(Size::Queues),
+    "where each CPU's queue of closed connections begins and ends, of IPv4 and then of IPv6",
+);
+
 pub const NEXT_HOPS: Map<NextHop, Jiffies> = Map::new(
     "NEXT_HOPS",
     LruHash,
@@ -317,10 +341,12 @@ pub struct OfFamily<A> {
     pub ranges: Map<Prefix<RangeKey<A>>, u32>,
     pub local_addrs: Map<A, LocalAddr>,
     pub flows: Map<FlowKey<A>, Flow<A>>,
+    pub datagrams: Map<FlowKey<A>, Flow<A>>,
     pub pending: Map<FlowKey<A>, Flow<A>>,
     pub affinity: Map<AffinityKey<A>, Affinity>,
     pub shares: Map<A, Share>,
     pub fragments: Map<FragmentKey<A>, FragmentPorts>,
+    pub closed: Map<u32, Private>,
     pub work: Map<u32, Private>,
 }
 
@@ -360,18 +386,27 @@ impl<A> OfFamily<A> {
             ),
             flows: Map::new(
                 ["FLOWS_4", "FLOWS_6"][family],
-                LruHash,
+                Hash,
                 Role::Flows,
                 Chosen(Size::Flows),
-                "flows that both ends have confirmed: tuple, protocol and direction -> the whole rewrite",
+                "confirmed connections: tuple, protocol and direction -> the whole rewrite. None goes for another",
             )
-            .since(2),
+            .since(6)
+            .with(0),
+            datagrams: Map::new(
+                ["DATAGRAMS_4", "DATAGRAMS_6"][family],
+                LruHash,
+                Role::Flows,
+                Chosen(Size::Datagrams),
+                "confirmed flows of datagrams, the same; for another one goes the one that was not used the longest",
+            )
+            .since(6),
             pending: Map::new(
                 ["PENDING_4", "PENDING_6"][family],
                 LruHash,
                 Role::Flows,
                 Chosen(Size::Pending),
-                "new flows, the same",
+                "new flows, the same; for another one goes the one that was not used the longest",
             )
             .since(2),
             affinity: Map::new(
@@ -395,6 +430,13 @@ impl<A> OfFamily<A> {
                 Role::Scratch,
                 Fixed(8192),
                 "datagram -> the ports that only its first fragment shows",
+            ),
+            closed: Map::new(
+                ["CLOSED_4", "CLOSED_6"][family],
+                Array,
+                Role::Private,
+                Chosen(Size::Closed),
+                "each CPU's queue of connections that ended there, and leave their table after a while",
             ),
             work: Map::new(
                 ["WORK_4", "WORK_6"][family],
@@ -489,7 +531,7 @@ mod row {
     }
 
     impl<A: Layout> OfFamily<A> {
-        fn rows(&self) -> [Row; 10] {
+        fn rows(&self) -> [Row; 12] {
             // A map that is added and not told here does not compile.
             let Self {
                 frontends,
@@ -497,10 +539,12 @@ mod row {
                 ranges,
                 local_addrs,
                 flows,
+                datagrams,
                 pending,
                 affinity,
                 shares,
                 fragments,
+                closed,
                 work,
             } = self;
             [
@@ -509,10 +553,12 @@ mod row {
                 ranges.row(),
                 local_addrs.row(),
                 flows.row(),
+                datagrams.row(),
                 pending.row(),
                 affinity.row(),
                 shares.row(),
                 fragments.row(),
+                closed.row(),
                 work.row(),
             ]
         }
@@ -530,6 +576,8 @@ mod row {
             BACKEND_COUNTS.row(),
             REASONS.row(),
             PORT_CURSOR.row(),
+            FULL_SINCE.row(),
+            CLOSED_ENDS.row(),
             NEXT_HOPS.row(),
             SLOW_XDP.row(),
             SLOW_TC.row(),

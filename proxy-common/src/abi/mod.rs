@@ -31,7 +31,7 @@ pub use number::*;
 pub use service::*;
 
 /// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands in its row of [`map`].
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -57,7 +57,10 @@ pub mod names {
     pub const BACKENDS: [&str; 2] = [map::V4.backends.name, map::V6.backends.name];
     pub const LOCAL_ADDRS: [&str; 2] = [map::V4.local_addrs.name, map::V6.local_addrs.name];
     pub const FLOWS: [&str; 2] = [map::V4.flows.name, map::V6.flows.name];
+    pub const DATAGRAMS: [&str; 2] = [map::V4.datagrams.name, map::V6.datagrams.name];
     pub const PENDING: [&str; 2] = [map::V4.pending.name, map::V6.pending.name];
+    pub const CLOSED_ENDS: &str = map::CLOSED_ENDS.name;
+    pub const CLOSED: [&str; 2] = [map::V4.closed.name, map::V6.closed.name];
     pub const AFFINITY: [&str; 2] = [map::V4.affinity.name, map::V6.affinity.name];
     pub const SOURCE_RANGES: [&str; 2] = [map::V4.ranges.name, map::V6.ranges.name];
     pub const FRAGMENTS: [&str; 2] = [map::V4.fragments.name, map::V6.fragments.name];

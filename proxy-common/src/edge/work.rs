@@ -58,3 +58,18 @@ pub fn settle<A>(work: &mut Work<A>) {
     }
     let _ = work;
 }
+
+/// The same number, of which the compiler does not know what it is: so it does not unroll the loop that it counts.
+#[inline(always)]
+pub fn opaque(number: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = number;
+        // SAFETY: a move of a register to itself.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags));
+        }
+        number
+    };
+    number
+}

@@ -13,7 +13,10 @@ use crate::{
     addr::Family,
     explain::trace::{Asked, FibTold, Trace},
     reason::Reason,
-    tables::{Fib, FlowCell, Flows, Meters, Node, Put, Routes, Services, ShareCell, Table},
+    tables::{
+        ClosedCell, Ends, Fib, FlowCell, Flows, Meters, Node, Put, Queues, Routes, Services,
+        ShareCell, Table,
+    },
 };
 
 /// The node-wide round of source ports, to look at.
@@ -169,7 +172,8 @@ impl<F: Family, T: Flows<F>> Flows<F> for Dry<'_, T> {
     #[inline(always)]
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
         let asked = match table {
-            Table::Confirmed => Asked::Confirmed,
+            Table::Connections => Asked::Connections,
+            Table::Datagrams => Asked::Datagrams,
             Table::Pending => Asked::Pending,
         };
         let Some(cell) = self.tables.flow(table, key) else {
@@ -192,7 +196,8 @@ impl<F: Family, T: Flows<F>> Flows<F> for Dry<'_, T> {
         put: Put,
     ) -> bool {
         let asked = match table {
-            Table::Confirmed => Asked::PutConfirmed,
+            Table::Connections => Asked::PutConnections,
+            Table::Datagrams => Asked::PutDatagrams,
             Table::Pending => Asked::PutPending,
         };
         let is_stored = put == Put::Over || self.tables.flow(table, key).is_none();
@@ -207,11 +212,36 @@ impl<F: Family, T: Flows<F>> Flows<F> for Dry<'_, T> {
     #[inline(always)]
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
         let asked = match table {
-            Table::Confirmed => Asked::DeleteConfirmed,
+            Table::Connections => Asked::DeleteConnections,
+            Table::Datagrams => Asked::DeleteDatagrams,
             Table::Pending => Asked::DeletePending,
         };
         self.trace.asked(asked, key, true);
     }
+
+    #[inline(always)]
+    fn queues(&self) -> Queues {
+        self.tables.queues()
+    }
+
+    /// Nothing is queued, and nothing leaves.
+    #[inline(always)]
+    fn closed_ends(&self, _: u32) -> Option<&Ends> {
+        None
+    }
+
+    #[inline(always)]
+    fn closed(&self, _: u32) -> Option<&ClosedCell<F::Addr>> {
+        None
+    }
+
+    #[inline(always)]
+    fn full_since(&self) -> Jiffies {
+        self.tables.full_since()
+    }
+
+    #[inline(always)]
+    fn note_full(&self, _: Jiffies) {}
 
     #[inline(always)]
     fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool {

@@ -32,7 +32,7 @@ pub fn may_leave_from_service<F: Family, T: Flows<F> + Routes<F> + Node>(
 #[inline(always)]
 pub fn is_new<F: Family, T: Flows<F> + Routes<F> + Node>(tables: &T, view: &View<F::Addr>) -> bool {
     let key = FlowKey::new(view.tuple.inverse(), UDP, Dir::In);
-    tables.flow(Table::Confirmed, &key).is_none()
+    tables.flow(Table::Datagrams, &key).is_none()
 }
 
 /// Notes where the answer to a packet comes in, if it leaves from an address of this node and a port that is a service's there.

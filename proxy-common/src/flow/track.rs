@@ -2,14 +2,14 @@
 //!
 //! Rule: a packet is rewritten only after both of its connection's entries are stored, and the reply's tuple
 //! belongs to one connection alone (stored with NOEXIST). A new flow lives in the pending table until its
-//! client answers the first reply; only then may it take room from confirmed ones. What a packet proves of its
+//! client answers the first reply; then it moves to the table of its kind ([`Table`]), where no connection goes for another. What a packet proves of its
 //! connection ([`crate::flow::proof`]) decides whether it may end one, or confirm it.
 
 use crate::{
     abi::{Backend, BackendFlags, Config, Dir, Flow, FlowKey, Generation, Jiffies, flow_state},
     addr::{Addr, Be16, Family},
     edge::{Edge, work::Work},
-    flow::{crowd, proof},
+    flow::{closed, crowd, proof},
     tables::{FlowCell, Flows, Node, Put, Services, Table},
     wire::parse::is_connected,
 };
@@ -99,8 +99,8 @@ pub fn find<'a, F: Family, T: Flows<F> + Node>(
     match tables.flow(Table::Pending, key) {
         Some(cell) => Some((Table::Pending, cell)),
         None => tables
-            .flow(Table::Confirmed, key)
-            .map(|cell| (Table::Confirmed, cell)),
+            .flow(Table::confirmed(key.proto()), key)
+            .map(|cell| (Table::confirmed(key.proto()), cell)),
     }
 }
 
@@ -138,6 +138,22 @@ fn delete_peer<F: Family, T: Flows<F> + Node>(
     }
 }
 
+/// Removes both directions of `work.other`, the flow that stands under `work.other_key`.
+#[inline(always)]
+pub fn remove_other<F: Family, T: Flows<F> + Node>(
+    tables: &T,
+    table: Table,
+    work: &mut Work<F::Addr>,
+) {
+    let peer_key = work.other.peer_key(work.other_key.proto());
+    if let Some(cell) = tables.flow(table, &peer_key)
+        && cell.peek().is_peer_of(peer_key.proto(), &work.other_key)
+    {
+        tables.delete_flow(table, &peer_key);
+    }
+    tables.delete_flow(table, &work.other_key);
+}
+
 /// Removes the other direction of `work.other`, the flow that stands under `work.peer_key`.
 #[inline(always)]
 fn delete_peer_of_other<F: Family, T: Flows<F> + Node>(
@@ -162,6 +178,13 @@ pub enum Refusal {
     TableFull,
 }
 
+/// Is there no room for another connection? So it was when one was last to be confirmed, which is asked anew about once a second.
+#[inline(always)]
+fn is_full<F: Family, T: Flows<F> + Node>(tables: &T, config: &Config, now: Jiffies) -> bool {
+    let since = tables.full_since();
+    since != Jiffies::default() && now.since(since) < config.unanswered / 8
+}
+
 /// Stores the new flow `work.flow` in the pending table, with a source port under which its reply tuple is its
 /// own.
 ///
@@ -174,6 +197,9 @@ pub fn reserve<F: Family, T: Flows<F> + Services<F> + Node>(
     now: Jiffies,
     work: &mut Work<F::Addr>,
 ) -> Result<(), Refusal> {
+    if work.view.is_connected() && is_full::<F, T>(tables, config, now) {
+        return Err(Refusal::TableFull);
+    }
     work.flow.note_changes(&work.key.tuple);
     work.peer = work.flow.peer(&work.key);
     work.peer.proof = proof::claimed(&work.view);
@@ -253,11 +279,8 @@ fn claim<F: Family, T: Flows<F> + Services<F> + Node>(
     // First the pending table, then a look at the confirmed one. A flow that is being confirmed is stored
     // there before it leaves the pending table, so that one of the two always shows it.
     let fresh = tables.put_flow(Table::Pending, &work.peer_key, &work.peer, Put::New);
-    let table = if fresh {
-        Table::Confirmed
-    } else {
-        Table::Pending
-    };
+    let confirmed = Table::confirmed(work.key.proto());
+    let table = if fresh { confirmed } else { Table::Pending };
     let Some(other) = tables.flow(table, &work.peer_key) else {
         return fresh;
     };
@@ -272,29 +295,30 @@ fn claim<F: Family, T: Flows<F> + Services<F> + Node>(
         delete_peer_of_other::<F, T>(tables, table, work);
     }
     if fresh {
-        tables.delete_flow(Table::Confirmed, &work.peer_key);
+        tables.delete_flow(confirmed, &work.peer_key);
         true
     } else {
         tables.put_flow(Table::Pending, &work.peer_key, &work.peer, Put::Over)
     }
 }
 
-/// Notes in both directions who has sent its last by a packet that ends a connection, and that fits it.
+/// Notes in both directions who has sent its last by a packet that ends a connection, and that fits it. Tells whether the connection is
+/// over by that.
 #[inline(always)]
 pub fn close<F: Family, T: Flows<F> + Node>(
     tables: &T,
     table: Table,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
-) {
+) -> bool {
     let peer = tables.flow(table, &work.peer_key);
     let shown = match peer {
         Some(peer) => peer.get().proof,
         None => proof::NONE,
     };
-    let answered = table == Table::Confirmed || work.flow.state & flow_state::ANSWERED != 0;
+    let answered = table != Table::Pending || work.flow.state & flow_state::ANSWERED != 0;
     if !proof::ends(&work.view, work.flow.proof, shown, answered) {
-        return;
+        return false;
     }
     let done = if work.view.resets() {
         flow_state::RESET
@@ -304,13 +328,15 @@ pub fn close<F: Family, T: Flows<F> + Node>(
         flow_state::CLIENT_DONE
     };
     if work.flow.state & done == done {
-        return;
+        return false;
     }
+    let was_done = work.flow.is_done();
     work.flow.state |= done;
     cell.mark(done);
     if let Some(peer) = peer {
         peer.mark(done);
     }
+    !was_done && work.flow.is_done()
 }
 
 /// A packet of a flow whose last was a RST: that one was not taken by its receiver, so that the flow is not over.
@@ -376,12 +402,14 @@ pub fn refresh<F: Family, T: Flows<F> + Services<F> + Node>(
         }
     } else {
         let elsewhere = match table {
-            Table::Confirmed => Table::Pending,
-            Table::Pending => Table::Confirmed,
+            Table::Pending => Table::confirmed(work.key.proto()),
+            _ => Table::Pending,
         };
         if tables.flow(elsewhere, &work.peer_key).is_none() {
             cell.touch(now);
-            return tables.put_flow(table, &work.peer_key, &work.peer, Put::New);
+            // Where there is no room, the direction at hand goes on alone.
+            return tables.put_flow(table, &work.peer_key, &work.peer, Put::New)
+                || tables.flow(table, &work.peer_key).is_none();
         }
     }
     tables.delete_flow(table, &work.key);
@@ -394,14 +422,28 @@ fn is_same<A: Addr>(one: &Flow<A>, other: &Flow<A>) -> bool {
     one.to == other.to && one.peer_dir == other.peer_dir
 }
 
+/// Stores both directions of a flow that is confirmed, or none of them.
+#[inline(always)]
+fn keep<F: Family, T: Flows<F> + Node>(tables: &T, table: Table, work: &Work<F::Addr>) -> bool {
+    if !tables.put_flow(table, &work.peer_key, &work.peer, Put::Over) {
+        return false;
+    }
+    let both = tables.put_flow(table, &work.key, &work.flow, Put::Over);
+    if !both {
+        tables.delete_flow(table, &work.peer_key);
+    }
+    both
+}
+
 /// A packet of a pending flow: notes the first reply, and moves the flow to the confirmed table when its
 /// client goes on after that and shows that it got it ([`crate::flow::proof`]). Who forges a source never gets so far, and neither does a
-/// datagram that nobody answers. `renew`: a coarse step of time is over since the flow was last seen.
+/// datagram that nobody answers. Where there is no room for a connection it stays pending, and is tried again with its next packet. `renew`: a coarse step of time is over since the flow was last seen.
 #[inline(always)]
 pub fn advance<F: Family, T: Flows<F> + Services<F> + Node>(
     edge: Edge,
     tables: &T,
     config: &Config,
+    now: Jiffies,
     renew: bool,
     cell: &FlowCell<F::Addr>,
     work: &mut Work<F::Addr>,
@@ -443,13 +485,17 @@ pub fn advance<F: Family, T: Flows<F> + Services<F> + Node>(
     };
     // The entries that may still have been written since they were read differ in their hints at most.
     // The reply's stands before this one leaves the pending table: see `claim`.
-    if tables.put_flow(Table::Confirmed, &work.peer_key, &work.peer, Put::Over)
-        && tables.put_flow(Table::Confirmed, &work.key, &work.flow, Put::Over)
-    {
-        tables.delete_flow(Table::Pending, &work.key);
-        tables.delete_flow(Table::Pending, &work.peer_key);
-        if !crowd::ends_with_answer(&work.view) {
-            crowd::release::<F, T>(edge, tables, &work.key.tuple.src);
+    let table = Table::confirmed(work.key.proto());
+    if !keep::<F, T>(tables, table, work) {
+        closed::make_room::<F, T>(tables, work);
+        if !keep::<F, T>(tables, table, work) {
+            tables.note_full(now);
+            return;
         }
+    }
+    tables.delete_flow(Table::Pending, &work.key);
+    tables.delete_flow(Table::Pending, &work.peer_key);
+    if !crowd::ends_with_answer(&work.view) {
+        crowd::release::<F, T>(edge, tables, &work.key.tuple.src);
     }
 }

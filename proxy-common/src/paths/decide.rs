@@ -15,7 +15,7 @@ use crate::{
         work::Work,
     },
     flow::{
-        crowd, own, proof,
+        closed, crowd, own, proof,
         track::{self, Refusal},
     },
     paths::send::{self, Stop},
@@ -108,7 +108,9 @@ fn go_on<F: Family, T: Tables<F>>(
     }
     track::find_peer(work);
     if work.view.ends() {
-        track::close::<F, T>(tables, table, cell, work);
+        if track::close::<F, T>(tables, table, cell, work) && table == Table::Connections {
+            closed::queue::<F, T>(tables, config, now, work);
+        }
     } else if work.flow.is_reset() && !work.view.opens() {
         track::go_on_after_reset::<F, T>(tables, table, cell, work);
     }
@@ -117,7 +119,7 @@ fn go_on<F: Family, T: Tables<F>>(
     }
     if table == Table::Pending {
         // Last: the flow may leave its cell here.
-        track::advance::<F, T>(edge, tables, config, renew, cell, work);
+        track::advance::<F, T>(edge, tables, config, now, renew, cell, work);
     } else if proof::is_shown(&work.view) {
         let shown = proof::shown(&work.view);
         if proof::may_follow(work.flow.proof, shown) {

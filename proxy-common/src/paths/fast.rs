@@ -95,7 +95,8 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         view.shows = shows;
     }
     let key = FlowKey::new(view.tuple, view.ip.proto, edge.dir);
-    let Some(cell) = tables.flow(Table::Confirmed, &key) else {
+    let confirmed = Table::confirmed(view.ip.proto);
+    let Some(cell) = tables.flow(confirmed, &key) else {
         // To an address that is neither a service's nor this node's nothing is to a NodePort. It may be a backend's answer to whom the
         // node forwards from a device without hooks, and whose flow is not confirmed: TC, behind XDP, looks further. What opens a
         // connection may be in the way of an old flow, and a datagram that leaves is for the slow path to note. Asked here and not
@@ -110,9 +111,9 @@ fn family<F: ParseIp, P: Packet, T: Tables<F>>(hook: Hook, packet: &mut P, table
         {
             return Verdict::pass(PassReason::NotService);
         }
-        // The second look at the confirmed table is for what another CPU confirms at this moment.
+        // The second look at the table of confirmed flows is for what another CPU confirms at this moment.
         let is_known = |table| tables.flow(table, &key).is_some();
-        if to_service || is_known(Table::Pending) || is_known(Table::Confirmed) {
+        if to_service || is_known(Table::Pending) || is_known(confirmed) {
             return Verdict::SLOW;
         }
         if let Some(config) = tables.config()

@@ -61,7 +61,7 @@ fn find<F: ParseIp, P: Packet, T: Tables<F>>(
         return Err(Decision::Pass(PassReason::NotConfigured));
     };
     let Some(cell) = tables
-        .flow(Table::Confirmed, &work.key)
+        .flow(Table::confirmed(ip.proto), &work.key)
         .or_else(|| tables.flow(Table::Pending, &work.key))
     else {
         return Err(Decision::Pass(PassReason::NotService));

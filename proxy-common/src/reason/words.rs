@@ -75,8 +75,8 @@ impl Reason {
                 "Raise --max-flows, or spread the clients over more addresses or backends.",
             ),
             Self::TableFull => (
-                "A new connection could not be stored in the table of flows.",
-                "Raise --max-flows; `proxy-agent maps` shows how full the tables are.",
+                "There is no room for another connection: all that are tracked are open.",
+                "Raise --max-flows; `proxy-agent maps` shows how full the tables are, and `proxy-agent flows` whose they are.",
             ),
             Self::EditFailed => (
                 "The kernel refused to change the packet as decided, or it is a fragment of an SCTP packet whose ports would change.",

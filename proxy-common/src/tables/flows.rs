@@ -1,20 +1,33 @@
 //! The door to flows, and to what is kept beside them.
 
 use crate::{
-    abi::{Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, IfIndex, Jiffies, Share, Tuple},
+    abi::{Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, IfIndex, Jiffies, Share, Tuple, UDP},
     addr::Family,
     tables::routes::Hop,
 };
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 
-/// The two flow tables. New flows have a table and so a budget of their own: a flood of them evicts only
-/// other new ones.
+/// The flow tables. What may go for another flow and what may not are never in one table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Table {
-    /// Flows that both ends have confirmed.
-    Confirmed,
-    /// New flows.
+    /// New flows. For another one goes the one that was not looked up the longest: a flood of new flows takes room from its like alone.
     Pending,
+    /// Confirmed TCP connections and SCTP associations. None goes for another: where there is no room, no new one is confirmed.
+    Connections,
+    /// Confirmed flows of datagrams. For another one goes the one that was not looked up the longest.
+    Datagrams,
+}
+
+impl Table {
+    /// Where the confirmed flows of a protocol stand.
+    #[inline(always)]
+    pub const fn confirmed(proto: u8) -> Self {
+        if proto == UDP {
+            Self::Datagrams
+        } else {
+            Self::Connections
+        }
+    }
 }
 
 /// What may stand under the key of a flow that is stored.
@@ -147,6 +160,69 @@ impl ShareCell {
     }
 }
 
+/// A connection that has ended, in its CPU's queue: it leaves its table after a while.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Closed<A> {
+    /// Either direction's.
+    pub key: FlowKey<A>,
+    pub since: Jiffies,
+}
+
+/// A place of a queue. Another CPU may write it at the same time: then its words are of two connections, and so of none.
+#[repr(transparent)]
+pub struct ClosedCell<A>(UnsafeCell<Closed<A>>);
+
+impl<A: Copy> ClosedCell<A> {
+    pub const fn new(closed: Closed<A>) -> Self {
+        Self(UnsafeCell::new(closed))
+    }
+
+    #[inline(always)]
+    pub fn peek(&self) -> &Closed<A> {
+        // SAFETY: the cell is valid for the life of `&self`, and any value is valid for plain data.
+        unsafe { &*self.0.get() }
+    }
+
+    #[inline(always)]
+    pub fn set(&self, key: &FlowKey<A>, since: Jiffies) {
+        let closed = self.0.get();
+        // SAFETY: as in `peek`; aligned stores.
+        unsafe {
+            (*closed).key = *key;
+            (*closed).since = since;
+        }
+    }
+}
+
+/// Where a queue begins and ends: numbers that go on and wrap. A cache line, since each CPU writes its own.
+#[derive(Default, Debug)]
+#[repr(C)]
+pub struct Ends {
+    pub oldest: Cell<u32>,
+    pub next: Cell<u32>,
+    /// The queue in which this one's CPU looks next for room.
+    pub other: Cell<u32>,
+    pub spare: [u32; 13],
+}
+
+/// Counts on, and wraps.
+#[inline(always)]
+pub fn count_on(number: &Cell<u32>) {
+    number.set(number.get().wrapping_add(1));
+}
+
+/// The queues of closed connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Queues {
+    /// This CPU's.
+    pub own: u32,
+    /// How many there are; never 0.
+    pub count: u32,
+    /// Places of each; never 0.
+    pub room: u32,
+}
+
 /// Flows of one family, and what is kept beside them.
 pub trait Flows<F: Family> {
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>>;
@@ -159,6 +235,15 @@ pub trait Flows<F: Family> {
         put: Put,
     ) -> bool;
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>);
+    /// The queues of closed connections: one for each CPU.
+    fn queues(&self) -> Queues;
+    /// Where a queue begins and ends. Of other CPUs' queues an end may be written at the same time.
+    fn closed_ends(&self, queue: u32) -> Option<&Ends>;
+    /// A place, of those of all queues.
+    fn closed(&self, place: u32) -> Option<&ClosedCell<F::Addr>>;
+    /// When there was last no room for a connection that was to be confirmed; 0 for never.
+    fn full_since(&self) -> Jiffies;
+    fn note_full(&self, now: Jiffies);
     /// Has a process of this node a connection of its own to whose socket a packet with this tuple would go?
     fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool;
     /// What the source has begun and nobody answered.

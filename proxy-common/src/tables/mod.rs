@@ -10,7 +10,9 @@ pub mod routes;
 pub mod services;
 
 use crate::addr::Family;
-pub use flows::{FlowCell, Flows, Put, ShareCell, Table, hints_hold};
+pub use flows::{
+    Closed, ClosedCell, Ends, FlowCell, Flows, Put, Queues, ShareCell, Table, count_on, hints_hold,
+};
 pub use meters::Meters;
 pub use node::Node;
 pub use routes::{Fib, Hop, Routes};

@@ -51,7 +51,7 @@ fn a_frame_for_another_station_is_left_alone<F: Net>(proto: u8) {
         let behind = see::<F>(&own).tuple;
         world.sends(IN, UPLINK, &Frame::<F>::answer(proto, &behind));
         world.sends(IN, UPLINK, &ask.clone().flags(tcp::ACK));
-        assert_eq!(F::maps(&world).confirmed.len(), 2);
+        assert_eq!(F::maps(&world).confirmed_len(), 2);
         let next = ask.clone().flags(tcp::ACK);
         let mut other = strange(&next);
         let verdict = world.run(hook, UPLINK, &mut other);

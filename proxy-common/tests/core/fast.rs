@@ -28,7 +28,7 @@ pub fn established<F: Net>(proto: u8) -> (World, Frame<F>, Frame<F>) {
         world.sends(AT.0, AT.1, &forth);
         world.sends(AT.0, AT.1, &back);
     }
-    assert_eq!(F::maps(&world).confirmed.len(), 2);
+    assert_eq!(F::maps(&world).confirmed_len(), 2);
     (world, forth, back)
 }
 
@@ -257,9 +257,9 @@ fn a_number_of_a_node_port_hides_no_flow_in_the_way<F: Net>() {
         world.sends(hook, AT.1, &open.flags(tcp::ACK));
         let end = answer.flags(tcp::RST | tcp::ACK);
         world.sends(Hook::TC_UPLINK_OUT, AT.1, &end);
-        assert_eq!(F::maps(&world).confirmed.len(), 2);
+        assert_eq!(F::maps(&world).confirmed_len(), 2);
         world.run(hook, AT.1, &mut direct.build());
-        assert_eq!(F::maps(&world).confirmed.len(), 0, "{hook:?}");
+        assert_eq!(F::maps(&world).confirmed_len(), 0, "{hook:?}");
     }
 }
 
@@ -294,13 +294,13 @@ fn a_segment_with_options_straight_to_a_backend_removes_no_flow<F: Net>() {
         world.sends(AT.0, AT.1, &open.flags(tcp::ACK));
         let end = answer.flags(tcp::RST | tcp::ACK);
         world.sends(Hook::TC_UPLINK_OUT, AT.1, &end);
-        assert_eq!(F::maps(&world).confirmed.len(), 2);
+        assert_eq!(F::maps(&world).confirmed_len(), 2);
 
         let direct = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
         let mut packet = with_options::<F>(&direct.flags(flags));
         let verdict = world.run(AT.0, AT.1, &mut packet);
         assert_eq!(verdict.action, Action::Pass);
-        assert_eq!(F::maps(&world).confirmed.len(), left, "{flags:#x}");
+        assert_eq!(F::maps(&world).confirmed_len(), left, "{flags:#x}");
     }
 }
 

@@ -5,6 +5,7 @@ use proxy_common::{
     abi::{BackendFlags, Config, IfIndex, SCTP, TCP, UDP},
     edge::{hook::Hook, verdict::Verdict},
     reason::PassReason,
+    tables::Table,
     wire::parse::tcp,
 };
 
@@ -36,7 +37,7 @@ fn a_flood_of_first_packets_leaves_confirmed_flows_alone<F: Net>(proto: u8) {
     for port in 5000..5100 {
         world.sends(AT.0, AT.1, &open::<F>(proto, port));
     }
-    assert_eq!(F::maps(&world).confirmed.len(), 2);
+    assert_eq!(F::maps(&world).confirmed_len(), 2);
     assert_eq!(F::maps(&world).pending.len(), 16);
 }
 
@@ -45,13 +46,13 @@ fn a_client_that_repeats_itself_is_not_confirmed_before_a_reply<F: Net>(proto: u
     let first = open::<F>(proto, 4000);
     for _ in 0..3 {
         world.sends(AT.0, AT.1, &first);
-        assert_eq!(F::maps(&world).confirmed.len(), 0);
+        assert_eq!(F::maps(&world).confirmed_len(), 0);
     }
     // Nor by time.
     for _ in 0..3 {
         world.pass_time(world.config.unwrap().refresh);
         world.sends(AT.0, AT.1, &first);
-        assert_eq!(F::maps(&world).confirmed.len(), 0);
+        assert_eq!(F::maps(&world).confirmed_len(), 0);
     }
 }
 
@@ -73,11 +74,11 @@ fn a_flow_is_confirmed_after_the_tables_were_held_still<F: Net>(proto: u8) {
     world.pass_time(2 * refresh);
     let next = first.flags(tcp::ACK);
     assert_eq!(world.sends(AT.0, AT.1, &next).dst, F::addr(REMOTE));
-    assert_eq!(F::maps(&world).confirmed.len(), 0);
+    assert_eq!(F::maps(&world).confirmed_len(), 0);
     assert_eq!(F::maps(&world).pending.len(), 2);
     world.config.as_mut().unwrap().refresh = refresh;
     world.sends(AT.0, AT.1, &next);
-    assert_eq!(F::maps(&world).confirmed.len(), 2);
+    assert_eq!(F::maps(&world).confirmed_len(), 2);
 }
 
 fn only_udp_leaves_a_backend_that_is_gone<F: Net>(proto: u8) {
@@ -157,7 +158,7 @@ fn a_flow_that_is_over_makes_way_for_a_direct_connection<F: Net>() {
             assert_eq!(verdict, Verdict::pass(PassReason::NotService));
             let gone = is_over && opening == tcp::SYN;
             let left = if gone { 0 } else { 2 };
-            assert_eq!(F::maps(&world).confirmed.len(), left, "after {ends:?}");
+            assert_eq!(F::maps(&world).confirmed_len(), left, "after {ends:?}");
         }
     }
 }
@@ -166,7 +167,7 @@ fn either_direction_rebuilds_the_other_at_the_next_refresh<F: Net>(proto: u8) {
     for lost_is_reply in [false, true] {
         let world = World::with_backend(REMOTE);
         let first = confirm::<F>(&world, proto);
-        let flows = &F::maps(&world).confirmed;
+        let flows = F::maps(&world).flows(Table::confirmed(proto));
         let keys = flows.keys();
         let lost = keys
             .iter()

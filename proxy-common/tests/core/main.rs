@@ -14,6 +14,7 @@ mod headers;
 mod life;
 mod ports;
 mod proofs;
+mod room;
 mod routes;
 mod sctp;
 mod ways;

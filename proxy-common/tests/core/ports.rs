@@ -7,6 +7,7 @@ use proxy_common::{
     addr::{V4, V6},
     edge::{hook::Hook, verdict::Verdict},
     reason::{DropReason, Reason},
+    tables::Table,
     wire::parse::tcp,
 };
 use std::collections::{BTreeSet, HashMap};
@@ -112,7 +113,7 @@ fn after_half_is_lost<F: Net>(proto: u8, lost_is_reply: bool) -> (World, Frame<F
         let next = first.clone().flags(flags);
         world.sends(Hook::TC_UPLINK_IN, UPLINK, &next);
     }
-    let flows = &F::maps(&world).confirmed;
+    let flows = F::maps(&world).flows(Table::confirmed(proto));
     let is_lost = |key: &_| flows.get(key).unwrap().is_reply() == lost_is_reply;
     let lost = flows.keys().into_iter().find(is_lost).unwrap();
     assert!(flows.remove(&lost));

@@ -22,7 +22,7 @@ fn established<F: Net>(world: &World, proto: u8) -> (Frame<F>, Frame<F>) {
     let answer = Frame::<F>::answer(proto, &behind);
     world.sends(OUT, UPLINK, &answer);
     world.sends(AT.0, AT.1, &ask.clone().flags(tcp::ACK));
-    assert_eq!(F::maps(world).confirmed.len(), 2);
+    assert_eq!(F::maps(world).confirmed_len(), 2);
     (ask, answer)
 }
 
@@ -31,7 +31,7 @@ fn outlives_a_direct_syn<F: Net>(world: &World) -> bool {
     let direct = Frame::<F>::new(TCP, (F::addr(CLIENT), 4000), (F::addr(POD_A), BACKEND_PORT));
     let verdict = world.run(AT.0, AT.1, &mut direct.build());
     assert_eq!(verdict, Verdict::pass(PassReason::NotService));
-    F::maps(world).confirmed.len() == 2
+    F::maps(world).confirmed_len() == 2
 }
 
 fn a_reset_counts_where_its_number_fits<F: Net>() {
@@ -136,11 +136,11 @@ fn only_a_client_that_saw_the_answer_confirms_its_flow<F: Net>(proto: u8) {
         assert_eq!(world.sends(AT.0, AT.1, &next), behind);
         let is_told = proto == proxy_common::abi::UDP || (answer_fits && client_fits);
         let confirmed = if is_told { 2 } else { 0 };
-        assert_eq!(F::maps(&world).confirmed.len(), confirmed);
+        assert_eq!(F::maps(&world).confirmed_len(), confirmed);
         // The ends themselves come through all the same.
         world.sends(AT.0, AT.1, &Frame::<F>::answer(proto, &behind));
         world.sends(AT.0, AT.1, &ask.flags(tcp::ACK));
-        assert_eq!(F::maps(&world).confirmed.len(), 2);
+        assert_eq!(F::maps(&world).confirmed_len(), 2);
     }
 }
 
@@ -157,7 +157,7 @@ fn a_client_that_repeats_its_syn_with_other_numbers_is_confirmed<F: Net>() {
     world.sends(AT.0, AT.1, &ask.clone().blind());
     world.sends(AT.0, AT.1, &Frame::<F>::answer(TCP, &behind));
     world.sends(AT.0, AT.1, &ask.flags(tcp::ACK));
-    assert_eq!(F::maps(&world).confirmed.len(), 2);
+    assert_eq!(F::maps(&world).confirmed_len(), 2);
 }
 
 fn a_refusal_by_the_backend_is_believed<F: Net>() {

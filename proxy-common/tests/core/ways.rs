@@ -67,7 +67,7 @@ fn play_at<F: Net>(world: &World, proto: u8, way: Way) {
     );
     forth(&open.clone().flags(tcp::ACK));
     let maps = F::maps(world);
-    assert_eq!((maps.pending.len(), maps.confirmed.len()), (0, 2));
+    assert_eq!((maps.pending.len(), maps.confirmed_len()), (0, 2));
     forth(&open.clone().flags(tcp::ACK));
     back(tcp::ACK);
     for _ in 0..2 {

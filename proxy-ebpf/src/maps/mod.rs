@@ -10,9 +10,12 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
-use proxy_common::abi::{
-    BackendId, Config, Counter, Device, HeldKey, IfIndex, Jiffies, NextHop, Service,
-    ServiceCounter, ServiceId, map,
+use proxy_common::{
+    abi::{
+        BackendId, Config, Counter, Device, HeldKey, IfIndex, Jiffies, NextHop, Service,
+        ServiceCounter, ServiceId, map,
+    },
+    tables::Ends,
 };
 
 #[btf_map]
@@ -37,6 +40,12 @@ pub static SERVICES: HashMap<
 pub static SLOTS: Array<BackendId, { map::SLOTS.room() }> = Array::new();
 #[btf_map]
 pub static PORT_CURSOR: Array<u32, { map::PORT_CURSOR.room() }> = Array::new();
+/// By [`FamilyMaps::INDEX`].
+#[btf_map]
+pub static FULL_SINCE: Array<Jiffies, { map::FULL_SINCE.room() }> = Array::new();
+/// By family and CPU.
+#[btf_map]
+pub static CLOSED_ENDS: Array<Ends, { map::CLOSED_ENDS.room() }> = Array::new();
 /// Next hops that flows' hints lead to, and when they were last looked up.
 #[btf_map]
 pub static NEXT_HOPS: LruHashMap<NextHop, Jiffies, { map::NEXT_HOPS.room() }> = LruHashMap::new();

@@ -4,20 +4,30 @@ use super::Kernel;
 use crate::maps::{self, FamilyMaps};
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_CURRENT_NETNS, BPF_NOEXIST, BPF_TCP_CLOSE, BPF_TCP_LISTEN},
-    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release},
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+    },
 };
 use proxy_common::{
-    abi::{Flow, FlowKey, FragmentKey, FragmentPorts, HeldKey, Share, TCP, Tuple, UDP},
+    abi::{Flow, FlowKey, FragmentKey, FragmentPorts, HeldKey, Jiffies, Share, TCP, Tuple, UDP},
     addr::Addr,
     paths::fragment,
-    tables::{FlowCell, Flows, Put, ShareCell, Table},
+    tables::{ClosedCell, Ends, FlowCell, Flows, Put, Queues, ShareCell, Table},
 };
+
+/// How many queues of closed connections each family has: CPUs that there may be. The agent sets it when it loads the programs.
+#[unsafe(no_mangle)]
+static QUEUES: u32 = 1;
+/// Places of each of them, likewise.
+#[unsafe(no_mangle)]
+static CLOSED_ROOM: u32 = 1;
 
 impl<F: FamilyMaps> Flows<F> for Kernel {
     #[inline(always)]
     fn flow(&self, table: Table, key: &FlowKey<F::Addr>) -> Option<&FlowCell<F::Addr>> {
         let flow = match table {
-            Table::Confirmed => F::MAPS.flows.get_ptr(key),
+            Table::Connections => F::MAPS.flows.get_ptr(key),
+            Table::Datagrams => F::MAPS.datagrams.get_ptr(key),
             Table::Pending => F::MAPS.pending.get_ptr(key),
         }?;
         // SAFETY: `FlowCell` is a transparent cell over `Flow`; the element outlives the program's run.
@@ -37,7 +47,8 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
             Put::Over => BPF_ANY,
         } as u64;
         match table {
-            Table::Confirmed => F::MAPS.flows.insert(key, flow, flags),
+            Table::Connections => F::MAPS.flows.insert(key, flow, flags),
+            Table::Datagrams => F::MAPS.datagrams.insert(key, flow, flags),
             Table::Pending => F::MAPS.pending.insert(key, flow, flags),
         }
         .is_ok()
@@ -47,9 +58,51 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
         // A flow that is not there is as good as deleted.
         let _ = match table {
-            Table::Confirmed => F::MAPS.flows.remove(key),
+            Table::Connections => F::MAPS.flows.remove(key),
+            Table::Datagrams => F::MAPS.datagrams.remove(key),
             Table::Pending => F::MAPS.pending.remove(key),
         };
+    }
+
+    #[inline(always)]
+    fn queues(&self) -> Queues {
+        // SAFETY: statics that nobody writes any more. Read as if they changed, since the compiler knows them as they are in the object.
+        let [count, room] = unsafe {
+            [&raw const QUEUES, &raw const CLOSED_ROOM].map(|of| of.read_volatile().max(1))
+        };
+        Queues {
+            // SAFETY: the helper takes nothing.
+            own: unsafe { bpf_get_smp_processor_id() } % count,
+            count,
+            room,
+        }
+    }
+
+    #[inline(always)]
+    fn closed_ends(&self, queue: u32) -> Option<&Ends> {
+        let count = Flows::<F>::queues(self).count;
+        maps::CLOSED_ENDS.get(F::INDEX * count + queue)
+    }
+
+    #[inline(always)]
+    fn closed(&self, place: u32) -> Option<&ClosedCell<F::Addr>> {
+        F::MAPS.closed.get(place)
+    }
+
+    #[inline(always)]
+    fn full_since(&self) -> Jiffies {
+        match maps::FULL_SINCE.get(F::INDEX) {
+            Some(since) => *since,
+            None => Jiffies::default(),
+        }
+    }
+
+    #[inline(always)]
+    fn note_full(&self, now: Jiffies) {
+        if let Some(since) = maps::FULL_SINCE.get_ptr_mut(F::INDEX) {
+            // SAFETY: an aligned word of a map value.
+            unsafe { *since = now };
+        }
     }
 
     #[inline(always)]

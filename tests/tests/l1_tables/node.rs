@@ -203,6 +203,7 @@ impl Node {
         empty!(
             maps.v4.frontends,
             maps.v4.flows,
+            maps.v4.datagrams,
             maps.v4.pending,
             maps.v4.affinity,
             maps.v4.fragments,
@@ -211,6 +212,7 @@ impl Node {
         empty!(
             maps.v6.frontends,
             maps.v6.flows,
+            maps.v6.datagrams,
             maps.v6.pending,
             maps.v6.affinity,
             maps.v6.fragments,

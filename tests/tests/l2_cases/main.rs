@@ -17,6 +17,7 @@ mod no_endpoints;
 mod odd_packets;
 mod policies;
 mod ports;
+mod room;
 mod sctp;
 mod serving;
 mod sockets;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         rows.extend(status::rows(uplink));
         rows.extend(flood::rows(uplink));
         rows.extend(crowd::rows(uplink));
+        rows.extend(room::rows(uplink));
         rows.extend(upgrade::rows(uplink));
         rows.extend(tunnels::rows(uplink));
     }

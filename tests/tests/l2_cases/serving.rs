@@ -147,7 +147,10 @@ fn metrics(cluster: &Cluster) -> Result<()> {
             after.value(&refused)? > before.value(&refused)?,
             "no refusal"
         );
-        ensure!(after.refusals()? > before.refusals()?, "no reason");
+        ensure!(
+            after.dropped("refused")? > before.dropped("refused")?,
+            "no reason"
+        );
         let traffic = after.value(&requests)?;
         ensure!(
             traffic >= 30.0,
@@ -301,10 +304,10 @@ fn closed(client: &Host, at: SocketAddr) -> Result<()> {
 }
 
 /// What `/metrics` says at one time.
-struct Sample(String);
+pub struct Sample(String);
 
 impl Sample {
-    fn take(node: &Node) -> Result<Self> {
+    pub fn take(node: &Node) -> Result<Self> {
         let response = http::fetch(node.netns(), METRICS, "/metrics")?;
         ensure!(response.status == 200, "{response:?}");
         let content = response.header("content-type").unwrap_or_default();
@@ -325,10 +328,10 @@ impl Sample {
         found.ok_or_else(|| anyhow!("no series {series} in\n{}", self.0))
     }
 
-    /// Packets that were refused, over all hooks.
-    fn refusals(&self) -> Result<f64> {
-        let of_reason = "portside_dropped_packets_total{reason=\"refused\"";
-        let lines = self.0.lines().filter(|line| line.starts_with(of_reason));
+    /// Packets that were dropped or refused for this reason, over all hooks.
+    pub fn dropped(&self, reason: &str) -> Result<f64> {
+        let of_reason = format!("portside_dropped_packets_total{{reason=\"{reason}\"");
+        let lines = self.0.lines().filter(|line| line.starts_with(&of_reason));
         let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
         Ok(values.sum())
     }

@@ -8,11 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{HashMap, MapError};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, MapError},
+};
 use libtest_mimic::Trial;
-use proxy_agent::datapath::{PinDir, Sizes};
+use proxy_agent::datapath::{FamilyMaps, MapAddr, Maps, PinDir, Sizes};
 use proxy_agent::plan::Room;
-use proxy_common::abi::{FlowKey, ServiceId, UDP, VERSION};
+use proxy_common::abi::{Backend, Flow, FlowKey, ServiceId, UDP, VERSION};
 use proxy_common::addr::{Be16, Ip4};
 use testbed::address::Family;
 use testbed::agent::{Agent, Launch, Tables, Uplink};
@@ -49,6 +52,9 @@ const BIG: Tables = Tables {
     backends: 8192,
     services: 4096,
 };
+
+/// `BPF_MAP_TYPE_LRU_HASH` (kernel include/uapi/linux/bpf.h).
+const LRU_HASH: u32 = 9;
 
 /// As `--tc` names them.
 const FILTERS: &str = "clsact";
@@ -356,19 +362,31 @@ fn replaced(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// An upgrade under requests, and the way back.
+/// An upgrade under requests, and the way back. To another layout of the maps that way loses connections (docs/operations.md).
 fn other_build(site: &Site, other: &Path) -> Result<()> {
     let start_other = || -> Result<()> {
         site.begin(&site.launch(SMALL).of_program(other))?;
         site.cluster.agents()[0].wait_until_ready()
     };
     start_other()?;
+    let own = format!("portside-v{VERSION}");
+    let has_other_version = pinned::directories(site.node)? != [own];
     let mut kept = site.connect()?;
     site.during(&mut kept, || {
         site.cluster.kill_agents();
         site.start(SMALL)
     })
     .context("an upgrade")?;
+    if has_other_version {
+        // None of this one's maps is read by the other, and connections end.
+        site.cluster.kill_agents();
+        start_other()?;
+        kept = site.connect()?;
+        return site.during(&mut kept, || {
+            thread::sleep(pause(4 * PAUSE));
+            Ok(())
+        });
+    }
     site.during(&mut kept, || {
         site.cluster.kill_agents();
         start_other()
@@ -411,7 +429,7 @@ fn resized(site: &Site) -> Result<()> {
     })?;
     before.goes_on(site)?;
     has_sizes(site, BIG)?;
-    let flows = PinDir::new(&site.node.bpffs).open_maps()?.v4.flows;
+    let flows = PinDir::new(&site.node.bpffs).open_maps()?.v4.datagrams;
     let found = flows.get(&idle, 0);
     let is_gone = matches!(found, Err(MapError::KeyNotFound));
     ensure!(is_gone, "{found:?}");
@@ -451,6 +469,7 @@ fn has_sizes(site: &Site, tables: Tables) -> Result<()> {
         ("BACKEND_COUNTS", backends),
         ("FLOWS_4", 2 * tables.flows),
         ("FLOWS_6", 2 * tables.flows),
+        ("DATAGRAMS_4", (tables.flows / 2).max(1024)),
         ("AFFINITY_6", tables.flows / 2),
     ] {
         let (_, found) = maps[name];
@@ -461,12 +480,12 @@ fn has_sizes(site: &Site, tables: Tables) -> Result<()> {
 
 /// A flow that its client has left long ago.
 fn add_idle_flow(node: &Node) -> Result<FlowKey<Ip4>> {
-    let mut flows = PinDir::new(&node.bpffs).open_maps()?.v4.flows;
-    let (mut key, mut flow) = flows.iter().next().context("no flow is tracked")??;
+    let mut maps = PinDir::new(&node.bpffs).open_maps()?.v4;
+    let (mut key, mut flow) = maps.flows.iter().next().context("no flow is tracked")??;
     key.tuple.sport = Be16::new(1);
     key.kind = FlowKey::new(key.tuple, UDP, key.dir()).kind;
     flow.last_seen = flow.last_seen.earlier(LONG_AGO);
-    flows.insert(key, flow, 0)?;
+    maps.datagrams.insert(key, flow, 0)?;
     Ok(key)
 }
 
@@ -474,32 +493,74 @@ fn next_version(site: &Site) -> Result<()> {
     site.start(SMALL)?;
     let mut kept = site.connect()?;
     let before = Before::of(site)?;
-    let flows = pinned::maps(site.node)?["FLOWS_4"];
+    let pending = pinned::maps(site.node)?["PENDING_4"];
     let own = PinDir::new(&site.node.bpffs);
+    // No requests meanwhile: the programs that run confirm flows where an older agent's would not. Of that, a real one is asked
+    // (`PORTSIDE_OTHER_AGENT`).
+    site.cluster.kill_agents();
+    let older = directory_of_version(site.node, VERSION - 1);
+    make_older(&own.open_maps()?, own.root())?;
+    fs::rename(own.root(), &older).context("giving the pins an older name")?;
+    // A map that the older version had otherwise.
+    let affinity = older.join("AFFINITY_4");
+    fs::remove_file(&affinity)?;
+    HashMap::<_, [u8; 8], [u8; 16]>::create(1024, 0)?.pin(&affinity)?;
+    let asked = testbed::cli::ask(site.node, &["maps"]);
+    let complaint = asked
+        .err()
+        .context("the maps of another version are shown")?;
+    let complaint = format!("{complaint:#}");
+    let version = format!("version {}", VERSION - 1);
+    ensure!(complaint.contains(&version), "{complaint}");
+    site.start(SMALL)?;
     site.during(&mut kept, || {
-        site.cluster.kill_agents();
-        let older = directory_of_version(site.node, VERSION - 1);
-        fs::rename(own.root(), &older).context("giving the pins an older name")?;
-        // A map that the older version had otherwise.
-        let affinity = older.join("AFFINITY_4");
-        fs::remove_file(&affinity)?;
-        HashMap::<_, [u8; 8], [u8; 16]>::create(1024, 0)?.pin(&affinity)?;
-        let asked = testbed::cli::ask(site.node, &["maps"]);
-        let complaint = asked
-            .err()
-            .context("the maps of another version are shown")?;
-        let complaint = format!("{complaint:#}");
-        let version = format!("version {}", VERSION - 1);
-        ensure!(complaint.contains(&version), "{complaint}");
-        site.start(SMALL)
+        thread::sleep(pause(4 * PAUSE));
+        Ok(())
     })?;
     before.goes_on(site)?;
-    let now = pinned::maps(site.node)?["FLOWS_4"];
+    let now = pinned::maps(site.node)?["PENDING_4"];
     ensure!(
-        now == flows,
-        "the table of flows is another: {now:?}, not {flows:?}"
+        now == pending,
+        "the table of new flows is another: {now:?}, not {pending:?}"
     );
     site.has_said("not taken over: AFFINITY_4: clients with session affinity")
+}
+
+/// Has flows pinned as an agent of version 5 pins them: connections and datagrams in one table.
+fn make_older(maps: &Maps, pins: &Path) -> Result<()> {
+    one_table(
+        &maps.v4,
+        ["FLOWS_4", "DATAGRAMS_4"].map(|name| pins.join(name)),
+    )?;
+    one_table(
+        &maps.v6,
+        ["FLOWS_6", "DATAGRAMS_6"].map(|name| pins.join(name)),
+    )?;
+    Ok(fs::remove_file(pins.join("FULL_SINCE"))?)
+}
+
+fn one_table<A: MapAddr>(maps: &FamilyMaps<A>, [flows, datagrams]: [PathBuf; 2]) -> Result<()>
+where
+    Backend<A>: Pod,
+    FlowKey<A>: Pod,
+    Flow<A>: Pod,
+{
+    let (key, value) = (size_of::<FlowKey<A>>() as u32, size_of::<Flow<A>>() as u32);
+    let room = 2 * SMALL.flows;
+    let of_kernel = aya_obj::Map::new_from_params(LRU_HASH, key, value, room, 0);
+    let data = MapData::create(of_kernel, "older", None)?;
+    let mut all: HashMap<_, FlowKey<A>, Flow<A>> = Map::LruHashMap(data).try_into()?;
+    for (key, flow) in maps
+        .flows
+        .entries()?
+        .into_iter()
+        .chain(maps.datagrams.entries()?)
+    {
+        all.insert(key, flow, 0)?;
+    }
+    fs::remove_file(&flows)?;
+    fs::remove_file(datagrams)?;
+    Ok(all.pin(flows)?)
 }
 
 /// Connections end here: requests that cross the moment may fail, those after it do not.

@@ -146,9 +146,7 @@ impl Datapath {
     /// Attaches the program of `hook` to `target`. Does nothing where it is attached already. With the first, the maps come into force
     /// in place of those of an earlier process.
     pub fn attach(&mut self, hook: &'static Hook, target: &Target) -> Result<Outcome> {
-        if let Some(takeover) = &mut self.takeover {
-            takeover.enforce()?;
-        }
+        self.enforce()?;
         let key = (target.ifindex, hook.name);
         if self.attachments.held.contains_key(&key) {
             return Ok(Outcome::Attached);
@@ -204,10 +202,10 @@ impl Datapath {
 
     /// Takes off what an earlier process attached and this one did not, and ends what it was part of; `devices` are all there are.
     pub fn detach_strays(&mut self, devices: &[Target]) -> Result<()> {
-        let Some(takeover) = &mut self.takeover else {
+        self.enforce()?;
+        let Some(takeover) = &self.takeover else {
             return Ok(());
         };
-        takeover.enforce()?;
         let pin = takeover.pins();
         let kept: Vec<_> = self
             .attachments
@@ -229,7 +227,7 @@ impl Datapath {
                 }
             }
         }
-        takeover.remove_others()
+        self.end_takeover()
     }
 
     /// Replaces every program that this process has attached by the one that is loaded now.

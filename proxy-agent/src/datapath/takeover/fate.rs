@@ -10,7 +10,10 @@ use std::collections::HashMap;
 
 use proxy_common::abi::{self, map::Resized, names};
 
-use super::super::shape::{Pinned, Role, Shape};
+use super::{
+    super::shape::{Pinned, Role, Shape},
+    convert,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -18,6 +21,8 @@ pub enum Fate {
     Shared,
     /// What it holds is written into one of another size.
     Copied,
+    /// What it holds is written into maps of another kind ([`super::convert`]).
+    Converted,
     /// There was none.
     Made,
     /// One of another layout: it is not read, and this agent's begins empty.
@@ -47,7 +52,9 @@ pub fn judge(shapes: &[Shape], version: u32, pinned: impl Fn(&str) -> Option<Pin
 
 fn one(shape: &Shape, version: u32, found: &Pinned) -> Fate {
     let is_known = (shape.since..=abi::VERSION).contains(&version);
-    if !is_known || !shape.has_layout_of(found) {
+    if convert::is_of_old(shape.name, version, found, shape) {
+        Fate::Converted
+    } else if !is_known || !shape.has_layout_of(found) {
         Fate::Lost
     } else if shape.max_entries == found.max_entries {
         Fate::Shared
@@ -78,25 +85,29 @@ fn keep_meaning(family: usize, fates: &mut Fates) {
     let are_kept = |fates: &Fates, name| matches!(fates[name], Fate::Shared | Fate::Copied);
     let backends = are_kept(fates, names::BACKENDS[family]);
     let services = are_kept(fates, names::SERVICES);
-    for (name, are_kept) in [
-        (names::FLOWS[family], backends),
-        (names::PENDING[family], backends),
-        (names::AFFINITY[family], backends && services),
-    ] {
-        if !are_kept && fates[name] == Fate::Shared {
+    let tables = [names::FLOWS, names::DATAGRAMS, names::PENDING].map(|names| names[family]);
+    let affinity = names::AFFINITY[family];
+    for (name, are_kept) in tables
+        .map(|name| (name, backends))
+        .into_iter()
+        .chain([(affinity, backends && services)])
+    {
+        if !are_kept && matches!(fates[name], Fate::Shared | Fate::Converted) {
             fates.insert(name, Fate::Lost);
         }
     }
-    // A flow moves from one to the other.
-    let [flows, pending] = [names::FLOWS[family], names::PENDING[family]];
-    if fates[flows] != fates[pending] {
-        fates.insert(flows, Fate::Lost);
-        fates.insert(pending, Fate::Lost);
+    // A flow moves from one to another.
+    if tables.iter().any(|name| fates[name] == Fate::Lost) {
+        for name in tables {
+            fates.insert(name, Fate::Lost);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aya::maps::MapType;
+
     use super::{
         super::super::{Sizes, shape::shapes},
         *,
@@ -165,11 +176,19 @@ mod tests {
 
     #[test]
     fn an_older_version_is_read_where_its_layout_is_the_same() {
-        // Version 5: devices and the configuration got what is checked, and TC a program that holds fragments.
+        // Version 5: devices and the configuration got what is checked, and TC a program that holds fragments. Version 6: connections and
+        // datagrams have a table each.
         let of_5 = [
             "CONFIG",
+            "DATAGRAMS_4",
+            "DATAGRAMS_6",
             "DEVICES",
+            "FLOWS_4",
+            "FLOWS_6",
+            "FULL_SINCE",
             "NEXT_HOPS",
+            "PENDING_4",
+            "PENDING_6",
             "SHARES_4",
             "SHARES_6",
             "SLOW_TC",
@@ -189,7 +208,13 @@ mod tests {
         });
         assert_eq!(
             of_fate(&fates, Fate::Lost),
-            ["AFFINITY_6", "BACKENDS_6", "FLOWS_6", "PENDING_6"]
+            [
+                "AFFINITY_6",
+                "BACKENDS_6",
+                "DATAGRAMS_6",
+                "FLOWS_6",
+                "PENDING_6"
+            ]
         );
         assert_eq!(fates["BACKENDS_4"], Fate::Copied);
         assert_eq!(fates["FLOWS_4"], Fate::Shared);
@@ -202,6 +227,42 @@ mod tests {
                 shape.key += 4;
             }
         });
-        assert_eq!(of_fate(&fates, Fate::Lost), ["FLOWS_4", "PENDING_4"]);
+        assert_eq!(
+            of_fate(&fates, Fate::Lost),
+            ["DATAGRAMS_4", "FLOWS_4", "PENDING_4"]
+        );
+    }
+
+    #[test]
+    fn the_one_table_of_confirmed_flows_of_before_is_converted() {
+        let old = |shape: &Shape| match shape.name {
+            "FLOWS_4" | "FLOWS_6" => Some(Pinned {
+                kind: MapType::LruHash,
+                ..shape.pinned()
+            }),
+            "DATAGRAMS_4" | "DATAGRAMS_6" | "FULL_SINCE" => None,
+            _ => Some(shape.pinned()),
+        };
+        let shapes = shapes(&Sizes::default());
+        for (version, fate) in [
+            (1, Fate::Lost),
+            (2, Fate::Converted),
+            (5, Fate::Converted),
+            (6, Fate::Lost),
+        ] {
+            let fates = judge(&shapes, version, |name| {
+                old(shapes.iter().find(|shape| shape.name == name)?)
+            });
+            assert_eq!(fates["FLOWS_4"], fate, "{version}");
+            let of_others = match fate {
+                Fate::Converted => [Fate::Shared, Fate::Made],
+                _ => [Fate::Lost; 2],
+            };
+            assert_eq!(
+                [fates["PENDING_4"], fates["DATAGRAMS_4"]],
+                of_others,
+                "{version}"
+            );
+        }
     }
 }

@@ -13,7 +13,7 @@ use proxy_common::{
     addr::Addr,
 };
 
-use super::super::{FamilyMaps, Maps, maps::entries};
+use super::super::{FamilyMaps, Maps};
 
 /// Opens the gate for the packets of all flows, in both directions.
 pub fn open_for_flows(maps: &mut Maps) -> Result<()> {
@@ -38,11 +38,8 @@ where
     FlowKey<A>: Pod,
     Flow<A>: Pod,
 {
-    for (map, name) in [
-        (&maps.flows, names::FLOWS[family]),
-        (&maps.pending, names::PENDING[family]),
-    ] {
-        for (key, flow) in entries(map).context(name)? {
+    for (map, name) in maps.flow_tables(family) {
+        for (key, flow) in map.entries().context(name)? {
             if flow.is_reply() {
                 continue;
             }

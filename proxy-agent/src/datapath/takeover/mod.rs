@@ -33,8 +33,10 @@
 //! | `found` | the directories that are there |
 //! | `fate` | what becomes of each map |
 //! | `copy` | maps of other sizes |
+//! | `convert` | flows that stood in other tables |
 //! | `gate` | a gate that was made anew, for the flows that go on |
 
+mod convert;
 mod copy;
 mod fate;
 mod found;
@@ -207,6 +209,29 @@ impl Takeover {
             pins.remove()?;
         }
         Ok(())
+    }
+
+    /// Is what is pinned here not in force yet?
+    pub fn is_staged(&self) -> bool {
+        self.state == State::Staged
+    }
+
+    /// The directories whose programs may confirm flows in tables that are others today, and whose flows go on here.
+    pub fn old_flows(&self) -> Result<Vec<PinDir>> {
+        let are_lost = |fates: &Fates| fates[names::FLOWS[0]] == Fate::Lost;
+        let Some((from, fates)) = &self.from else {
+            return Ok(Vec::new());
+        };
+        let mut others = self.others()?;
+        others.retain(|found| {
+            convert::may_be_of_old(found.version) && !(found == from && are_lost(fates))
+        });
+        Ok(others.iter().map(|found| found.pins(&self.bpffs)).collect())
+    }
+
+    /// Copies the flows of such a directory.
+    pub fn convert(from: &PinDir, to: &mut Maps) -> Result<()> {
+        convert::convert(from, to)
     }
 
     fn share(&self, shapes: &[Shape]) -> Result<()> {

@@ -207,7 +207,7 @@ fn encode_maps(encoder: &mut DescriptorEncoder, maps: &[Occupancy]) -> fmt::Resu
     let help = "Tracked connections through services; each is two entries of its maps";
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (index, ip_family) in ["IPv4", "IPv6"].into_iter().enumerate() {
-        let of_flows = [names::FLOWS[index], names::PENDING[index]];
+        let of_flows = [names::FLOWS, names::DATAGRAMS, names::PENDING].map(|names| names[index]);
         let entries: usize = maps
             .iter()
             .filter(|map| of_flows.contains(&map.map))

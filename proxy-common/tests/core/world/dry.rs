@@ -57,7 +57,7 @@ impl World {
 
     fn is_full<F: Net>(&self) -> bool {
         let maps = F::maps(self);
-        [&maps.confirmed, &maps.pending]
+        [&maps.connections, &maps.datagrams, &maps.pending]
             .iter()
             .any(|flows| flows.len() >= flows.capacity)
     }
@@ -72,7 +72,7 @@ impl World {
 
     fn content_of<F: Net>(&self, content: &mut Vec<String>) {
         let maps = F::maps(self);
-        for table in [Table::Confirmed, Table::Pending] {
+        for table in [Table::Connections, Table::Datagrams, Table::Pending] {
             let flows = maps.flows(table);
             content.push(format!("{} flows", flows.len()));
             if flows.len() <= COMPARED {

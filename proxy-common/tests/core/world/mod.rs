@@ -17,7 +17,7 @@ pub use node::{
     backend_id, hop, tuple,
 };
 pub use packet::Buffer;
-pub use tables::World;
+pub use tables::{CLOSED_ROOM, CPUS, World};
 
 /// Runs generic tests `fn name<F: Net>(proto: u8)` for IPv4 and IPv6, TCP, UDP and SCTP.
 macro_rules! cases {

@@ -16,7 +16,10 @@ use proxy_common::{
     explain::Cursor,
     paths::{fast, slow},
     reason::Reason,
-    tables::{self, Fib, FlowCell, Meters, Node, Put, Routes, Services, ShareCell, Table},
+    tables::{
+        self, ClosedCell, Ends, Fib, FlowCell, Meters, Node, Put, Queues, Routes, Services,
+        ShareCell, Table,
+    },
     wire::packet::Packet,
 };
 use std::{
@@ -24,21 +27,23 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
 };
 
-/// One flow table. Like the kernel's it replaces an element instead of writing over it, and makes room by
-/// evicting; the oldest goes first.
+/// One flow table. Like the kernel's it replaces an element instead of writing over it. It makes room by evicting, the oldest first, or
+/// has none.
 pub struct Flows<A: Addr> {
     /// Cells are leaked: a reference outlives its removal, as RCU has it.
     cells: RefCell<HashMap<FlowKey<A>, &'static FlowCell<A>>>,
     order: RefCell<VecDeque<FlowKey<A>>>,
     pub capacity: usize,
+    evicts: bool,
 }
 
 impl<A: Addr> Flows<A> {
-    fn new() -> Self {
+    fn new(evicts: bool) -> Self {
         Self {
             cells: RefCell::default(),
             order: RefCell::default(),
             capacity: 1 << 16,
+            evicts,
         }
     }
 
@@ -67,6 +72,9 @@ impl<A: Addr> Flows<A> {
             }
         } else {
             while cells.len() >= self.capacity {
+                if !self.evicts {
+                    return false;
+                }
                 let Some(oldest) = order.pop_front() else {
                     return false;
                 };
@@ -79,13 +87,22 @@ impl<A: Addr> Flows<A> {
     }
 }
 
+/// Places of each CPU's queue of closed connections.
+pub const CLOSED_ROOM: u32 = 64;
+pub const CPUS: u32 = 3;
+
 /// The tables of one family.
 pub struct Maps<F: Family> {
     pub frontends: HashMap<FrontendKey<F::Addr>, FrontendRef>,
     pub local: HashMap<F::Addr, LocalAddr>,
     pub backends: HashMap<BackendId, Backend<F::Addr>>,
-    pub confirmed: Flows<F::Addr>,
+    pub connections: Flows<F::Addr>,
+    pub datagrams: Flows<F::Addr>,
     pub pending: Flows<F::Addr>,
+    /// The queues of closed connections.
+    closed: Vec<ClosedCell<F::Addr>>,
+    closed_ends: [Ends; CPUS as usize],
+    full_since: Cell<Jiffies>,
     pub affinity: RefCell<HashMap<AffinityKey<F::Addr>, Affinity>>,
     /// What packets to the node's own connections have, and their protocol.
     pub sockets: HashSet<(Tuple<F::Addr>, u8)>,
@@ -109,8 +126,15 @@ impl<F: Family> Default for Maps<F> {
             frontends: HashMap::new(),
             local: HashMap::new(),
             backends: HashMap::new(),
-            confirmed: Flows::new(),
-            pending: Flows::new(),
+            connections: Flows::new(false),
+            datagrams: Flows::new(true),
+            pending: Flows::new(true),
+            closed: (0..CPUS * CLOSED_ROOM)
+                // SAFETY: all of it is integers.
+                .map(|_| ClosedCell::new(unsafe { core::mem::zeroed() }))
+                .collect(),
+            closed_ends: Default::default(),
+            full_since: Cell::default(),
             affinity: RefCell::default(),
             sockets: HashSet::new(),
             ranges: Vec::new(),
@@ -130,7 +154,8 @@ impl<F: Net> Maps<F> {
     fn confirm_all(&self) {
         for key in self.pending.keys() {
             if let Some(flow) = self.pending.get(&key) {
-                self.confirmed.put(&key, &flow, Put::Over);
+                self.flows(Table::confirmed(key.proto()))
+                    .put(&key, &flow, Put::Over);
                 self.pending.remove(&key);
             }
         }
@@ -149,9 +174,15 @@ impl<F: Net> Maps<F> {
         all
     }
 
+    /// How many confirmed flows there are, of all protocols.
+    pub fn confirmed_len(&self) -> usize {
+        self.connections.len() + self.datagrams.len()
+    }
+
     pub fn flows(&self, table: Table) -> &Flows<F::Addr> {
         match table {
-            Table::Confirmed => &self.confirmed,
+            Table::Connections => &self.connections,
+            Table::Datagrams => &self.datagrams,
             Table::Pending => &self.pending,
         }
     }
@@ -170,6 +201,8 @@ pub struct World {
     /// The device at the hook that runs.
     here: Cell<IfIndex>,
     pub cursor: Cell<u32>,
+    /// The CPU that the hooks run on, below [`CPUS`].
+    pub cpu: Cell<u32>,
     /// Packets that the fast path left to the slow one.
     pub slowed: Cell<u32>,
     /// Next hops that were noted for the agent to keep alive.
@@ -194,6 +227,7 @@ impl World {
             confirms: Cell::new(false),
             here: Cell::new(IfIndex::NONE),
             cursor: Cell::new(0),
+            cpu: Cell::default(),
             slowed: Cell::new(0),
             noted: Cell::new(0),
             reasons: RefCell::default(),
@@ -430,6 +464,30 @@ impl<F: Net> tables::Flows<F> for World {
 
     fn delete_flow(&self, table: Table, key: &FlowKey<F::Addr>) {
         F::maps(self).flows(table).remove(key);
+    }
+
+    fn queues(&self) -> Queues {
+        Queues {
+            own: self.cpu.get(),
+            count: CPUS,
+            room: CLOSED_ROOM,
+        }
+    }
+
+    fn closed_ends(&self, queue: u32) -> Option<&Ends> {
+        F::maps(self).closed_ends.get(queue as usize)
+    }
+
+    fn closed(&self, place: u32) -> Option<&ClosedCell<F::Addr>> {
+        F::maps(self).closed.get(place as usize)
+    }
+
+    fn full_since(&self) -> Jiffies {
+        F::maps(self).full_since.get()
+    }
+
+    fn note_full(&self, now: Jiffies) {
+        F::maps(self).full_since.set(now);
     }
 
     fn has_socket(&self, tuple: &Tuple<F::Addr>, proto: u8) -> bool {

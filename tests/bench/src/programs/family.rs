@@ -46,7 +46,7 @@ impl Family for Ip4 {
     }
 
     fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
-        Ok(maps.flows.insert(key, flow, 0)?)
+        Ok(maps.confirmed(key.proto()).insert(key, flow, 0)?)
     }
 
     fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
@@ -83,7 +83,7 @@ impl Family for Ip6 {
     }
 
     fn put_flow(maps: &mut FamilyMaps<Self>, key: FlowKey<Self>, flow: Flow<Self>) -> Result<()> {
-        Ok(maps.flows.insert(key, flow, 0)?)
+        Ok(maps.confirmed(key.proto()).insert(key, flow, 0)?)
     }
 
     fn put_frontend(maps: &mut FamilyMaps<Self>, key: FrontendKey<Self>, to: u32) -> Result<()> {
@@ -108,7 +108,9 @@ where
     FlowKey<A>: Pod,
     Flow<A>: Pod,
 {
-    [&maps.flows, &maps.pending].map(|table| table.keys().count())
+    let [connections, datagrams, pending] =
+        [&maps.flows, &maps.datagrams, &maps.pending].map(|table| table.keys().count());
+    [connections + datagrams, pending]
 }
 
 fn remove<A: MapAddr>(
@@ -120,8 +122,8 @@ where
     FlowKey<A>: Pod,
     Flow<A>: Pod,
 {
-    let mut flows = [Vec::new(), Vec::new()];
-    for (table, flows) in [&mut maps.flows, &mut maps.pending]
+    let mut flows = [Vec::new(), Vec::new(), Vec::new()];
+    for (table, flows) in [&mut maps.flows, &mut maps.datagrams, &mut maps.pending]
         .into_iter()
         .zip(&mut flows)
     {
@@ -131,6 +133,7 @@ where
             table.remove(key)?;
         }
     }
-    let [confirmed, pending] = flows;
+    let [mut confirmed, datagrams, pending] = flows;
+    confirmed.extend(datagrams);
     Ok((confirmed, pending.len()))
 }

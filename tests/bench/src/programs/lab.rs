@@ -6,7 +6,7 @@ use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult};
 use aya::{Ebpf, Pod};
 use nix::net::if_::if_nametoindex;
-use proxy_agent::datapath::{Datapath, MapAddr, Options};
+use proxy_agent::datapath::{Datapath, MapAddr, Options, Sizes};
 use proxy_common::abi::{
     Backend, BackendFlags, BackendId, Config, Device, DeviceFlags, DeviceKind, Extent, Flow,
     FlowKey, FrontendKey, FrontendKind, FrontendRef, Generation, IfIndex, Link, LocalAddr, Service,
@@ -213,7 +213,16 @@ impl Lab {
             *index = IfIndex(netns.run(|| if_nametoindex(name))?);
         }
         let object = driver::object(vm_protocol::variable::OBJECT)?;
-        let mut datapath = Datapath::load(&object, &Options::default())?;
+        // Datagrams have a quarter of it: room for as many flows as are measured.
+        let sizes = Sizes {
+            connections: 300_000,
+            ..Sizes::default()
+        };
+        let options = Options {
+            sizes,
+            ..Options::default()
+        };
+        let mut datapath = Datapath::load(&object, &options)?;
         let kinds = [DeviceKind::Uplink, DeviceKind::Workload];
         for (index, kind) in devices.iter().zip(kinds) {
             let device = Device {

@@ -235,20 +235,22 @@ impl Fuzz<'_, '_> {
         Ok(())
     }
 
-    /// The table of confirmed flows holds those whose client and backend have shown to know each other, and no other; and of them
+    /// The tables of confirmed flows hold those whose client and backend have shown to know each other, and no other; and of them
     /// nobody has ended what its ends have not.
     fn look(&self) -> Result<()> {
         let maps = self.world.node.datapath.maps();
         let found: Vec<(SocketAddr, SocketAddr, u8)> = match self.world.family {
             Family::V4 => {
-                let entries = maps.v4.flows.iter().collect::<Result<Vec<_>, _>>()?;
+                let mut entries = maps.v4.flows.entries()?;
+                entries.extend(maps.v4.datagrams.entries()?);
                 entries
                     .iter()
                     .filter_map(|(key, flow)| request4(key, flow))
                     .collect()
             }
             Family::V6 => {
-                let entries = maps.v6.flows.iter().collect::<Result<Vec<_>, _>>()?;
+                let mut entries = maps.v6.flows.entries()?;
+                entries.extend(maps.v6.datagrams.entries()?);
                 entries
                     .iter()
                     .filter_map(|(key, flow)| request6(key, flow))
