@@ -114,6 +114,14 @@ fn one_that_comes_in_before_the_first_waits_if_it_may_be_a_services<F: Net>() {
     }
 }
 
+fn one_for_another_station_does_not_wait<F: Net>() {
+    let world = World::with_backend(REMOTE);
+    let [_, mut rest] = pieces::<F>(CLIENT, (NODE, NODE_PORT));
+    rest.is_strange = true;
+    let (verdict, _) = run(&world, IN, &rest);
+    assert_eq!(verdict, Verdict::pass(PassReason::OtherHost));
+}
+
 fn a_first_one_that_others_wait_for_is_told<F: Net>() {
     for (hook, source, to, is_told) in [
         (IN, CLIENT, (NODE, NODE_PORT), true),
@@ -154,6 +162,7 @@ families! {
     the_others_go_where_the_first_one_went
     a_first_one_that_came_in_tells_nothing_of_one_that_leaves
     one_that_comes_in_before_the_first_waits_if_it_may_be_a_services
+    one_for_another_station_does_not_wait
     a_first_one_that_others_wait_for_is_told
     a_waiting_one_is_kept_under_what_the_first_one_shows
 }

@@ -6,6 +6,7 @@
 mod answers;
 mod checks;
 mod choices;
+mod errors;
 mod explain;
 mod fast;
 mod fragments;
