@@ -10,7 +10,7 @@ use caps::{CapSet, Capability};
 use nix::sys::prctl;
 use serde_json::Value;
 
-const DAEMON_SET: &str = include_str!("../../../deploy/base/daemonset.yaml");
+use crate::container::AGENT as DAEMON_SET;
 
 /// The container's `securityContext`.
 fn security_context() -> Result<Value> {
@@ -34,12 +34,13 @@ fn read_capabilities() -> Result<HashSet<Capability>> {
         .as_array()
         .context("the DaemonSet adds no capabilities")?;
     let names = added.iter().filter_map(Value::as_str);
-    names
-        .map(|name| {
-            let capability = format!("CAP_{name}").parse();
-            capability.with_context(|| format!("the DaemonSet adds the capability {name}"))
-        })
-        .collect()
+    names.map(capability).collect()
+}
+
+/// A capability by the name that Kubernetes gives it.
+pub fn capability(name: &str) -> Result<Capability> {
+    let capability = format!("CAP_{name}").parse();
+    capability.with_context(|| format!("the DaemonSet adds the capability {name}"))
 }
 
 /// Starts `command` as a container runtime starts the agent's container: user 0 with the added capabilities alone, and no

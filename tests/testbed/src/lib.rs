@@ -15,6 +15,7 @@ pub mod ask;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod container;
 pub mod deployment;
 mod ethtool;
 mod files;

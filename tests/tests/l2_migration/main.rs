@@ -1,7 +1,8 @@
-//! Taking over from kube-proxy: its rules go, those of others stay, and its connections live on.
+//! Taking over from kube-proxy: its rules go, those of others stay, and its connections live on. And leaving again.
 
 mod cleanup;
 mod connections;
+mod leaving;
 
 use std::process::ExitCode;
 
@@ -13,5 +14,6 @@ fn main() -> ExitCode {
     for uplink in [Uplink::Xdp, Uplink::Tc] {
         rows.push(connections::row(uplink));
     }
+    rows.push(leaving::row());
     runner::main(rows)
 }
