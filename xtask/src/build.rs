@@ -142,7 +142,9 @@ fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Sui
     let object = object?;
     ensure!(library.success(), "building the agent's library: {library}");
     let mut command = build(&["--bin", AGENT]);
-    command.env(variable::OBJECT, &object);
+    command
+        .env(variable::OBJECT, &object)
+        .env(variable::COMMIT, commit());
     let mut programs = cargo::executables(&mut command).context("building the agent")?;
     let agent = programs.iter().position(|program| program.name == AGENT);
     let agent = programs
@@ -152,6 +154,20 @@ fn agent_and(target: &str, selection: &[&str], what: &str) -> anyhow::Result<Sui
         artifacts: Artifacts { object, agent },
         programs,
     })
+}
+
+/// The commit of the checkout, and whether there is more than it has; `unknown` where there is no git.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        shell::capture(command.current_dir(workspace::root()).args(arguments))
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
+    let changed = changes.is_none_or(|changes| !changes.is_empty());
+    format!("{}{}", commit.trim(), if changed { "-changed" } else { "" })
 }
 
 /// Builds the programs that call those of the object for the benchmark.

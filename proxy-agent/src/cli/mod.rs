@@ -13,6 +13,7 @@
 //! | `maps` | how full the maps are |
 //! | `doctor` | what runs here, how and why |
 //! | `cleanup` | taking things down: our datapath, or what kube-proxy left |
+//! | `pages` | completions for shells, and man pages |
 //! | `output`, `table` | rows as a table or a document |
 
 mod cleanup;
@@ -23,15 +24,18 @@ mod flows;
 mod get;
 mod maps;
 mod output;
+mod pages;
 mod status;
 mod table;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{log, memory, run, state::Place};
+
+pub use self::output::print_raw;
 
 /// A kube-proxy replacement for any CNI
 #[derive(Debug, Parser)]
@@ -59,6 +63,10 @@ enum Command {
     Status(status::Args),
     /// Say what runs on this node, how and why; exits with 1 where the agent cannot run
     Doctor(doctor::Args),
+    /// Print the completions of a shell: `source <(proxy-agent completions bash)`
+    Completions(pages::Completions),
+    /// Write a man page for each command into a directory
+    Man(pages::Man),
     /// Detach the programs of this network namespace and forget everything, or remove what kube-proxy left in it
     Cleanup(cleanup::Args),
 }
@@ -105,6 +113,8 @@ impl Cli {
             Command::Doctor(args) => return doctor::doctor(&args, object),
             Command::Maps(args) => maps::maps(&args),
             Command::Status(args) => return status::status(&args),
+            Command::Completions(args) => pages::completions(&args, Self::command()),
+            Command::Man(args) => pages::man(&args, Self::command()),
             Command::Cleanup(args) => cleanup::cleanup(&args),
         }
         .map(|()| ExitCode::SUCCESS)

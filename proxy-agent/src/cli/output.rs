@@ -1,6 +1,9 @@
 //! Rows of one kind, in the form that was asked for.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -203,6 +206,15 @@ pub fn print(text: &str) -> io::Result<bool> {
     {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         done => done.map(|()| true),
+    }
+}
+
+/// The same as it is, for other programs; the exit code of a command that does nothing else.
+pub fn print_raw(bytes: &[u8]) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -36,6 +36,8 @@ pub mod place {
 pub mod variable {
     /// The eBPF object.
     pub const OBJECT: &str = "PORTSIDE_EBPF_OBJECT";
+    /// The commit that the agent is built from.
+    pub const COMMIT: &str = "PORTSIDE_COMMIT";
     /// The agent's static binary.
     pub const AGENT: &str = "PORTSIDE_AGENT";
     /// The bench's own eBPF object.
