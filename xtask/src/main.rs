@@ -6,6 +6,8 @@
 mod build;
 mod cargo;
 mod chart_page;
+#[cfg(test)]
+mod documents;
 mod image;
 mod lint;
 mod maps_page;
