@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use proxy_agent::datapath::PinDir;
 use testbed::pass::XdpPass;
-use testbed::patience::eventually_within;
+use testbed::patience::{eventually, eventually_within};
 use testbed::pinned;
 use testbed::runner::{Shared, no_agent, row};
 use testbed::tamper::{self, Other};
@@ -68,12 +68,12 @@ static ROWS: [Row; 11] = [
         is_silent: false,
         counts: HOOKS,
         damage: |site| {
+            // The kernel refuses (EBUSY) while the agent asks what filters it has.
             devices(site)?.iter().try_for_each(|device| {
-                site.node().netns().batch(
-                    "tc",
-                    &["-batch", "-"],
-                    &format!("qdisc del dev {device} clsact\n"),
-                )
+                let delete = format!("qdisc del dev {device} clsact\n");
+                eventually("the qdisc goes", || {
+                    site.node().netns().batch("tc", &["-batch", "-"], &delete)
+                })
             })
         },
     },

@@ -31,6 +31,10 @@ pub fn rows() -> Vec<Trial> {
             "external IPs are served unless they are switched off",
             external_ips,
         ),
+        lone_row(
+            "addresses that no object may name are those of the flag",
+            refused_addresses,
+        ),
     ]
 }
 
@@ -174,5 +178,38 @@ fn external_ips(cluster: &Cluster) -> Result<()> {
     let on_node = vip.on_node(node, Family::V4);
     let answer = dial(client, Protocol::Tcp, on_node).ask();
     ensure!(answer.who() == Some("p1:8080"), "{answer}");
+    Ok(())
+}
+
+fn refused_addresses(cluster: &Cluster) -> Result<()> {
+    let (good, bad) = (cluster.pod("p1"), cluster.pod("p1b"));
+    let vip = cluster.publish("partly-refused", &[good, bad])?;
+    let list = Family::BOTH.map(|family| bad.ip.of(family).to_string());
+    let flag = format!("--refused-addresses={}", list.join(","));
+    let flag: &'static str = Box::leak(flag.into_boxed_str());
+    begin(cluster, |launch| launch.with(Box::leak(Box::new([flag]))))?.wait_until_ready()?;
+    for addr in &list {
+        await_said(cluster, &[addr, "is not used", "--refused-addresses"])?;
+    }
+    let ask = |family| {
+        let client = cluster.topology.client();
+        dial(client, Protocol::Tcp, vip.on_node(cluster.node(1), family)).ask()
+    };
+    for family in Family::BOTH {
+        for _ in 0..10 {
+            let answer = ask(family);
+            ensure!(answer.who() == Some("p1:8080"), "{answer}");
+        }
+    }
+    all_probes_are_well(cluster.node(1))?;
+    cluster.stop_agents();
+    begin(cluster, |launch| launch)?.wait_until_ready()?;
+    for family in Family::BOTH {
+        eventually("the other endpoint is used", || {
+            let answer = ask(family);
+            ensure!(answer.who() == Some("p1b:8080"), "{answer}");
+            Ok(())
+        })?;
+    }
     Ok(())
 }
