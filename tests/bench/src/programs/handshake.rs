@@ -13,8 +13,6 @@ use crate::table::{Table, judged};
 
 /// The batch of flows behind those that are held.
 const NEW: u32 = HELD / BATCH;
-/// The step after which they are confirmed.
-const CONFIRMED: usize = 2;
 /// Entries that it takes.
 const ENTRIES: usize = 2 * BATCH as usize;
 
@@ -66,23 +64,18 @@ where
     ];
     let mut nets: [Vec<f64>; 5] = Default::default();
     for _ in 0..RUNS {
-        let [held, _] = lab.count::<A>()?;
-        for (step, ((_, shot, _), nets)) in steps.iter().zip(&mut nets).enumerate() {
+        for ((_, shot, _), nets) in steps.iter().zip(&mut nets) {
             nets.push(lab.once(&shot.batch(NEW))?);
-            if step == CONFIRMED {
-                let [confirmed, pending] = lab.count::<A>()?;
-                let confirmed = confirmed - held;
-                ensure!(
-                    confirmed == ENTRIES && pending == 0,
-                    "{}: {confirmed} entries are confirmed, {pending} are not",
-                    course.name
-                );
-            }
         }
-        // Of so many that end at once, the first have left by now.
-        let (closed, pending) = remove_new::<A>(lab)?;
+        let (confirmed, pending) = remove_new::<A>(lab)?;
         ensure!(
-            pending == 0 && closed.iter().all(|flow| flow.is_done()),
+            confirmed.len() == ENTRIES && pending == 0,
+            "{}: {} entries are confirmed, {pending} are not",
+            course.name,
+            confirmed.len()
+        );
+        ensure!(
+            confirmed.iter().all(|flow| flow.is_done()),
             "{}: a flow is open after both FIN",
             course.name
         );
