@@ -174,7 +174,10 @@ impl Root {
         .context("mounting a container's root")?;
         let root = Self { path };
         let at = |inside: &Path| root.path.join(inside.strip_prefix("/").unwrap_or(inside));
-        fs::copy(binary, at(Path::new("/proxy-agent")))?;
+        // No copy: machines have little memory.
+        let program = at(Path::new("/proxy-agent"));
+        File::create(&program)?;
+        bind(&fs::canonicalize(binary)?, &program, true).context("mounting the agent")?;
         // As runtimes mount them; what is of the node's own network there is that of the process that looks.
         let mut kernel = Vec::new();
         for (of_kernel, read_only) in [("/proc", false), ("/proc/sys", true), ("/sys", true)] {
