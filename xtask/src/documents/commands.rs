@@ -156,7 +156,7 @@ fn called(program: &Command, words: &[&str]) -> Vec<String> {
 }
 
 /// Words of other things that are written as reasons are.
-const NO_REASONS: [&str; 18] = [
+const NO_REASONS: [&str; 19] = [
     "bpf-linker",
     "bpfel-unknown-none",
     "cargo-deny",
@@ -175,6 +175,8 @@ const NO_REASONS: [&str; 18] = [
     "rust-version",
     "rx-vlan-offload",
     "left-out",
+    // Stands for one that is added.
+    "your-reason",
 ];
 
 /// Words like `source-check` that are no reason, and nothing else that is known.
