@@ -4,6 +4,7 @@ pub mod cli;
 pub mod condition;
 pub mod datapath;
 pub mod doctor;
+pub mod explain;
 pub mod log;
 pub mod memory;
 pub mod migrate;

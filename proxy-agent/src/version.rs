@@ -11,14 +11,19 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// All that tells one build from another: `commit` of the source, and the eBPF object that it carries.
 pub fn full(commit: Option<&str>, object: &[u8]) -> String {
     let commit = commit.unwrap_or("unknown");
-    let object = match object {
-        [] => "none".to_owned(),
-        bytes => hash(bytes),
-    };
+    let object = of_object(object);
     format!(
         "proxy-agent {VERSION}\ncommit: {commit}\nmap ABI: {}\neBPF object: {object}\n",
         abi::VERSION
     )
+}
+
+/// What tells one build of the programs from another.
+pub fn of_object(object: &[u8]) -> String {
+    match object {
+        [] => "none".to_owned(),
+        bytes => hash(bytes),
+    }
 }
 
 /// As `sha256sum` prints it.

@@ -6,6 +6,7 @@
     allow(dead_code, reason = "the host builds this crate to lint it")
 )]
 
+mod explain;
 mod frame;
 mod held;
 mod maps;

@@ -38,7 +38,7 @@ use proxy_common::{
 /// What the fast path reads of most packets, without options, behind the link header: IPv4, TCP. A stack keeps headers in the linear
 /// part, so that nothing is pulled; to pull a byte more than them would copy the headers of each segment that a local
 /// socket sends, which shares them with its copy for retransmission.
-const FAST_HEADERS: u32 = 20 + 20;
+pub const FAST_HEADERS: u32 = 20 + 20;
 /// What the slow path may read behind the link header: IPv6 with an extension, ICMP and a quoted packet.
 pub const SLOW_HEADERS: u32 = 40 + 8 + 8 + 40 + 20;
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `get` | services, backends, node ports |
 //! | `describe` | one Service, and what keeps clients from it |
+//! | `explain` | what would become of a packet, and why |
 //! | `flows` | connections |
 //! | `drops` | what was dropped, and why |
 //! | `status` | does it work, on one page |
@@ -20,6 +21,7 @@ mod cleanup;
 mod describe;
 mod doctor;
 mod drops;
+mod explain;
 mod flows;
 mod get;
 mod maps;
@@ -57,6 +59,8 @@ enum Command {
     Flows(flows::Args),
     /// Show what was dropped, and why; `drops explain REASON` says what a reason means
     Drops(drops::Args),
+    /// Say what the datapath would do with a packet, step by step, and why; nothing is sent and nothing is changed
+    Explain(Box<explain::Args>),
     /// Show how full the maps are
     Maps(maps::Args),
     /// Say on one page whether it works: agent, source, programs, tables, drops; exits with 2 where something is wrong
@@ -110,6 +114,7 @@ impl Cli {
             Command::Describe(args) => describe::describe(&args),
             Command::Flows(args) => flows::flows(&args),
             Command::Drops(args) => drops::drops(&args),
+            Command::Explain(args) => explain::explain(&args, object),
             Command::Doctor(args) => return doctor::doctor(&args, object),
             Command::Maps(args) => maps::maps(&args),
             Command::Status(args) => return status::status(&args),

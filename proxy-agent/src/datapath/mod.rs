@@ -23,6 +23,7 @@
 //! | `fib_source` | whether the kernel tells programs the source address of a route |
 //! | `counters` | sums over CPUs |
 //! | `attach` | programs at devices |
+//! | `dry` | the programs on a packet of a question, without a trace |
 //! | `drain` | connections end before the programs go |
 //! | `guard` | what is attached and pinned stays so |
 //! | `node_room` | tables of the node with more room |
@@ -36,6 +37,7 @@ mod batch;
 mod clock;
 mod counters;
 mod drain;
+mod dry;
 mod facts;
 mod fib_source;
 mod grow;
@@ -77,6 +79,7 @@ use crate::plan::Room;
 
 pub use self::{
     attach::{By, Outcome, Target, TcMode, Wanted, XdpMode, by_reply_first},
+    dry::{DryRun, DryRuns, Layer, Path as DryPath},
     facts::Facts,
     grow::Growth,
     guard::{Findings, Lack, Loss},

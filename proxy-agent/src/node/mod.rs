@@ -26,6 +26,7 @@
 //! | `native` | whether what native XDP sends back can be relied on, and whether it arrives |
 //! | `ethtool` | what a driver counts of XDP, and whether it takes VLAN tags off |
 //! | `filters` | the TC filters at a device that others attached through netlink |
+//! | `way` | the kernel's route for one packet, for a question |
 //! | `scratch` | a network namespace to try things in |
 
 mod broadcast;
@@ -48,6 +49,7 @@ mod sysctl;
 mod tests;
 mod view;
 mod watch;
+mod way;
 mod xdp;
 
 pub use self::{
@@ -65,5 +67,6 @@ pub use self::{
     sysctl::{LOOPBACK_SWITCHES, prepare_loopback},
     view::View,
     watch::{Change, Netlink},
+    way::{Way, ways},
     xdp::{XdpAt, driver_has_xdp, xdp_programs},
 };

@@ -87,7 +87,7 @@ pub async fn run(args: Args, object: &'static [u8]) -> Result<()> {
     let (mut source, heard) = feed::start(&args, sender, status.notices().clone()).await?;
     tokio::spawn(notices::keep(status.notices().clone(), args.place.names()));
     listeners.serve(Arc::clone(&status), args.place.pins())?;
-    let saying = Saying::new(args.place.word(), heard);
+    let saying = Saying::new(args.place.word(), heard, object);
     let mut agent = Agent::start(&args, object, netlink, status, (lock, saying)).await?;
     loop {
         let due = agent.next_due();

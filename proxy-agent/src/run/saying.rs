@@ -19,7 +19,7 @@ use crate::{
         self,
         word::{self, Source, Word},
     },
-    version::VERSION,
+    version::{self, VERSION},
 };
 
 /// From one look at whether there is something new to the next.
@@ -30,17 +30,20 @@ pub struct Saying {
     file: PathBuf,
     started: u64,
     heard: Heard,
+    /// Which build the programs are of.
+    object: String,
     last: Option<Word>,
     due: Instant,
     has_failed: bool,
 }
 
 impl Saying {
-    pub fn new(file: PathBuf, heard: Heard) -> Self {
+    pub fn new(file: PathBuf, heard: Heard, object: &[u8]) -> Self {
         Self {
             file,
             started: word::now(),
             heard,
+            object: version::of_object(object),
             last: None,
             due: Instant::now(),
             has_failed: false,
@@ -87,6 +90,7 @@ impl Saying {
         Word {
             process: process::id(),
             version: VERSION.to_owned(),
+            object: Some(self.object.clone()),
             started: self.started,
             said,
             not_ready: status.why_not_ready(),

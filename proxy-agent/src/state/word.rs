@@ -17,6 +17,9 @@ pub const EVERY: Duration = Duration::from_secs(5);
 pub struct Word {
     pub process: u32,
     pub version: String,
+    /// Which build its programs are of ([`crate::version::of_object`]); an older agent does not say it.
+    #[serde(default)]
+    pub object: Option<String>,
     /// When the agent began.
     pub started: u64,
     /// When this was said.

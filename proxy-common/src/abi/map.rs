@@ -333,6 +333,14 @@ pub const FIB: Map<u32, Private> = Map::new(
     "where the parameters of a route look-up are built, and the key of the next hop that it led to",
 );
 
+pub const EXPLAIN: Map<u32, Private> = Map::new(
+    "EXPLAIN",
+    Array,
+    Role::Private,
+    Fixed(1),
+    "what a dry run is asked, and what it did (`proxy-agent explain`)",
+);
+
 /// The maps that each family has for itself.
 #[derive(Debug)]
 pub struct OfFamily<A> {
@@ -584,6 +592,7 @@ mod row {
             HELD.row(),
             HOLDING.row(),
             FIB.row(),
+            EXPLAIN.row(),
         ]
         .into_iter()
         .chain(V4.rows())

@@ -48,7 +48,11 @@ pub fn reduce(hash: u32, len: u32) -> u32 {
 
 /// The extent that applies, what an empty one means, and the mark of its members.
 #[inline(always)]
-fn scope(service: &Service, kind: FrontendKind, client: Client) -> (Extent, bool, BackendFlags) {
+pub fn scope(
+    service: &Service,
+    kind: FrontendKind,
+    client: Client,
+) -> (Extent, bool, BackendFlags) {
     match (kind, client) {
         (FrontendKind::ClusterIp, _) => (
             service.internal,

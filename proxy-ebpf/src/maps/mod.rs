@@ -10,6 +10,7 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
+use proxy_common::explain::Told;
 use proxy_common::{
     abi::{
         BackendId, Config, Counter, Device, HeldKey, IfIndex, Jiffies, NextHop, Service,
@@ -66,6 +67,10 @@ pub static SERVICE_COUNTS: PerCpuArray<ServiceCounter, { map::SERVICE_COUNTS.roo
 #[btf_map]
 pub static BACKEND_COUNTS: PerCpuArray<Counter, { map::BACKEND_COUNTS.room() }> =
     PerCpuArray::new();
+
+/// The record of a dry run: a [`Told`]. One that is loaded for a question is that question's own.
+#[btf_map]
+pub static EXPLAIN: Array<[u32; size_of::<Told>() / 4], { map::EXPLAIN.room() }> = Array::new();
 
 /// Bytes of a frame that is held at most: an Ethernet frame of the usual MTU, with room for a tag or a tunnel's.
 pub const HELD_FRAME: usize = 1600;

@@ -5,6 +5,7 @@ use crate::maps;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use proxy_common::{
     abi::{Config, Device, IfIndex, Jiffies, gate},
+    explain::Cursor,
     tables::Node,
 };
 
@@ -50,6 +51,17 @@ impl Node for Kernel {
             let n = core::ptr::read_volatile(cursor);
             core::ptr::write_volatile(cursor, n.wrapping_add(1));
             n
+        }
+    }
+}
+
+impl Cursor for Kernel {
+    #[inline(always)]
+    fn port_cursor(&self) -> u32 {
+        match maps::PORT_CURSOR.get_ptr(0) {
+            // SAFETY: an aligned word of a map value.
+            Some(cursor) => unsafe { core::ptr::read_volatile(cursor) },
+            None => 0,
         }
     }
 }

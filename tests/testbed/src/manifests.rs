@@ -220,6 +220,13 @@ impl Endpoints {
         self.endpoint(node, &node.name, json!({ "ready": true }))
     }
 
+    /// An address that is ready, of no node's pod.
+    pub fn at(mut self, ip: Pair) -> Self {
+        self.endpoints
+            .push((ip, json!({ "conditions": { "ready": true } })));
+        self
+    }
+
     fn endpoint(mut self, host: &Host, node: &str, conditions: Value) -> Self {
         self.endpoints.push((
             host.ip,

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use aya::maps::MapInfo;
+use aya::maps::{MapData, MapInfo, MapType};
 use aya::programs::links::{FdLink, PinnedLink};
-use proxy_agent::datapath::PinDir;
+use nix::libc;
+use proxy_agent::datapath::{PinDir, cpus};
 use proxy_agent::plan::FrontendAt;
 use proxy_common::abi::{BackendId, ServiceId};
 
@@ -137,4 +139,76 @@ fn shown(node: &Node, arguments: &[&str]) -> Result<String> {
     let mut command = node.netns().command("tc")?;
     command.args(arguments);
     crate::cli::output(command)
+}
+
+/// An entry of a map, byte by byte: its key and its value, of all CPUs where each has its own.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// All that the maps hold, by the names of their pins.
+pub fn contents(node: &Node) -> Result<BTreeMap<String, Vec<Entry>>> {
+    each(PinDir::new(&node.bpffs).root(), entries)
+}
+
+fn entries(path: &Path) -> Result<Vec<Entry>> {
+    let map = MapData::from_pin(path)?;
+    let info = map.info()?;
+    let value = match info.map_type()? {
+        MapType::PerCpuArray => info.value_size().next_multiple_of(8) as usize * cpus() as usize,
+        _ => info.value_size() as usize,
+    };
+    let mut all = Vec::new();
+    let mut key: Option<Vec<u8>> = None;
+    loop {
+        let mut next = vec![0; info.key_size() as usize];
+        let before = key.as_ref().map_or(0, |key| key.as_ptr() as u64);
+        if !element(&map, GET_NEXT_KEY, before, next.as_mut_ptr() as u64)? {
+            break;
+        }
+        let mut found = vec![0; value];
+        if element(
+            &map,
+            LOOKUP_ELEM,
+            next.as_ptr() as u64,
+            found.as_mut_ptr() as u64,
+        )? {
+            all.push((next.clone(), found));
+        }
+        key = Some(next);
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// Commands of bpf(2) on an element of a map (include/uapi/linux/bpf.h, `enum bpf_cmd`).
+const LOOKUP_ELEM: libc::c_int = 1;
+const GET_NEXT_KEY: libc::c_int = 4;
+
+/// One such command; whether there is such an element.
+fn element(map: &MapData, command: libc::c_int, key: u64, to: u64) -> Result<bool> {
+    /// `union bpf_attr`, as far as these commands read it.
+    #[repr(C)]
+    struct Attr {
+        map: u32,
+        unused: u32,
+        key: u64,
+        to: u64,
+        flags: u64,
+    }
+    let attr = Attr {
+        map: map.fd().as_fd().as_raw_fd() as u32,
+        unused: 0,
+        key,
+        to,
+        flags: 0,
+    };
+    // SAFETY: the attributes are live and of this size; key and value are as large as the map has them.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Attr>()) };
+    if done == 0 {
+        return Ok(true);
+    }
+    let error = std::io::Error::last_os_error();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(false),
+        _ => Err(error.into()),
+    }
 }

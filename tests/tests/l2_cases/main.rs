@@ -5,6 +5,7 @@ mod broken;
 mod commands;
 mod crowd;
 mod doctor;
+mod explain;
 mod flood;
 mod forged;
 mod fragments;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         rows.extend(lifecycle::rows_without_agent(uplink));
         rows.extend(commands::rows_of_own_clusters(uplink));
         rows.extend(status::rows(uplink));
+        rows.extend(explain::rows(uplink));
         rows.extend(flood::rows(uplink));
         rows.extend(crowd::rows(uplink));
         rows.extend(room::rows(uplink));
