@@ -128,6 +128,9 @@ impl Planner {
         self.left_out.retain(|name, _| named.contains(name));
         let Plan { mut ops, room } = self.finish(batch);
         ops.splice(0..0, first);
+        if self.has_stale() {
+            ops.extend(self.let_stale_go());
+        }
         Plan { ops, room }
     }
 

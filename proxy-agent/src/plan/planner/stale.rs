@@ -3,6 +3,9 @@
 //! In: a service that finds no room while the tables still hold what an earlier process left. Out: the writes that take that away. The
 //! one rule: nothing is used again before every program that may have seen it has ended. What is let go otherwise rests for that
 //! time; here the writes wait.
+//!
+//! Nothing of it outlasts the first sync. What rests is charged to a namespace, and here none is known: what a namespace had
+//! before the restart would rest beside the whole share that it may have after it.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -58,12 +61,20 @@ impl Planner {
         }
         let gone = mem::replace(&mut self.gone_ranges, going_with_others);
         self.give_back_ranges(gone);
+        let mut ops = stale.into_ops(Vec::new());
+        ops.extend(self.let_stale_go());
+        ops
+    }
+
+    /// Lets what nothing has claimed be used again: the writes for that, which come after those that take it away.
+    pub(super) fn let_stale_go(&mut self) -> Vec<Op> {
+        let nobody = Arc::clone(&self.nobody);
         let (closed, free) = self.departures.let_go(&nobody);
         for free in free {
             self.tables.give_back(&nobody, free);
+            self.has_freed = true;
         }
-        let mut ops = stale.into_ops(Vec::new());
-        ops.push(Op::AwaitPrograms);
+        let mut ops = vec![Op::AwaitPrograms];
         ops.extend(closed);
         ops
     }

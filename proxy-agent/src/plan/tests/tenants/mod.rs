@@ -11,10 +11,12 @@
 //! | `agent` | an agent with its maps, and what the victim has of them |
 //! | `objects` | what the victim and the neighbour ask for |
 //! | `last` | several neighbours, before the victim comes |
+//! | `restart` | a neighbour whose entries nobody knows after a restart |
 
 mod agent;
 mod last;
 mod objects;
+mod restart;
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -1,0 +1,47 @@
+//! A neighbour with entries that the next agent cannot tell whose they are.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{agent::Agent, objects::*, *};
+use crate::model::{EndpointSlice, Event, Service, ServicePort};
+
+/// A service of the neighbour's at these addresses, with so many endpoints.
+fn neighbours(agent: &mut Agent, n: u8, at: &[IpAddr], endpoints: u8) {
+    let service = Service {
+        name: hostile_name(n),
+        cluster_ips: at.to_vec(),
+        load_balancer_ips: vec![],
+        ports: vec![ServicePort {
+            node_port: None,
+            ..victim(n).ports[0].clone()
+        }],
+        ..victim(n)
+    };
+    let slice = EndpointSlice {
+        name: hostile_name(n),
+        service: format!("svc-{n}").into(),
+        endpoints: (0..endpoints)
+            .map(|e| endpoint(IpAddr::from([10, 2, n, e])))
+            .collect(),
+        ..victims_slice(n, &[])
+    };
+    agent.put(Event::ServiceUpserted(service)).unwrap();
+    agent.put(Event::SliceUpserted(slice)).unwrap();
+}
+
+/// A service is known by its addresses. One without any is placed anew after a restart, and what it had goes.
+#[test]
+fn what_a_neighbour_had_before_a_restart_does_not_rest_beside_his_share() {
+    let mut agent = Agent::new();
+    let share = LIMITS.of_namespace(Table::Backends) as u8;
+    neighbours(&mut agent, 0, &[], 40);
+    neighbours(&mut agent, 1, &[IpAddr::from([203, 0, 0, 1])], share - 40);
+    for restarts in 1..=3 {
+        agent.restart().unwrap();
+        assert_eq!(*agent.planner.left_out(), BTreeMap::new());
+        agent.wait(Duration::from_secs(1)).unwrap();
+        agent.victim(0, &[2 + restarts]).unwrap();
+        let served = agent.check();
+        assert_eq!(served, Ok(()), "after {restarts} restarts");
+    }
+}
