@@ -19,6 +19,9 @@ use crate::model::Family;
 /// Tables do not begin to grow from less than this.
 const LEAST: u32 = 1024;
 
+/// The namespace of what nothing desired has claimed.
+pub const NOBODY: &str = "";
+
 /// Why there is no room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Shortage {
@@ -73,7 +76,7 @@ pub struct Tables {
     frontends: HashMap<FrontendAt, FrontendRef>,
     /// How many of them, by family.
     frontend_counts: [u32; 2],
-    /// Something was refused since the last [`Self::take_crowded`] that others' entries stood in the way of.
+    /// Something was refused since the last [`Self::take_crowded`] that others' entries stood in the way of, or nobody's.
     is_crowded: bool,
 }
 
@@ -246,7 +249,14 @@ impl Tables {
         more: u32,
         filled: u32,
     ) -> Result<(), Shortage> {
-        if self.ledger.share_left(namespace, table) < more {
+        let left = self.ledger.share_left(namespace, table);
+        if left < more {
+            return Err(Shortage::Namespace(table));
+        }
+        // What nothing has claimed yet may be the namespace's own.
+        let unclaimed = self.ledger.of(NOBODY, table);
+        if more > 0 && left < more.saturating_add(unclaimed) {
+            self.is_crowded = true;
             return Err(Shortage::Namespace(table));
         }
         let has = self.ledger.of(namespace, table) + more;

@@ -24,7 +24,7 @@ use crate::{
         ids::{BackendIds, Ids},
         ledger::Table,
         placed::{self, Placed},
-        tables::Tables,
+        tables::{NOBODY, Tables},
     },
 };
 
@@ -71,7 +71,7 @@ impl Planner {
             }
         }
         // Whose all that is, is not known yet.
-        let nobody: Arc<str> = Arc::from("");
+        let nobody: Arc<str> = Arc::from(NOBODY);
         let mut gate = Gate::new(&image.gate);
         for at in frontends.keys() {
             gate.open_frontend(*at);

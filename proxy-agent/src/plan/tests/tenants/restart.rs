@@ -45,3 +45,26 @@ fn what_a_neighbour_had_before_a_restart_does_not_rest_beside_his_share() {
         assert_eq!(served, Ok(()), "after {restarts} restarts");
     }
 }
+
+/// The one that asks for less comes first, and must not take what the other one has.
+#[test]
+fn what_a_neighbour_has_counts_before_it_is_claimed() {
+    let mut agent = Agent::new();
+    let share = LIMITS.of_namespace(Table::Backends) as usize;
+    let at = [IpAddr::from([203, 0, 0, 0]), IpAddr::from([203, 0, 0, 1])];
+    neighbours(&mut agent, 0, &at[..1], 48);
+    neighbours(&mut agent, 1, &at[1..], 40);
+    let served = |agent: &Agent| -> usize {
+        let port = |addr| FrontendAt::Port {
+            addr,
+            port: 80,
+            protocol: crate::model::Protocol::Tcp,
+        };
+        let all = at.map(|addr| agent.served(port(addr)).unwrap().len());
+        all.iter().sum()
+    };
+    assert_eq!(served(&agent), share);
+    agent.restart().unwrap();
+    assert_eq!(served(&agent), share);
+    assert_eq!(agent.check(), Ok(()));
+}
