@@ -12,7 +12,7 @@ use testbed::agent::Uplink;
 use testbed::answer::Answer;
 use testbed::cli;
 use testbed::cluster::{Cluster, Vip};
-use testbed::patience::eventually;
+use testbed::patience::{eventually, is_slow};
 use testbed::pinned;
 use testbed::sockets::Protocol;
 use testbed::topology::{Host, Node, Plan};
@@ -24,30 +24,35 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
     let mut rows: Vec<_> = Client::ALL
         .into_iter()
         .map(|client| {
-            world.row_beside_xdp(
+            world.row_beside_xdp_unless(
+                is_slow().then_some(TOO_LONG),
                 format!("explain foretells where {client:?} arrives"),
                 move |cluster| foretold(cluster, client),
             )
         })
         .collect();
-    rows.push(world.row_beside_xdp(
+    rows.push(world.row_beside_xdp_unless(
+        is_slow().then_some(TOO_LONG),
         "explain tells a connection that is known from one that would begin",
         known,
     ));
     drop(world);
     let narrow = World::without_agents(uplink, Plan::default());
-    rows.push(narrow.row_beside_xdp(
+    rows.push(narrow.row_beside_xdp_unless(
+        is_slow().then_some(TOO_LONG),
         "explain says in one line why a service is not reachable",
         unreachable,
     ));
     let alone = World::with_first_agent(uplink, Plan::default());
-    rows.push(alone.row_beside_xdp(
+    rows.push(alone.row_beside_xdp_unless(
+        is_slow().then_some(TOO_LONG),
         "explain leaves every map as it was, byte by byte",
         traceless,
     ));
     rows
 }
 
+const TOO_LONG: &str = "each question loads the programs, which takes an emulated machine long";
 /// A load balancer's address.
 const EXTERNAL: Pair = Pair::new([203, 0, 113, 80], [0x2001, 0xdb8, 0x80, 0, 0, 0, 0, 0x80]);
 /// An address that the node's routes refuse.
