@@ -1,7 +1,8 @@
 //! One service port as it stands in the maps.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -144,10 +145,13 @@ pub fn read(image: &Image) -> HashMap<ServiceId, Placed> {
     }
     for placed in all.values_mut() {
         placed.frontends.sort_unstable_by_key(|(at, _)| *at);
-        // Of two for one endpoint, the later one stays.
-        placed
-            .backends
-            .sort_unstable_by_key(|seat| (seat.addr, seat.port, std::cmp::Reverse(seat.id)));
+        // Of two for one endpoint, the one that new connections go to stays, else the later one.
+        let listed = placed.extents.iter().flat_map(|(_, ids)| ids);
+        let listed: HashSet<BackendId> = listed.copied().collect();
+        placed.backends.sort_unstable_by_key(|seat| {
+            let is_listed = listed.contains(&seat.id);
+            (seat.addr, seat.port, Reverse((is_listed, seat.id)))
+        });
         placed.backends.dedup_by_key(|seat| (seat.addr, seat.port));
     }
     all

@@ -2,7 +2,15 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{agent::Agent, objects::*, *};
+use super::{
+    super::{
+        cases::{limits, service},
+        machine::Machine,
+    },
+    agent::{Agent, planner},
+    objects::*,
+    *,
+};
 use crate::model::{EndpointSlice, Event, Service, ServicePort};
 
 /// A service of the neighbour's at these addresses, with so many endpoints.
@@ -67,4 +75,36 @@ fn what_a_neighbour_has_counts_before_it_is_claimed() {
     agent.restart().unwrap();
     assert_eq!(served(&agent), share);
     assert_eq!(agent.check(), Ok(()));
+}
+
+/// An endpoint that went and came back has two ids for a moment; an agent that ends then leaves both, and the list names the lower one.
+#[test]
+fn of_two_ids_of_an_endpoint_the_one_in_the_list_stays() {
+    let now = Instant::now();
+    let room = Room {
+        services: 4,
+        backends: 8,
+    };
+    let mut machine = Machine::with_room(room);
+    let wanted = |planner: &mut Planner, machine: &mut Machine, now, endpoints: &[u8]| {
+        let plan = planner.update(now, &[service(1, endpoints)]);
+        machine.apply(&plan.ops).unwrap();
+    };
+    let mut before = planner(limits(room), room, &Image::default(), now);
+    // The first id is free again, and all others are in use, when the endpoint comes back.
+    wanted(&mut before, &mut machine, now, &[9]);
+    wanted(&mut before, &mut machine, now, &[1]);
+    let settled = now + SETTLED;
+    machine.apply(&before.advance(settled)).unwrap();
+    wanted(&mut before, &mut machine, settled, &[1, 2, 3, 4, 5, 6]);
+    wanted(&mut before, &mut machine, settled, &[2, 3, 4, 5, 6]);
+    wanted(&mut before, &mut machine, settled, &[1, 2, 3, 4, 5, 6]);
+    assert_eq!(before.left_out().len(), 0);
+
+    let mut next = planner(limits(room), room, &machine.image, settled);
+    // What stands in the way is that other id.
+    let plan = next.sync(settled, [service(1, &[1, 2, 3, 4, 5, 6, 7])]);
+    machine.apply(&plan.ops).unwrap();
+    assert_eq!(*next.left_out(), BTreeMap::new());
+    assert_eq!(machine.sockets().len(), 7);
 }
