@@ -32,6 +32,8 @@ pub struct Maps {
     pub next_hops: HashMap<MapData, NextHop, Jiffies>,
     pub services: Batched<HashMap<MapData, ServiceId, Service>>,
     pub slots: Batched<Array<MapData, BackendId>>,
+    /// By family.
+    pub full_since: Array<MapData, Jiffies>,
     pub reasons: PerCpuArray<MapData, u64>,
     pub service_counts: Batched<PerCpuArray<MapData, ServiceCounter>>,
     pub backend_counts: Batched<PerCpuArray<MapData, Counter>>,
@@ -114,6 +116,7 @@ impl Maps {
             next_hops: typed(source, &map::NEXT_HOPS)?,
             services: batched(source, &map::SERVICES)?,
             slots: batched(source, &map::SLOTS)?,
+            full_since: typed(source, &map::FULL_SINCE)?,
             reasons: typed(source, &map::REASONS)?,
             service_counts: batched(source, &map::SERVICE_COUNTS)?,
             backend_counts: batched(source, &map::BACKEND_COUNTS)?,

@@ -234,12 +234,7 @@ fn open(
             loader.map_pin_path(shape.name, path);
         }
     }
-    // These are nobody's but the programs', and have no shape.
     let (queues, room) = (cpus() as u32, closed_room(shapes));
-    for name in names::CLOSED {
-        loader.map_max_entries(name, queues * room);
-    }
-    loader.map_max_entries(names::CLOSED_ENDS, 2 * queues);
     loader.override_global("QUEUES", &queues, true);
     loader.override_global("CLOSED_ROOM", &room, true);
     let mut ebpf = loader.load(object).context("loading the eBPF object")?;

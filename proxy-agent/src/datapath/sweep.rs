@@ -17,6 +17,9 @@ use super::{
     maps::{FlowTable, gone},
 };
 
+/// In seconds: longer than from one round of the agent to the next.
+const LATELY: u32 = 5;
+
 /// A look at all connections, for a thread of its own.
 #[derive(Debug)]
 pub struct Sweep {
@@ -31,18 +34,36 @@ struct Limits {
 }
 
 impl Datapath {
-    /// What looks at all connections as of now; `None` where nothing is pinned.
+    /// What looks at all connections as of now; `None` where nothing is pinned. Where there was no room for one of late, no closed one
+    /// stays.
     pub fn sweep(&self) -> Result<Option<Sweep>> {
         let Some(pins) = self.pins() else {
             return Ok(None);
         };
+        let mut config = self.config()?;
+        if self.lacks_room()? {
+            config.tcp_closed = 0;
+        }
         Ok(Some(Sweep {
             pins: pins.clone(),
             limits: Limits {
-                config: self.config()?,
+                config,
                 now: clock::now(&self.ebpf)?,
             },
         }))
+    }
+
+    /// Was a connection refused for want of room within the last seconds?
+    pub fn lacks_room(&self) -> Result<bool> {
+        let now = clock::now(&self.ebpf)?;
+        for family in 0..self.maps.full_since.len() {
+            let since = self.maps.full_since.get(&family, 0)?;
+            let age = now.since(since).cast_signed().max(0) as u32;
+            if since != Jiffies::default() && age < LATELY * self.hz {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -19,7 +19,8 @@ pub struct Sweeps {
 }
 
 impl Sweeps {
-    /// Begins a look if it is time for one, on a thread of its own, since the table may be large; ends one that is done.
+    /// Begins a look if it is time for one, or if connections are refused for want of room; on a thread of its own, since the table may be
+    /// large. Ends one that is done.
     pub fn advance(&mut self, datapath: &Datapath) -> Result<()> {
         let now = Instant::now();
         match &mut self.look {
@@ -30,7 +31,7 @@ impl Sweeps {
                     task::spawn(async { tell(look.await.map_err(anyhow::Error::from).flatten()) });
                 }
             }
-            None if self.next.is_some_and(|next| now < next) => {}
+            None if self.next.is_some_and(|next| now < next) && !datapath.lacks_room()? => {}
             None => {
                 let Some(sweep) = datapath.sweep()? else {
                     return Ok(());

@@ -45,6 +45,9 @@ const FINGERPRINTS: &[(&str, u32, u64)] = &[
     ("DATAGRAMS_4", 6, 0xaba37ddc05574664),
     ("FLOWS_6", 6, 0xe9c7547d56374ccf),
     ("DATAGRAMS_6", 6, 0x52340459a0c5b408),
+    ("CLOSED_ENDS", 6, 0x01ed29ff9415dbc9),
+    ("CLOSED_4", 6, 0xc78fa41f1b112c6a),
+    ("CLOSED_6", 6, 0x78ac6be09ca28385),
 ];
 
 const HOW: &str = "\

@@ -267,6 +267,26 @@ impl<A: Addr> Flow<A> {
     }
 }
 
+/// A connection that has ended, in its CPU's queue: it leaves its table after a while.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Closed<A> {
+    /// Either direction's.
+    pub key: FlowKey<A>,
+    pub since: Jiffies,
+}
+
+/// Where such a queue begins and ends: numbers that go on and wrap. A cache line, since each CPU writes its own.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub struct Ends {
+    pub oldest: u32,
+    pub next: u32,
+    /// The queue in which this one's CPU looks next for room.
+    pub other: u32,
+    pub spare: [u32; 13],
+}
+
 /// Value of the table of shares, under a source's network: what it has begun and not ended in a window of time.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
@@ -331,6 +351,13 @@ layout!(Flow<A> {
     addr_change,
     port_change,
     proof,
+});
+layout!(Closed<A> { key, since });
+layout!(Ends {
+    oldest,
+    next,
+    other,
+    spare
 });
 layout!(Share { since, open });
 layout!(FragmentKey<A> { src, dst, id, kind });

@@ -149,6 +149,7 @@ primitive!(
     u64 = 1 u64 as "u64",
     [u8; 6] = 6 u8 as "u8",
     [u32; 4] = 4 u32 as "u32",
+    [u32; 13] = 13 u32 as "u32",
     crate::addr::Be16 = 1 u16 as "be16",
     crate::addr::Ip4 = 1 u32 as "be32",
     crate::addr::Ip6 = 4 u32 as "be32",

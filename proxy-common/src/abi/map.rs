@@ -6,9 +6,9 @@
 use core::marker::PhantomData;
 
 use super::{
-    Affinity, AffinityKey, Backend, BackendId, Config, Counter, Device, Flow, FlowKey, FragmentKey,
-    FragmentPorts, FrontendKey, HOOKS, HeldKey, IfIndex, Jiffies, LocalAddr, NextHop, RangeKey,
-    SLOW_PROGRAMS, Service, ServiceCounter, ServiceId, Share, Slot, gate,
+    Affinity, AffinityKey, Backend, BackendId, Closed, Config, Counter, Device, Ends, Flow,
+    FlowKey, FragmentKey, FragmentPorts, FrontendKey, HOOKS, HeldKey, IfIndex, Jiffies, LocalAddr,
+    NextHop, RangeKey, SLOW_PROGRAMS, Service, ServiceCounter, ServiceId, Share, Slot, gate,
 };
 use crate::{
     addr::{Ip4, Ip6},
@@ -274,13 +274,14 @@ pub const FULL_SINCE: Map<u32, Jiffies> = Map::new(
 )
 .since(6);
 
-pub const CLOSED_ENDS: Map<u32, Private> = Map::new(
+pub const CLOSED_ENDS: Map<u32, Ends> = Map::new(
     "CLOSED_ENDS",
     Array,
-    Role::Private,
+    Role::Scratch,
     Chosen(Size::Queues),
     "where each CPU's queue of closed connections begins and ends, of IPv4 and then of IPv6",
-);
+)
+.since(6);
 
 pub const NEXT_HOPS: Map<NextHop, Jiffies> = Map::new(
     "NEXT_HOPS",
@@ -354,7 +355,7 @@ pub struct OfFamily<A> {
     pub affinity: Map<AffinityKey<A>, Affinity>,
     pub shares: Map<A, Share>,
     pub fragments: Map<FragmentKey<A>, FragmentPorts>,
-    pub closed: Map<u32, Private>,
+    pub closed: Map<u32, Closed<A>>,
     pub work: Map<u32, Private>,
 }
 
@@ -442,10 +443,11 @@ impl<A> OfFamily<A> {
             closed: Map::new(
                 ["CLOSED_4", "CLOSED_6"][family],
                 Array,
-                Role::Private,
+                Role::Scratch,
                 Chosen(Size::Closed),
                 "each CPU's queue of connections that ended there, and leave their table after a while",
-            ),
+            )
+            .since(6),
             work: Map::new(
                 ["WORK_4", "WORK_6"][family],
                 PerCpuArray,

@@ -59,8 +59,6 @@ pub mod names {
     pub const FLOWS: [&str; 2] = [map::V4.flows.name, map::V6.flows.name];
     pub const DATAGRAMS: [&str; 2] = [map::V4.datagrams.name, map::V6.datagrams.name];
     pub const PENDING: [&str; 2] = [map::V4.pending.name, map::V6.pending.name];
-    pub const CLOSED_ENDS: &str = map::CLOSED_ENDS.name;
-    pub const CLOSED: [&str; 2] = [map::V4.closed.name, map::V6.closed.name];
     pub const AFFINITY: [&str; 2] = [map::V4.affinity.name, map::V6.affinity.name];
     pub const SOURCE_RANGES: [&str; 2] = [map::V4.ranges.name, map::V6.ranges.name];
     pub const FRAGMENTS: [&str; 2] = [map::V4.fragments.name, map::V6.fragments.name];

@@ -14,7 +14,7 @@ use crate::{
     explain::trace::{Asked, FibTold, Trace},
     reason::Reason,
     tables::{
-        ClosedCell, Ends, Fib, FlowCell, Flows, Meters, Node, Put, Queues, Routes, Services,
+        ClosedCell, EndsCell, Fib, FlowCell, Flows, Meters, Node, Put, Queues, Routes, Services,
         ShareCell, Table,
     },
 };
@@ -226,7 +226,7 @@ impl<F: Family, T: Flows<F>> Flows<F> for Dry<'_, T> {
 
     /// Nothing is queued, and nothing leaves.
     #[inline(always)]
-    fn closed_ends(&self, _: u32) -> Option<&Ends> {
+    fn closed_ends(&self, _: u32) -> Option<&EndsCell> {
         None
     }
 

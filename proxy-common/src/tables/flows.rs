@@ -1,7 +1,10 @@
 //! The door to flows, and to what is kept beside them.
 
 use crate::{
-    abi::{Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, IfIndex, Jiffies, Share, Tuple, UDP},
+    abi::{
+        Closed, Ends, Epoch, Flow, FlowKey, FragmentKey, FragmentPorts, IfIndex, Jiffies, Share,
+        Tuple, UDP,
+    },
     addr::Family,
     tables::routes::Hop,
 };
@@ -160,15 +163,6 @@ impl ShareCell {
     }
 }
 
-/// A connection that has ended, in its CPU's queue: it leaves its table after a while.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Closed<A> {
-    /// Either direction's.
-    pub key: FlowKey<A>,
-    pub since: Jiffies,
-}
-
 /// A place of a queue. Another CPU may write it at the same time: then its words are of two connections, and so of none.
 #[repr(transparent)]
 pub struct ClosedCell<A>(UnsafeCell<Closed<A>>);
@@ -195,16 +189,17 @@ impl<A: Copy> ClosedCell<A> {
     }
 }
 
-/// Where a queue begins and ends: numbers that go on and wrap. A cache line, since each CPU writes its own.
+/// [`Ends`] in their map. Another CPU may write a number at the same time.
 #[derive(Default, Debug)]
 #[repr(C)]
-pub struct Ends {
+pub struct EndsCell {
     pub oldest: Cell<u32>,
     pub next: Cell<u32>,
-    /// The queue in which this one's CPU looks next for room.
     pub other: Cell<u32>,
-    pub spare: [u32; 13],
+    spare: [u32; 13],
 }
+
+const _: () = assert!(size_of::<EndsCell>() == size_of::<Ends>());
 
 /// Counts on, and wraps.
 #[inline(always)]
@@ -238,7 +233,7 @@ pub trait Flows<F: Family> {
     /// The queues of closed connections: one for each CPU.
     fn queues(&self) -> Queues;
     /// Where a queue begins and ends. Of other CPUs' queues an end may be written at the same time.
-    fn closed_ends(&self, queue: u32) -> Option<&Ends>;
+    fn closed_ends(&self, queue: u32) -> Option<&EndsCell>;
     /// A place, of those of all queues.
     fn closed(&self, place: u32) -> Option<&ClosedCell<F::Addr>>;
     /// When there was last no room for a connection that was to be confirmed; 0 for never.

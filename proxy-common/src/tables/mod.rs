@@ -11,7 +11,7 @@ pub mod services;
 
 use crate::addr::Family;
 pub use flows::{
-    Closed, ClosedCell, Ends, FlowCell, Flows, Put, Queues, ShareCell, Table, count_on, hints_hold,
+    ClosedCell, EndsCell, FlowCell, Flows, Put, Queues, ShareCell, Table, count_on, hints_hold,
 };
 pub use meters::Meters;
 pub use node::Node;

@@ -6,12 +6,11 @@ use aya_ebpf::{
 };
 use proxy_common::{
     abi::{
-        Affinity, AffinityKey, Backend, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendKey,
-        LocalAddr, RangeKey, Share, map,
+        Affinity, AffinityKey, Backend, Closed, Flow, FlowKey, FragmentKey, FragmentPorts,
+        FrontendKey, LocalAddr, RangeKey, Share, map,
     },
     addr::{Family, Ip4, Ip6, V4, V6},
     edge::work::Work,
-    tables::ClosedCell,
 };
 
 // One size and one set of flags for both families.
@@ -28,7 +27,7 @@ type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity, { map::V4.affinity.roo
 type Ranges<A> = LpmTrie<RangeKey<A>, u32, { map::V4.ranges.room() }, { map::V4.ranges.bits() }>;
 type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, { map::V4.fragments.room() }>;
 type Shares<A> = LruHashMap<A, Share, { map::V4.shares.room() }>;
-type ClosedQueue<A> = Array<ClosedCell<A>, { map::V4.closed.room() }>;
+type ClosedQueue<A> = Array<Closed<A>, { map::V4.closed.room() }>;
 /// What the slow path knows of its packet: a [`Work`], whose enums BTF cannot describe.
 type WorkArea<const WORDS: usize> = PerCpuArray<[u64; WORDS], { map::V4.work.room() }>;
 

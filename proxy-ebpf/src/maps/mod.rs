@@ -10,14 +10,11 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
-use proxy_common::explain::Told;
-use proxy_common::{
-    abi::{
-        BackendId, Config, Counter, Device, HeldKey, IfIndex, Jiffies, NextHop, Service,
-        ServiceCounter, ServiceId, map,
-    },
-    tables::Ends,
+use proxy_common::abi::{
+    BackendId, Config, Counter, Device, Ends, HeldKey, IfIndex, Jiffies, NextHop, Service,
+    ServiceCounter, ServiceId, map,
 };
+use proxy_common::explain::Told;
 
 #[btf_map]
 pub static CONFIG: Array<Config, { map::CONFIG.room() }> = Array::new();

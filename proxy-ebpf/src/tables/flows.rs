@@ -12,7 +12,7 @@ use proxy_common::{
     abi::{Flow, FlowKey, FragmentKey, FragmentPorts, HeldKey, Jiffies, Share, TCP, Tuple, UDP},
     addr::Addr,
     paths::fragment,
-    tables::{ClosedCell, Ends, FlowCell, Flows, Put, Queues, ShareCell, Table},
+    tables::{ClosedCell, EndsCell, FlowCell, Flows, Put, Queues, ShareCell, Table},
 };
 
 /// How many queues of closed connections each family has: CPUs that there may be. The agent sets it when it loads the programs.
@@ -79,14 +79,18 @@ impl<F: FamilyMaps> Flows<F> for Kernel {
     }
 
     #[inline(always)]
-    fn closed_ends(&self, queue: u32) -> Option<&Ends> {
+    fn closed_ends(&self, queue: u32) -> Option<&EndsCell> {
         let count = Flows::<F>::queues(self).count;
-        maps::CLOSED_ENDS.get(F::INDEX * count + queue)
+        let ends = maps::CLOSED_ENDS.get_ptr(F::INDEX * count + queue)?;
+        // SAFETY: `EndsCell` is laid out as `Ends`; the element outlives the program's run.
+        Some(unsafe { &*ends.cast() })
     }
 
     #[inline(always)]
     fn closed(&self, place: u32) -> Option<&ClosedCell<F::Addr>> {
-        F::MAPS.closed.get(place)
+        let closed = F::MAPS.closed.get_ptr(place)?;
+        // SAFETY: `ClosedCell` is a transparent cell over `Closed`; as for `Ends`.
+        Some(unsafe { &*closed.cast() })
     }
 
     #[inline(always)]

@@ -165,7 +165,8 @@ mod tests {
                 "SLOTS",
             ]
         );
-        assert_eq!(of_fate(&fates, Fate::Lost), [""; 0]);
+        // Connections that ended are forgotten in the queues; the agent removes them.
+        assert_eq!(of_fate(&fates, Fate::Lost), ["CLOSED_4", "CLOSED_6"]);
     }
 
     #[test]
@@ -179,6 +180,9 @@ mod tests {
         // Version 5: devices and the configuration got what is checked, and TC a program that holds fragments. Version 6: connections and
         // datagrams have a table each.
         let of_5 = [
+            "CLOSED_4",
+            "CLOSED_6",
+            "CLOSED_ENDS",
             "CONFIG",
             "DATAGRAMS_4",
             "DATAGRAMS_6",

@@ -17,7 +17,7 @@ use proxy_common::{
     paths::{fast, slow},
     reason::Reason,
     tables::{
-        self, ClosedCell, Ends, Fib, FlowCell, Meters, Node, Put, Queues, Routes, Services,
+        self, ClosedCell, EndsCell, Fib, FlowCell, Meters, Node, Put, Queues, Routes, Services,
         ShareCell, Table,
     },
     wire::packet::Packet,
@@ -101,7 +101,7 @@ pub struct Maps<F: Family> {
     pub pending: Flows<F::Addr>,
     /// The queues of closed connections.
     closed: Vec<ClosedCell<F::Addr>>,
-    closed_ends: [Ends; CPUS as usize],
+    closed_ends: [EndsCell; CPUS as usize],
     full_since: Cell<Jiffies>,
     pub affinity: RefCell<HashMap<AffinityKey<F::Addr>, Affinity>>,
     /// What packets to the node's own connections have, and their protocol.
@@ -474,7 +474,7 @@ impl<F: Net> tables::Flows<F> for World {
         }
     }
 
-    fn closed_ends(&self, queue: u32) -> Option<&Ends> {
+    fn closed_ends(&self, queue: u32) -> Option<&EndsCell> {
         F::maps(self).closed_ends.get(queue as usize)
     }
 
