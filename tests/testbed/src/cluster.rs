@@ -63,6 +63,22 @@ pub struct Vip {
     pub external: Option<Pair>,
 }
 
+/// Takes the programs off the nodes' devices.
+///
+/// The devices go with their namespaces, which the kernel takes apart in its own time: one after the other, and Linux 5.10 waits for ever for a
+/// namespace in which something was left of an IPv6 connection ("waiting for lo to become free"). The programs at the devices of all that stand
+/// behind it would keep their maps, until a machine has no memory for those of other rows.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.kill_agents();
+        for node in &self.topology.nodes {
+            let _ = node
+                .netns()
+                .run(|| proxy_agent::datapath::cleanup(&node.bpffs, None));
+        }
+    }
+}
+
 impl Cluster {
     /// Everything but the agents.
     pub fn build(plan: &Plan, uplink: Uplink) -> Result<Self> {
@@ -103,10 +119,9 @@ impl Cluster {
 
     /// One without agents, on whose nodes rules like kube-proxy's serve what is published.
     pub fn build_with_rules(plan: &Plan) -> Result<Self> {
-        Ok(Self {
-            by_rules: true,
-            ..Self::build(plan, Uplink::Xdp)?
-        })
+        let mut cluster = Self::build(plan, Uplink::Xdp)?;
+        cluster.by_rules = true;
+        Ok(cluster)
     }
 
     /// The same with agents that are ready.
