@@ -4,7 +4,7 @@ use hyper::Request;
 use hyper::header::USER_AGENT;
 
 use super::query::Query;
-use super::resource::Target;
+use super::resource::{Resource, Target};
 
 /// One sort of request.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -34,21 +34,25 @@ impl Asked {
             _ => "get",
         };
         let client = request.headers().get(USER_AGENT);
+        let name = match &target {
+            // RBAC names a part of an object after both.
+            Some(Target {
+                resource,
+                subresource: Some(part),
+                ..
+            }) => format!("{}/{}", resource.plural(), part.name()),
+            Some(target) => target.resource.plural().to_owned(),
+            None => path.to_owned(),
+        };
         let resource = target.map(|target| target.resource);
-        let group_version = resource.map_or("", |resource| resource.group_version());
         Self {
             client: client
                 .and_then(|value| value.to_str().ok())
                 .unwrap_or_default()
                 .to_owned(),
             verb: verb.to_owned(),
-            group: group_version
-                .split_once('/')
-                .map_or("", |(group, _)| group)
-                .to_owned(),
-            resource: resource
-                .map_or(path, |resource| resource.plural())
-                .to_owned(),
+            group: resource.map_or("", Resource::group).to_owned(),
+            resource: name,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the API server adds to a Service: addresses, node ports and defaults (`pkg/apis/core/v1/defaults.go`,
+//! What the API server adds to objects. To a Service: addresses, node ports and defaults (`pkg/apis/core/v1/defaults.go`,
 //! `pkg/registry/core/service`).
 
 use std::collections::BTreeSet;
@@ -26,9 +26,39 @@ pub fn fill(
             "the object or its metadata is no JSON object",
         ));
     }
-    if resource != Resource::Services {
-        return Ok(());
+    match resource {
+        Resource::Services => service(object, old, others),
+        Resource::Deployments | Resource::ReplicaSets => {
+            let spec = spec_of(object, resource)?;
+            default(spec, "replicas", json!(1));
+            Ok(())
+        }
+        Resource::HorizontalPodAutoscalers => {
+            let spec = spec_of(object, resource)?;
+            default(spec, "minReplicas", json!(1));
+            let cpu = json!([{"type": "Resource", "resource": {
+                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+            default(spec, "metrics", cpu);
+            Ok(())
+        }
+        Resource::Pods => {
+            let spec = spec_of(object, resource)?;
+            default(spec, "terminationGracePeriodSeconds", json!(30));
+            if object["status"].is_null() {
+                object["status"] = json!({"phase": "Pending"});
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
+}
+
+fn spec_of(object: &mut Value, resource: Resource) -> Result<&mut Map<String, Value>, Refusal> {
+    let spec = object["spec"].as_object_mut();
+    spec.ok_or_else(|| Refusal::new(400, format!("{}: spec is no JSON object", resource.kind())))
+}
+
+fn service(object: &mut Value, old: Option<&Value>, others: &Objects) -> Result<(), Refusal> {
     if object["spec"].is_null() {
         object["spec"] = json!({});
     }

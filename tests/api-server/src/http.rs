@@ -20,11 +20,11 @@ use super::asked::Asked;
 use super::faults::Verb;
 use super::object::Object;
 use super::query::Query;
-use super::resource::Target;
+use super::resource::{Resource, Subresource, Target};
 use super::status::Refusal;
 use super::store::Key;
 use super::watch::Watch;
-use super::{Shared, discovery, list, openapi, patch};
+use super::{Shared, discovery, list, openapi, patch, scale, table};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -81,9 +81,12 @@ async fn respond(
     }
     let target = Target::parse(&path)
         .ok_or_else(|| Refusal::new(404, "the server could not find the requested resource"))?;
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
     if request.method() == Method::GET {
-        let query = Query::parse(request.uri().query().unwrap_or_default())?;
-        return read(shared, target, query).await;
+        let accept = request.headers().get(hyper::header::ACCEPT);
+        let accept = accept.and_then(|types| types.to_str().ok());
+        let as_table = accept.is_some_and(table::is_wanted);
+        return read(shared, target, query, as_table).await;
     }
     let method = request.method().clone();
     let strategic = request
@@ -95,18 +98,31 @@ async fn respond(
         });
     let body = request.into_body().collect().await;
     let body = body.map_err(|error| Refusal::new(400, format!("the body: {error}")))?;
-    write(&shared, target, &method, strategic, &body.to_bytes())
+    let change = Change {
+        method,
+        strategic,
+        grace: query.grace,
+        body: body.to_bytes(),
+    };
+    write(&shared, target, &change)
 }
 
 async fn read(
     shared: Arc<Shared>,
     target: Target,
     query: Query,
+    as_table: bool,
 ) -> Result<Response<Body>, Refusal> {
     let resource = target.resource;
     if let (Some(name), false) = (&target.name, query.watch) {
         let key = (target.namespace.clone().unwrap_or_default(), name.clone());
-        return Ok(stored(200, shared.store.get(resource, &key)?));
+        let object = shared.store.get(resource, &key)?;
+        if as_table {
+            let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+            let one = std::iter::once(&**object);
+            return Ok(whole(200, &table::of(resource, one, &metadata)));
+        }
+        return Ok(part(200, object, target.subresource));
     }
     let verb = match (query.watch, query.continue_token()) {
         (true, _) => Verb::Watch,
@@ -125,7 +141,7 @@ async fn read(
         if let Some(delay) = delay {
             time::sleep(delay).await;
         }
-        let page = list::list(&shared.store, &target, &query, reversed)?;
+        let page = list::list(&shared.store, &target, &query, reversed, as_table)?;
         return Ok(response(200, Full::from(page).boxed_unsync()));
     }
     let watch = Watch::begin(shared, target, query)?;
@@ -138,23 +154,67 @@ async fn read(
     Ok(response(200, StreamBody::new(lines).boxed_unsync()))
 }
 
-fn write(
-    shared: &Shared,
-    target: Target,
-    method: &Method,
+/// What a request that writes says of how.
+struct Change {
+    method: Method,
+    /// Is a patch strategic?
     strategic: bool,
-    body: &[u8],
-) -> Result<Response<Body>, Refusal> {
-    let store = &shared.store;
-    let resource = target.resource;
-    let namespace = target.namespace.unwrap_or_default();
-    let parsed = || {
-        serde_json::from_slice::<Value>(body)
+    /// The seconds that a deletion leaves the object; nothing where the request names none.
+    grace: Option<u64>,
+    body: Bytes,
+}
+
+impl Change {
+    fn parsed(&self) -> Result<Value, Refusal> {
+        serde_json::from_slice(&self.body)
             .map_err(|error| Refusal::new(400, format!("the body is no JSON: {error}")))
-    };
-    match (method.as_str(), target.name) {
-        ("POST", None) => {
-            let object = parsed()?;
+    }
+
+    /// `old` after a PUT or a PATCH of the object or of a part of it.
+    fn applied(&self, old: &Value, subresource: Option<Subresource>) -> Result<Value, Refusal> {
+        let before = match subresource {
+            Some(Subresource::Scale) => &scale::of(old),
+            Some(Subresource::Status) | None => old,
+        };
+        let asked = self.parsed()?;
+        let asked = match (self.method.as_str(), self.strategic) {
+            ("PUT", _) => asked,
+            (_, strategic) => {
+                let mut new = before.clone();
+                if strategic {
+                    patch::merge_strategically(&mut new, &asked);
+                } else {
+                    patch::merge(&mut new, &asked);
+                }
+                new
+            }
+        };
+        match subresource {
+            None => Ok(asked),
+            Some(Subresource::Scale) => scale::applied(old, &asked),
+            Some(Subresource::Status) => {
+                // Whatever else is said there is not heard.
+                let mut new = old.clone();
+                new["status"] = asked["status"].clone();
+                new["metadata"]["resourceVersion"] = asked["metadata"]["resourceVersion"].clone();
+                Ok(new)
+            }
+        }
+    }
+}
+
+fn write(shared: &Shared, target: Target, change: &Change) -> Result<Response<Body>, Refusal> {
+    let store = &shared.store;
+    let Target {
+        resource,
+        namespace,
+        name,
+        subresource,
+    } = target;
+    let namespace = namespace.unwrap_or_default();
+    match (change.method.as_str(), name, subresource) {
+        ("POST", None, None) => {
+            let object = change.parsed()?;
             let name = object["metadata"]["name"]
                 .as_str()
                 .unwrap_or_default()
@@ -168,28 +228,22 @@ fn write(
             let key: Key = (namespace, name);
             Ok(stored(201, store.create(resource, key, object)?))
         }
-        ("PUT", Some(name)) => {
-            let object = parsed()?;
-            Ok(stored(
-                200,
-                store.update(resource, (namespace, name), |_| Ok(object))?,
-            ))
-        }
-        ("PATCH", Some(name)) => {
-            let change = parsed()?;
-            let patched = store.update(resource, (namespace, name), |old| {
-                let mut new = old.clone();
-                if strategic {
-                    patch::merge_strategically(&mut new, &change);
-                } else {
-                    patch::merge(&mut new, &change);
-                }
-                Ok(new)
+        ("PUT" | "PATCH", Some(name), subresource) => {
+            let written = store.update(resource, (namespace, name), |old| {
+                change.applied(old, subresource)
             })?;
-            Ok(stored(200, patched))
+            Ok(part(200, written, subresource))
         }
-        ("DELETE", Some(name)) => {
-            let gone = store.delete(resource, (namespace, name.clone()))?;
+        ("DELETE", Some(name), None) => {
+            let key = (namespace, name.clone());
+            if resource == Resource::Pods && change.grace != Some(0) {
+                // Who runs the pod removes it when it has ended.
+                return Ok(stored(
+                    200,
+                    store.begin_deletion(resource, key, change.grace)?,
+                ));
+            }
+            let gone = store.delete(resource, key)?;
             let details =
                 json!({"name": name, "kind": resource.plural(), "uid": gone["metadata"]["uid"]});
             Ok(whole(
@@ -199,12 +253,20 @@ fn write(
                 }),
             ))
         }
-        _ => Err(Refusal::new(405, format!("{method} is not served here"))),
+        (method, ..) => Err(Refusal::new(405, format!("{method} is not served here"))),
     }
 }
 
 fn stored(code: u16, object: Arc<Object>) -> Response<Body> {
     response(code, Full::from(object.text().clone()).boxed_unsync())
+}
+
+/// What a request that names a part of an object is answered with.
+fn part(code: u16, object: Arc<Object>, subresource: Option<Subresource>) -> Response<Body> {
+    match subresource {
+        Some(Subresource::Scale) => whole(code, &scale::of(&object)),
+        Some(Subresource::Status) | None => stored(code, object),
+    }
 }
 
 fn whole(code: u16, document: &Value) -> Response<Body> {

@@ -1,6 +1,6 @@
 //! A small Kubernetes API server: real HTTP with real list and watch semantics, and faults on demand ([`faults`]).
 //!
-//! It serves Services, EndpointSlices, Nodes and Namespaces over plain HTTP, well enough for clients such as kubectl.
+//! It serves the kinds of objects in [`resource`] over plain HTTP, well enough for clients such as kubectl.
 //! There is no authentication and no admission, and no field of an object is checked that is not in its way.
 
 pub mod asked;
@@ -15,9 +15,11 @@ mod openapi;
 mod patch;
 mod query;
 pub mod resource;
+mod scale;
 mod selector;
 mod status;
 mod store;
+pub mod table;
 mod watch;
 
 use std::collections::BTreeSet;

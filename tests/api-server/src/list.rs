@@ -11,13 +11,15 @@ use super::query::Query;
 use super::resource::Target;
 use super::status::Refusal;
 use super::store::{Key, Objects, Store};
+use super::table;
 
-/// Answers a list request, in JSON.
+/// Answers a list request, in JSON, as a List or a Table.
 pub fn list(
     store: &Store,
     target: &Target,
     query: &Query,
     reversed: bool,
+    as_table: bool,
 ) -> Result<Bytes, Refusal> {
     let (asked, after) = match query.continue_token() {
         Some(token) => {
@@ -42,6 +44,12 @@ pub fn list(
     }
     if reversed {
         page.reverse();
+    }
+    if as_table {
+        let objects = page.iter().map(|(_, object)| &****object);
+        return Ok(table::of(target.resource, objects, &metadata)
+            .to_string()
+            .into());
     }
     let head = json!({
         "kind": format!("{}List", target.resource.kind()),

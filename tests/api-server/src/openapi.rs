@@ -3,19 +3,19 @@
 
 use serde_json::{Value, json};
 
-use super::resource::Resource;
+use super::discovery;
+use super::resource::{Resource, root};
 
 const ROOT: &str = "/openapi/v3";
 
 /// The document at a path, if it is one of OpenAPI.
 pub fn document(path: &str) -> Option<Value> {
     if path == ROOT {
-        let groups = [Resource::Services, Resource::EndpointSlices].map(group);
+        let groups = discovery::group_versions().into_iter().map(root);
         let paths: serde_json::Map<_, _> = groups
-            .into_iter()
             .map(|group| {
                 let url = json!({"serverRelativeURL": format!("{ROOT}/{group}")});
-                (group.to_owned(), url)
+                (group, url)
             })
             .collect();
         return Some(json!({"paths": paths}));
@@ -23,7 +23,7 @@ pub fn document(path: &str) -> Option<Value> {
     let asked = path.strip_prefix(ROOT)?.strip_prefix('/')?;
     let mut paths = serde_json::Map::new();
     for resource in Resource::ALL {
-        if group(resource) == asked {
+        if root(resource.group_version()) == asked {
             let path = format!("{}/{{name}}", resource.path("{namespace}"));
             paths.insert(path, json!({"patch": patch(resource)}));
         }
@@ -36,19 +36,10 @@ pub fn document(path: &str) -> Option<Value> {
     })
 }
 
-fn group(resource: Resource) -> &'static str {
-    match resource.group_version() {
-        "v1" => "api/v1",
-        _ => "apis/discovery.k8s.io/v1",
-    }
-}
-
 /// The operation that changes an object.
 fn patch(resource: Resource) -> Value {
-    let (group, version) = resource
-        .group_version()
-        .rsplit_once('/')
-        .unwrap_or(("", "v1"));
+    let group = resource.group();
+    let version = resource.group_version().rsplit('/').next();
     json!({
         "parameters": [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}],
         "responses": {"200": {"description": "OK"}},

@@ -1,17 +1,27 @@
-//! Patches: JSON merge (RFC 7396), and as much of the strategic merge as Services need.
+//! Patches: JSON merge (RFC 7396), and as much of the strategic merge as Services and Deployments need.
 
 use serde_json::{Map, Value};
 
-/// The list whose entries a strategic merge finds by a key, and that key.
-const PORTS: &str = "ports";
-const PORT: &str = "port";
+/// The lists whose entries a strategic merge finds by a key (`patchMergeKey` in the API's types), and that key.
+const KEYS: [(&str, &str); 3] = [
+    ("ports", "port"),
+    ("ports", "containerPort"),
+    ("containers", "name"),
+];
+
+/// The key of the entries of the list `name`, as they are in `changes`.
+fn key_of(name: &str, changes: &[Value]) -> Option<&'static str> {
+    KEYS.iter()
+        .find(|(list, key)| *list == name && changes.iter().all(|one| !one[key].is_null()))
+        .map(|(_, key)| *key)
+}
 
 /// Merges `patch` into `target`; `null` removes a field.
 pub fn merge(target: &mut Value, patch: &Value) {
     json_patch::merge(target, patch);
 }
 
-/// Merges `patch` into `target` as [`merge`] does, but changes single ports, which it finds by their number.
+/// Merges `patch` into `target` as [`merge`] does, but changes single entries of lists, which it finds by their keys.
 pub fn merge_strategically(target: &mut Value, patch: &Value) {
     json_patch::merge(target, &plain(target, patch));
 }
@@ -26,9 +36,10 @@ fn plain(target: &Value, patch: &Value) -> Value {
         .filter(|(name, _)| !name.starts_with('$')) // directives of order mean nothing to a merge by key
         .map(|(name, change)| {
             let change = match (&target[name], change) {
-                (Value::Array(ports), Value::Array(changes)) if name == PORTS => {
-                    Value::Array(merged_ports(ports, changes))
-                }
+                (Value::Array(old), Value::Array(changes)) => match key_of(name, changes) {
+                    Some(key) => Value::Array(merged(old, changes, key)),
+                    None => change.clone(),
+                },
                 (old, change) => plain(old, change),
             };
             (name.clone(), change)
@@ -36,18 +47,18 @@ fn plain(target: &Value, patch: &Value) -> Value {
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
-fn merged_ports(ports: &[Value], changes: &[Value]) -> Vec<Value> {
-    let mut ports = ports.to_vec();
+fn merged(old: &[Value], changes: &[Value], key: &str) -> Vec<Value> {
+    let mut new = old.to_vec();
     for change in changes {
-        let found = ports.iter().position(|one| one[PORT] == change[PORT]);
+        let found = new.iter().position(|one| one[key] == change[key]);
         match (found, change["$patch"] == "delete") {
-            (Some(index), true) => drop(ports.remove(index)),
-            (Some(index), false) => merge_strategically(&mut ports[index], change),
+            (Some(index), true) => drop(new.remove(index)),
+            (Some(index), false) => merge_strategically(&mut new[index], change),
             (None, true) => {}
-            (None, false) => ports.push(change.clone()),
+            (None, false) => new.push(change.clone()),
         }
     }
-    ports
+    new
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Query {
     pub timeout: Option<Duration>,
     pub bookmarks: bool,
     pub initial_events: bool,
+    /// For a deletion, in seconds.
+    pub grace: Option<u64>,
     continue_token: String,
     version: String,
     version_match: String,
@@ -39,6 +41,7 @@ impl Query {
                 }
                 "allowWatchBookmarks" => parsed.bookmarks = yes,
                 "sendInitialEvents" => parsed.initial_events = yes,
+                "gracePeriodSeconds" => parsed.grace = Some(number(&name, &value)?),
                 "continue" => parsed.continue_token = value.into_owned(),
                 "resourceVersion" => parsed.version = value.into_owned(),
                 "resourceVersionMatch" => parsed.version_match = value.into_owned(),

@@ -8,47 +8,182 @@ pub enum Resource {
     Nodes,
     Namespaces,
     Events,
+    Pods,
+    Deployments,
+    ReplicaSets,
+    HorizontalPodAutoscalers,
+    ApiServices,
+}
+
+/// How a resource is named, and where it is.
+struct Naming {
+    plural: &'static str,
+    kind: &'static str,
+    /// `v1` for the core group.
+    group_version: &'static str,
+    namespaced: bool,
+    short: &'static [&'static str],
+    /// Those behind `kubectl get all`.
+    categories: &'static [&'static str],
+    subresources: &'static [Subresource],
+}
+
+/// A part of an object with a path of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Subresource {
+    Status,
+    /// The number of replicas, as an `autoscaling/v1` Scale.
+    Scale,
+}
+
+impl Subresource {
+    pub const ALL: [Self; 2] = [Self::Status, Self::Scale];
+
+    /// As it stands in paths.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+        }
+    }
 }
 
 impl Resource {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::Services,
         Self::EndpointSlices,
         Self::Nodes,
         Self::Namespaces,
         Self::Events,
+        Self::Pods,
+        Self::Deployments,
+        Self::ReplicaSets,
+        Self::HorizontalPodAutoscalers,
+        Self::ApiServices,
     ];
+
+    fn naming(self) -> Naming {
+        let plain = Naming {
+            plural: "",
+            kind: "",
+            group_version: "v1",
+            namespaced: true,
+            short: &[],
+            categories: &[],
+            subresources: &[Subresource::Status],
+        };
+        match self {
+            Self::Services => Naming {
+                plural: "services",
+                kind: "Service",
+                short: &["svc"],
+                categories: &["all"],
+                ..plain
+            },
+            Self::EndpointSlices => Naming {
+                plural: "endpointslices",
+                kind: "EndpointSlice",
+                group_version: "discovery.k8s.io/v1",
+                subresources: &[],
+                ..plain
+            },
+            Self::Nodes => Naming {
+                plural: "nodes",
+                kind: "Node",
+                namespaced: false,
+                short: &["no"],
+                ..plain
+            },
+            Self::Namespaces => Naming {
+                plural: "namespaces",
+                kind: "Namespace",
+                namespaced: false,
+                short: &["ns"],
+                ..plain
+            },
+            Self::Events => Naming {
+                plural: "events",
+                kind: "Event",
+                short: &["ev"],
+                subresources: &[],
+                ..plain
+            },
+            Self::Pods => Naming {
+                plural: "pods",
+                kind: "Pod",
+                short: &["po"],
+                categories: &["all"],
+                ..plain
+            },
+            Self::Deployments => Naming {
+                plural: "deployments",
+                kind: "Deployment",
+                group_version: "apps/v1",
+                short: &["deploy"],
+                categories: &["all"],
+                subresources: &Subresource::ALL,
+                ..plain
+            },
+            Self::ReplicaSets => Naming {
+                plural: "replicasets",
+                kind: "ReplicaSet",
+                group_version: "apps/v1",
+                short: &["rs"],
+                categories: &["all"],
+                subresources: &Subresource::ALL,
+                ..plain
+            },
+            Self::HorizontalPodAutoscalers => Naming {
+                plural: "horizontalpodautoscalers",
+                kind: "HorizontalPodAutoscaler",
+                group_version: "autoscaling/v2",
+                short: &["hpa"],
+                categories: &["all"],
+                ..plain
+            },
+            Self::ApiServices => Naming {
+                plural: "apiservices",
+                kind: "APIService",
+                group_version: "apiregistration.k8s.io/v1",
+                namespaced: false,
+                ..plain
+            },
+        }
+    }
 
     /// The plural, as it stands in paths and in fault scripts.
     pub fn plural(self) -> &'static str {
-        match self {
-            Self::Services => "services",
-            Self::EndpointSlices => "endpointslices",
-            Self::Nodes => "nodes",
-            Self::Namespaces => "namespaces",
-            Self::Events => "events",
-        }
+        self.naming().plural
     }
 
     pub fn kind(self) -> &'static str {
-        match self {
-            Self::Services => "Service",
-            Self::EndpointSlices => "EndpointSlice",
-            Self::Nodes => "Node",
-            Self::Namespaces => "Namespace",
-            Self::Events => "Event",
-        }
+        self.naming().kind
     }
 
     pub fn group_version(self) -> &'static str {
-        match self {
-            Self::EndpointSlices => "discovery.k8s.io/v1",
-            _ => "v1",
-        }
+        self.naming().group_version
+    }
+
+    /// The API group; empty for the core group.
+    pub fn group(self) -> &'static str {
+        let group = self.group_version().split_once('/');
+        group.map_or("", |(group, _)| group)
     }
 
     pub fn namespaced(self) -> bool {
-        matches!(self, Self::Services | Self::EndpointSlices | Self::Events)
+        self.naming().namespaced
+    }
+
+    pub fn short_names(self) -> &'static [&'static str] {
+        self.naming().short
+    }
+
+    pub fn categories(self) -> &'static [&'static str] {
+        self.naming().categories
+    }
+
+    pub fn subresources(self) -> &'static [Subresource] {
+        self.naming().subresources
     }
 
     pub fn from_kind(kind: &str) -> Option<Self> {
@@ -57,14 +192,11 @@ impl Resource {
 
     /// The path of all objects of this kind, or of those in a namespace where it has some.
     pub fn path(self, namespace: &str) -> String {
-        let group = match self.group_version() {
-            "v1" => "api/v1",
-            _ => "apis/discovery.k8s.io/v1",
-        };
+        let root = root(self.group_version());
         if self.namespaced() {
-            format!("/{group}/namespaces/{namespace}/{}", self.plural())
+            format!("/{root}/namespaces/{namespace}/{}", self.plural())
         } else {
-            format!("/{group}/{}", self.plural())
+            format!("/{root}/{}", self.plural())
         }
     }
 
@@ -73,41 +205,71 @@ impl Resource {
     }
 }
 
-/// What a path below `/api/v1` or `/apis/discovery.k8s.io/v1` names.
+/// Where a group's version is served, without the first slash.
+pub fn root(group_version: &str) -> String {
+    match group_version {
+        "v1" => "api/v1".to_owned(),
+        group_version => format!("apis/{group_version}"),
+    }
+}
+
+/// What a path below a group's version names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     pub resource: Resource,
     pub namespace: Option<String>,
     pub name: Option<String>,
+    pub subresource: Option<Subresource>,
 }
 
 impl Target {
     /// Nothing for a path that names no served resource.
     pub fn parse(path: &str) -> Option<Self> {
-        let (group_version, rest) = path
-            .strip_prefix("/api/v1/")
-            .map(|rest| ("v1", rest))
-            .or_else(|| {
-                path.strip_prefix("/apis/discovery.k8s.io/v1/")
-                    .map(|rest| ("discovery.k8s.io/v1", rest))
-            })?;
-        let parts: Vec<_> = rest.trim_end_matches('/').split('/').collect();
-        let (namespace, plural, name) = match parts[..] {
-            ["namespaces", namespace, plural] => (Some(namespace), plural, None),
-            ["namespaces", namespace, plural, name] => (Some(namespace), plural, Some(name)),
-            [plural] => (None, plural, None),
-            [plural, name] => (None, plural, Some(name)),
+        let path = path.strip_prefix('/')?.trim_end_matches('/');
+        let parts: Vec<_> = path.split('/').collect();
+        let (group_version, rest) = match parts[..] {
+            ["api", "v1", ..] => ("v1".to_owned(), &parts[2..]),
+            ["apis", group, version, ..] => (format!("{group}/{version}"), &parts[3..]),
             _ => return None,
         };
-        let resource = Resource::from_plural(plural)?;
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() && !is_subresource(rest) => {
+                (Some(*namespace), rest)
+            }
+            rest => (None, rest),
+        };
+        let (plural, name, subresource) = match rest {
+            [plural] => (plural, None, None),
+            [plural, name] => (plural, Some(*name), None),
+            [plural, name, subresource] => (plural, Some(*name), Some(*subresource)),
+            _ => return None,
+        };
+        let resource = Resource::ALL
+            .into_iter()
+            .find(|one| one.plural() == *plural && one.group_version() == group_version)?;
         let placed = resource.namespaced() || namespace.is_none();
         let named = !resource.namespaced() || namespace.is_some() || name.is_none();
-        (resource.group_version() == group_version && placed && named).then(|| Self {
+        let subresource = match subresource {
+            None => None,
+            Some(asked) => Some(
+                *resource
+                    .subresources()
+                    .iter()
+                    .find(|one| one.name() == asked)?,
+            ),
+        };
+        (placed && named).then(|| Self {
             resource,
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),
+            subresource,
         })
     }
+}
+
+/// `/api/v1/namespaces/NAME/status` is of the namespace, not of a kind called "status".
+fn is_subresource(rest: &[&str]) -> bool {
+    Subresource::ALL.iter().any(|one| rest == [one.name()])
 }
 
 #[cfg(test)]
@@ -131,5 +293,17 @@ mod tests {
         assert_eq!(Target::parse("/api/v1/endpointslices"), None);
         assert_eq!(Target::parse("/api/v1/services/web"), None);
         assert_eq!(Target::parse("/api/v1/namespaces/a/nodes/b"), None);
+        assert_eq!(Target::parse("/api/v1/namespaces/a/services/b/scale"), None);
+    }
+
+    #[test]
+    fn a_path_may_name_a_part_of_an_object() {
+        let scale = "/apis/apps/v1/namespaces/default/deployments/web/scale";
+        let scale = Target::parse(scale).unwrap();
+        assert_eq!(scale.resource, Resource::Deployments);
+        assert_eq!(scale.subresource, Some(Subresource::Scale));
+        let namespace = Target::parse("/api/v1/namespaces/default/status").unwrap();
+        assert_eq!(namespace.resource, Resource::Namespaces);
+        assert_eq!(namespace.subresource, Some(Subresource::Status));
     }
 }

@@ -186,6 +186,25 @@ impl Store {
         Ok(self.write(&mut inner, resource, key, object))
     }
 
+    /// Marks an object that somebody has to end before it goes: `grace` seconds from now, or what its spec says.
+    pub fn begin_deletion(
+        &self,
+        resource: Resource,
+        key: Key,
+        grace: Option<u64>,
+    ) -> Result<Arc<Object>, Refusal> {
+        self.update(resource, key, |old| {
+            let mut new = old.clone();
+            let metadata = &mut new["metadata"];
+            if metadata["deletionTimestamp"].is_null() {
+                let given = old["spec"]["terminationGracePeriodSeconds"].as_u64();
+                metadata["deletionTimestamp"] = now().into();
+                metadata["deletionGracePeriodSeconds"] = grace.or(given).unwrap_or(30).into();
+            }
+            Ok(new)
+        })
+    }
+
     pub fn delete(&self, resource: Resource, key: Key) -> Result<Arc<Object>, Refusal> {
         let mut inner = self.lock();
         let all = inner.objects.entry(resource).or_default();
