@@ -235,7 +235,11 @@ mod tests {
     #[test]
     fn an_error_names_the_line_and_the_word() {
         for (script, line, word) in [
-            ("gone\ncut watch widgets after 1 events", "line 2", "widgets"),
+            (
+                "gone\ncut watch widgets after 1 events",
+                "line 2",
+                "widgets",
+            ),
             ("refuse for 2h", "line 1", "2h"),
             ("fail get services 503 x1", "line 1", "get"),
             ("fail list services 200 x1", "line 1", "200"),
