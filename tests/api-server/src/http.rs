@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time;
 
+use super::aggregation::Aggregator;
 use super::asked::Asked;
 use super::faults::Verb;
 use super::object::Object;
@@ -24,7 +25,7 @@ use super::resource::{Resource, Subresource, Target};
 use super::status::Refusal;
 use super::store::Key;
 use super::watch::Watch;
-use super::{Shared, discovery, list, openapi, patch, scale, table};
+use super::{Shared, discovery, list, openapi, patch, protobuf, scale, table};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -75,9 +76,20 @@ async fn respond(
 ) -> Result<Response<Body>, Refusal> {
     let path = request.uri().path().to_owned();
     if request.method() == Method::GET
-        && let Some(document) = discovery::document(&path).or_else(|| openapi::document(&path))
+        && let Some(mut document) = discovery::document(&path).or_else(|| openapi::document(&path))
     {
+        if let Some(groups) = document.get_mut("groups").and_then(Value::as_array_mut) {
+            groups.extend(Aggregator::groups(&shared.store));
+        }
         return Ok(whole(200, &document));
+    }
+    let asked = request.uri().path_and_query();
+    let asked = asked.map_or(path.as_str(), |asked| asked.as_str());
+    let passed = shared
+        .aggregator
+        .pass(&shared.store, request.method(), asked);
+    if let Some(answer) = passed.await {
+        return Ok(answer?.map(|body| body.boxed_unsync()));
     }
     let target = Target::parse(&path)
         .ok_or_else(|| Refusal::new(404, "the server could not find the requested resource"))?;
@@ -96,11 +108,14 @@ async fn respond(
             kind.as_bytes()
                 .starts_with(b"application/strategic-merge-patch")
         });
+    let kind = request.headers().get(hyper::header::CONTENT_TYPE);
+    let protobuf = kind.is_some_and(|kind| kind.as_bytes().ends_with(b"protobuf"));
     let body = request.into_body().collect().await;
     let body = body.map_err(|error| Refusal::new(400, format!("the body: {error}")))?;
     let change = Change {
         method,
         strategic,
+        protobuf,
         grace: query.grace,
         body: body.to_bytes(),
     };
@@ -159,6 +174,8 @@ struct Change {
     method: Method,
     /// Is a patch strategic?
     strategic: bool,
+    /// Is the body protobuf? Else it is JSON.
+    protobuf: bool,
     /// The seconds that a deletion leaves the object; nothing where the request names none.
     grace: Option<u64>,
     body: Bytes,
@@ -166,6 +183,9 @@ struct Change {
 
 impl Change {
     fn parsed(&self) -> Result<Value, Refusal> {
+        if self.protobuf {
+            return protobuf::read(&self.body);
+        }
         serde_json::from_slice(&self.body)
             .map_err(|error| Refusal::new(400, format!("the body is no JSON: {error}")))
     }

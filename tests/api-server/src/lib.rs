@@ -3,6 +3,7 @@
 //! It serves the kinds of objects in [`resource`] over plain HTTP, well enough for clients such as kubectl.
 //! There is no authentication and no admission, and no field of an object is checked that is not in its way.
 
+pub mod aggregation;
 pub mod asked;
 pub mod client;
 mod defaults;
@@ -11,8 +12,10 @@ pub mod faults;
 mod http;
 mod list;
 mod object;
+pub mod objects;
 mod openapi;
 mod patch;
+mod protobuf;
 mod query;
 pub mod resource;
 mod scale;
@@ -31,8 +34,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use self::aggregation::{Aggregator, Dial};
 use self::asked::Asked;
 use self::faults::{Active, Fault};
+use self::objects::Objects;
 use self::resource::Resource;
 use self::store::Store;
 
@@ -40,6 +45,7 @@ struct Shared {
     store: Store,
     faults: Mutex<Active>,
     asked: Mutex<BTreeSet<Asked>>,
+    aggregator: Aggregator,
 }
 
 impl Shared {
@@ -76,6 +82,7 @@ impl ApiServer {
             store: Store::new(),
             faults: Mutex::default(),
             asked: Mutex::default(),
+            aggregator: Aggregator::default(),
         };
         Self::serve_shared(listener, Arc::new(shared))
     }
@@ -123,6 +130,16 @@ impl ApiServer {
     /// All sorts of requests that came so far.
     pub fn asked(&self) -> BTreeSet<Asked> {
         self.shared.asked().clone()
+    }
+
+    /// Its objects, for controllers in this process.
+    pub fn objects(&self) -> Objects {
+        Objects::new(Arc::clone(&self.shared))
+    }
+
+    /// From now on requests for APIServices are passed on to their Services, by connections that `dial` makes.
+    pub fn dial_by(&self, dial: Arc<Dial>) {
+        self.shared.aggregator.dial_by(dial);
     }
 
     pub fn address(&self) -> SocketAddr {
