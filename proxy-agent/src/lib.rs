@@ -1,5 +1,6 @@
 //! The Portside agent.
 
+pub mod balancer;
 pub mod cli;
 pub mod condition;
 pub mod datapath;

@@ -185,7 +185,7 @@ pub struct NodeAddress {
 }
 
 /// A field that is required: where it is missing or `null`, what checks its value says so.
-fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+pub fn or_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: Default + Deserialize<'de>,
     D: Deserializer<'de>,
