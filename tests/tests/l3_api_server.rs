@@ -8,16 +8,12 @@ use anyhow::{Context as _, Result, ensure};
 use api_server::ApiServer;
 use api_server::client::Client;
 use serde_json::{Value, json};
+use testbed::cli;
 use testbed::runner::{self, row};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
 fn main() -> ExitCode {
-    let kubectl = Command::new("kubectl")
-        .args(["version", "--client"])
-        .output();
-    let no_kubectl =
-        (!kubectl.is_ok_and(|ran| ran.status.success())).then_some("kubectl is not installed");
     runner::main(vec![
         row("pages_are_of_one_snapshot", None, pages),
         row("a_watch_shows_selector_transitions", None, transitions),
@@ -34,7 +30,7 @@ fn main() -> ExitCode {
         row("a_page_fails_behind_a_good_one", None, bad_page),
         row(
             "kubectl_applies_exposes_and_deletes",
-            no_kubectl,
+            cli::no_kubectl(),
             kubectl_drives_it,
         ),
     ])
@@ -287,7 +283,7 @@ fn bad_page() -> Result<()> {
 fn kubectl_drives_it() -> Result<()> {
     let server = start()?;
     let kubectl = |arguments: &[&str], input: &Value| -> Result<String> {
-        let mut child = Command::new("kubectl")
+        let mut child = Command::new(cli::kubectl())
             .args([
                 "--server",
                 &server.url(),

@@ -62,7 +62,7 @@ pub fn search(expression: &str) -> Vec<String> {
 }
 
 /// Fresh package lists, once a run. A failure is not fatal: older lists often still do.
-fn refresh() {
+pub fn refresh() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Ok(root) = available() else { return };

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::{
     Status,
-    http::{self, Answer},
+    http::{self, Answer, Asked},
     listen::{self, Families},
     observed::Check,
     room::Room,
@@ -162,9 +162,9 @@ fn answerer(
     name: ObjectName,
     endpoints: &Arc<AtomicUsize>,
     status: &Arc<Status>,
-) -> impl Fn(String) -> std::future::Ready<Answer> + Clone + Send + Sync + 'static {
+) -> impl Fn(Asked) -> std::future::Ready<Answer> + Clone + Send + Sync + 'static {
     let (endpoints, status) = (Arc::clone(endpoints), Arc::clone(status));
-    move |_path| {
+    move |_asked| {
         std::future::ready(answer(
             &name,
             endpoints.load(Ordering::Relaxed),

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS},
     server::conn::http1,
     service::service_fn,
 };
@@ -31,6 +31,25 @@ const REQUEST_BYTES: usize = 16 * 1024;
 const SAID_EVERY: Duration = Duration::from_secs(60);
 /// From an accept that failed (no file descriptor left) until the next.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    pub path: String,
+    /// The types that its client takes, as the header `Accept` has them; empty for none.
+    pub accept: String,
+}
+
+impl Asked {
+    fn by<B>(request: &Request<B>) -> Self {
+        let accept = request.headers().get_all(ACCEPT).iter();
+        let accept: Vec<_> = accept.filter_map(|types| types.to_str().ok()).collect();
+        Self {
+            path: request.uri().path().to_owned(),
+            accept: accept.join(","),
+        }
+    }
+}
 
 /// A status, headers and a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,7 +99,7 @@ impl Answer {
 pub async fn serve<F>(
     listener: TcpListener,
     room: Room,
-    answer: impl Fn(String) -> F + Clone + Send + Sync + 'static,
+    answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -128,13 +147,13 @@ async fn converse<F>(
     stream: TcpStream,
     permit: Permit,
     leave: oneshot::Receiver<()>,
-    answer: impl Fn(String) -> F,
+    answer: impl Fn(Asked) -> F,
 ) where
     F: Future<Output = Answer>,
 {
     let service = service_fn(|request: Request<Incoming>| {
         permit.is_asking();
-        let answer = answer(request.uri().path().to_owned());
+        let answer = answer(Asked::by(&request));
         async move { Ok::<_, Infallible>(answer.await.response()) }
     });
     let connection = http1::Builder::new()
@@ -187,8 +206,8 @@ mod tests {
                 .build();
             runtime
                 .unwrap()
-                .block_on(serve(listener, Room::new(LIMITS), |path| async {
-                    Answer::text(StatusCode::OK, path)
+                .block_on(serve(listener, Room::new(LIMITS), |asked| async {
+                    Answer::text(StatusCode::OK, asked.path)
                 }));
         });
         at

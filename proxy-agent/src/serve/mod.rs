@@ -38,7 +38,7 @@ use hyper::StatusCode;
 use tokio::{runtime, sync::Semaphore, task};
 
 use self::{
-    http::Answer,
+    http::{Answer, Asked},
     room::{Limits, Room},
 };
 use crate::{datapath::PinDir, memory};
@@ -105,7 +105,7 @@ impl Listeners {
 }
 
 /// Answers whoever comes to `listener`, if there is one.
-async fn on<S, F>(listener: Option<TcpListener>, state: &Arc<S>, answer: fn(Arc<S>, String) -> F)
+async fn on<S, F>(listener: Option<TcpListener>, state: &Arc<S>, answer: fn(Arc<S>, Asked) -> F)
 where
     S: Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
@@ -115,11 +115,14 @@ where
     };
     let state = Arc::clone(state);
     let room = Room::new(CONNECTIONS);
-    http::serve(listener, room, move |path| answer(Arc::clone(&state), path)).await;
+    http::serve(listener, room, move |asked| {
+        answer(Arc::clone(&state), asked)
+    })
+    .await;
 }
 
-async fn health(status: Arc<Status>, path: String) -> Answer {
-    match path.as_str() {
+async fn health(status: Arc<Status>, asked: Asked) -> Answer {
+    match asked.path.as_str() {
         "/healthz" => status.healthz(),
         "/livez" => status.livez(),
         "/readyz" => status.readyz(),
@@ -127,8 +130,8 @@ async fn health(status: Arc<Status>, path: String) -> Answer {
     }
 }
 
-async fn exposed(exposition: Arc<metrics::Exposition>, path: String) -> Answer {
-    match path.as_str() {
+async fn exposed(exposition: Arc<metrics::Exposition>, asked: Asked) -> Answer {
+    match asked.path.as_str() {
         "/healthz" => Answer::text(StatusCode::OK, "ok"),
         // kube-proxy names its back end here.
         "/proxyMode" => Answer::text(StatusCode::OK, "ebpf"),
@@ -138,7 +141,7 @@ async fn exposed(exposition: Arc<metrics::Exposition>, path: String) -> Answer {
             let turn = ROOM.acquire().await;
             task::spawn_blocking(move || {
                 let _turn = turn;
-                let answer = exposition.answer();
+                let answer = exposition.answer(&asked.accept);
                 memory::give_back();
                 answer
             })

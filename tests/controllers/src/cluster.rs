@@ -13,7 +13,7 @@ use api_server::client::Client;
 use api_server::objects::Objects;
 use api_server::resource::Resource;
 use serde_json::json;
-use testbed::agent::{Agent, Source, Uplink};
+use testbed::agent::{Agent, Launch, Source, Uplink};
 use testbed::cli;
 use testbed::sockets::http;
 use testbed::topology::{Plan, Topology};
@@ -42,6 +42,11 @@ pub struct LiveCluster {
 
 impl LiveCluster {
     pub fn build(uplink: Uplink) -> Result<Self> {
+        Self::build_with(uplink, &[])
+    }
+
+    /// With more arguments for the agents.
+    pub fn build_with(uplink: Uplink, arguments: &[&str]) -> Result<Self> {
         let topology = Arc::new(Topology::build(&Plan::default())?);
         let control = &topology.nodes[0];
         let at = SocketAddr::new(control.host.ip.v4.into(), API_PORT);
@@ -61,8 +66,12 @@ impl LiveCluster {
             .with_context(|| format!("writing {}", kubeconfig.display()))?;
         let source = Source::Kubeconfig(kubeconfig.clone());
         let agents = topology.nodes.iter();
-        let agents = agents.map(|node| Agent::start(node, &source, uplink));
-        let agents = agents.collect::<Result<_>>()?;
+        let agents = agents.map(|node| {
+            let agent = Agent::begin(&Launch::new(node, &source, uplink).with(arguments))?;
+            agent.wait_until_ready()?;
+            Ok(agent)
+        });
+        let agents = agents.collect::<Result<Vec<_>>>()?;
         let controllers = Controllers::start(server.objects(), Arc::clone(&topology))?;
         let autoscaler = Autoscaler::start(
             server.objects(),
@@ -100,7 +109,7 @@ impl LiveCluster {
     }
 
     fn kubectl_command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut kubectl = self.topology.nodes[0].netns().command("kubectl")?;
+        let mut kubectl = self.topology.nodes[0].netns().command(cli::kubectl())?;
         kubectl
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
@@ -127,8 +136,8 @@ pub fn sum(topology: &Topology, name: &str, service: &str) -> Result<u64> {
 }
 
 fn read(text: &str, name: &str, service: &str) -> Result<u64> {
-    let of_namespace = "namespace=\"default\"".to_owned();
-    let of_service = format!("service=\"{service}\"");
+    let of_namespace = "service_namespace=\"default\"".to_owned();
+    let of_service = format!("service_name=\"{service}\"");
     text.lines()
         .filter_map(|line| {
             let rest = line.strip_prefix(name)?.strip_prefix('{')?;
@@ -153,10 +162,10 @@ mod tests {
     #[test]
     fn a_metric_is_summed_over_the_ports_of_one_service() {
         let text = "# TYPE m counter\n\
-            m_total{namespace=\"default\",service=\"web\",port=\"a\"} 3\n\
-            m_total{namespace=\"default\",service=\"web\",port=\"b\"} 4\n\
-            m_total{namespace=\"default\",service=\"web2\",port=\"a\"} 5\n\
-            m_total_more{namespace=\"default\",service=\"web\"} 6\n";
+            m_total{service_namespace=\"default\",service_name=\"web\",port=\"a\"} 3\n\
+            m_total{service_namespace=\"default\",service_name=\"web\",port=\"b\"} 4\n\
+            m_total{service_namespace=\"default\",service_name=\"web2\",port=\"a\"} 5\n\
+            m_total_more{service_namespace=\"default\",service_name=\"web\"} 6\n";
         assert_eq!(read(text, "m_total", "web").unwrap(), 7);
     }
 }

@@ -1,11 +1,28 @@
 //! The agent's commands, as `kubectl exec` into its container runs them.
 
+use std::env;
+use std::ffi::OsString;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use vm_protocol::variable;
 
 use crate::topology::Node;
 use crate::{agent, deployment};
+
+/// `kubectl`, as `cargo xtask test` names it in the environment, or else as it is on `PATH`.
+pub fn kubectl() -> OsString {
+    env::var_os(variable::KUBECTL).unwrap_or_else(|| "kubectl".into())
+}
+
+/// Why there is no `kubectl`, if so.
+pub fn no_kubectl() -> Option<&'static str> {
+    let version = Command::new(kubectl())
+        .args(["version", "--client"])
+        .output();
+    let runs = version.is_ok_and(|ran| ran.status.success());
+    (!runs).then_some("kubectl is not installed")
+}
 
 /// What a command prints about the datapath of `node`; an error where it fails.
 pub fn ask(node: &Node, arguments: &[&str]) -> Result<String> {

@@ -103,7 +103,7 @@ fn metrics(cluster: &Cluster) -> Result<()> {
     let target = vip.on_node(node, Family::V4);
     let labels = |more: &str| {
         format!(
-            "namespace=\"default\",service=\"{}\",port=\"t\",protocol=\"TCP\",ip_family=\"IPv4\"{more}",
+            "service_namespace=\"default\",service_name=\"{}\",port=\"t\",protocol=\"TCP\",ip_family=\"IPv4\"{more}",
             vip.name
         )
     };

@@ -235,7 +235,7 @@ fn is_full(node: &Node, lacks: &BTreeMap<&str, u64>) -> Result<()> {
     is_alive(node)?;
     let text = metrics(node)?;
     for line in lacks.iter().map(|(what, n)| {
-        format!("portside_service_left_out{{namespace=\"{NAMESPACE}\",service=\"{NAME}\",what=\"{what}\"}} {n}")
+        format!("portside_service_left_out{{service_namespace=\"{NAMESPACE}\",service_name=\"{NAME}\",what=\"{what}\"}} {n}")
     }) {
         ensure!(text.contains(&line), "no {line}");
     }

@@ -51,6 +51,8 @@ pub mod variable {
     pub const KUBECTL: &str = "PORTSIDE_KUBECTL";
     /// Why there are none, if so.
     pub const NO_HELM: &str = "PORTSIDE_NO_HELM";
+    /// The directory of `prometheus` and `promtool`.
+    pub const PROMETHEUS: &str = "PORTSIDE_PROMETHEUS";
     /// What is planted, so that a suite fails.
     pub const PLANT: &str = "PORTSIDE_PLANT";
 }

@@ -12,6 +12,7 @@ pub mod runtime;
 mod select;
 mod sources;
 pub mod toolchain;
+pub mod unpacked;
 
 use std::sync::OnceLock;
 

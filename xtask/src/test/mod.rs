@@ -8,6 +8,7 @@ pub mod summary;
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     build::{self, Suites},
     cargo::{self, Executable},
     privilege::Root,
-    setup::{charts, runtime},
+    setup::{charts, runtime, unpacked},
     shell::say,
     vm,
 };
@@ -89,6 +90,7 @@ pub fn run(options: &TestArgs) -> anyhow::Result<ExitCode> {
         } = build::suites(&["tests"], &["--test", "*"])?;
         for level in in_kernel {
             let mut summary = Summary::default();
+            let peers = peers(level);
             for suite in programs
                 .iter()
                 .filter(|suite| suite.is_test && Level::of(&suite.name) == level)
@@ -97,6 +99,7 @@ pub fn run(options: &TestArgs) -> anyhow::Result<ExitCode> {
                     suite,
                     root,
                     &artifacts,
+                    &peers,
                     options.filter.as_deref(),
                 )?);
             }
@@ -148,17 +151,41 @@ fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
+/// Real programs that suites of a level set beside Portside, each with the variable that names it. What cannot be had is told
+/// here, and by the rows that want it.
+fn peers(level: Level) -> Vec<(&'static str, PathBuf)> {
+    if level != Level::L3 {
+        return Vec::new();
+    }
+    let kubectl = charts::programs().map(|programs| programs.kubectl);
+    let found = [
+        (variable::KUBECTL, kubectl),
+        (variable::PROMETHEUS, unpacked::prometheus()),
+    ];
+    let found = found.into_iter().filter_map(|(name, path)| match path {
+        Ok(path) => Some((name, path)),
+        Err(error) => {
+            say("Without", format!("{name}: {error:#}"));
+            None
+        }
+    });
+    found.collect()
+}
+
 fn run_suite(
     suite: &Executable,
     root: Root,
     artifacts: &build::Artifacts,
+    peers: &[(&'static str, PathBuf)],
     filter: Option<&str>,
 ) -> anyhow::Result<Summary> {
     say(
         "Testing",
         format!("{:?}, {}", Level::of(&suite.name), suite.name),
     );
-    let mut command = root.command(&suite.path, &artifacts.variables());
+    let mut variables = artifacts.variables().to_vec();
+    variables.extend(peers.iter().map(|(name, path)| (*name, path.as_path())));
+    let mut command = root.command(&suite.path, &variables);
     stream(&suite.name, command.args(filter))
 }
 

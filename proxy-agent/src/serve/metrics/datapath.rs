@@ -312,8 +312,8 @@ impl<'a> Text<'a> {
 
     fn labels(&self) -> Labels<'_, 5> {
         [
-            ("namespace", &self.key.service.namespace),
-            ("service", &self.key.service.name),
+            ("service_namespace", &self.key.service.namespace),
+            ("service_name", &self.key.service.name),
             ("port", &self.key.port_name),
             ("protocol", &self.protocol),
             ("ip_family", &self.family),

@@ -1,4 +1,4 @@
-//! `/metrics`, in the OpenMetrics text that Prometheus reads.
+//! `/metrics`, in the OpenMetrics text that Prometheus reads, or in its older format.
 //!
 //! | file | subject |
 //! |---|---|
@@ -6,8 +6,10 @@
 //! | `datapath` | what the maps hold, read at each scrape |
 //! | `unserved` | what is left out for want of room |
 //! | `totals` | sums over backends that never fall while a backend goes |
+//! | `classic` | the older text format |
 //! | `process` | memory and processor time of the agent |
 
+mod classic;
 mod datapath;
 mod measured;
 mod process;
@@ -31,6 +33,8 @@ pub use self::measured::{Metrics, Probe};
 const CONTENT: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
+const CLASSIC: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
 /// All that is exposed.
 pub struct Exposition {
     status: Arc<Status>,
@@ -48,9 +52,13 @@ impl Exposition {
         }
     }
 
-    pub fn answer(&self) -> Answer {
+    /// All metrics, in a format that a client takes which accepts the types in `accept`.
+    pub fn answer(&self, accept: &str) -> Answer {
         match self.text() {
-            Ok(text) => Answer::of(StatusCode::OK, CONTENT, text),
+            Ok(text) if classic::wants_open_metrics(accept) => {
+                Answer::of(StatusCode::OK, CONTENT, text)
+            }
+            Ok(text) => Answer::of(StatusCode::OK, CLASSIC, classic::text(&text)),
             Err(error) => Answer::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }

@@ -45,8 +45,8 @@ impl Collector for LeftOut {
             ] {
                 if count > 0 {
                     let labels = [
-                        ("namespace", &*one.namespace),
-                        ("service", &*one.service),
+                        ("service_namespace", &*one.namespace),
+                        ("service_name", &*one.service),
                         ("what", what),
                     ];
                     ConstGauge::new(i64::from(count)).encode(family.encode_family(&labels)?)?;
@@ -79,7 +79,7 @@ mod tests {
         text::encode(&mut text, &registry).unwrap();
         for line in [
             "portside_services_left_out 1",
-            "portside_service_left_out{namespace=\"tenant\",service=\"greedy\",what=\"ports\"} 489",
+            "portside_service_left_out{service_namespace=\"tenant\",service_name=\"greedy\",what=\"ports\"} 489",
         ] {
             assert!(text.contains(line), "no {line} in {text}");
         }

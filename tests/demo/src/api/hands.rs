@@ -5,7 +5,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -14,16 +13,13 @@ use super::super::indent;
 use super::super::scene::Scene;
 use api_server::client::Client;
 use api_server::resource::Resource;
-use testbed::cli::output;
+use testbed::cli::{self, output};
 
 const NAMESPACE: &str = "default";
 
 /// Is there a `kubectl` that runs?
 pub fn has_kubectl() -> bool {
-    let version = Command::new("kubectl")
-        .args(["version", "--client"])
-        .output();
-    version.is_ok_and(|ran| ran.status.success())
+    cli::no_kubectl().is_none()
 }
 
 pub struct Hands {
@@ -165,7 +161,7 @@ impl Hands {
             return instead(client(scene)?);
         }
         writeln!(out, "  $ kubectl {}", shown.join(" "))?;
-        let mut kubectl = scene.topology.router.netns.command("kubectl")?;
+        let mut kubectl = scene.topology.router.netns.command(cli::kubectl())?;
         kubectl
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)

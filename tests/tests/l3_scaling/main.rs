@@ -1,9 +1,11 @@
 //! Deployments and their autoscaling in front of Portside: real `kubectl`, controllers as in a cluster, and requests that must
 //! not notice any of it. An API server that is a process of a node reaches an aggregated API by its ClusterIP.
 
+mod prometheus;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -16,6 +18,7 @@ use controllers::metrics_api::{self, Identity, MetricsApi, Rate};
 use serde_json::{Value, json};
 use testbed::address::Family;
 use testbed::agent::Uplink;
+use testbed::cli;
 use testbed::netns::Netns;
 use testbed::patience::eventually;
 use testbed::runner::{self, no_agent, row};
@@ -25,11 +28,7 @@ use testbed::topology::Pod;
 const CONNECTIONS: &str = "portside_service_connections_total";
 
 fn main() -> ExitCode {
-    let kubectl = Command::new("kubectl")
-        .args(["version", "--client"])
-        .output();
-    let no_kubectl =
-        (!kubectl.is_ok_and(|ran| ran.status.success())).then_some("kubectl is not installed");
+    let no_kubectl = cli::no_kubectl();
     let mut rows = vec![
         row(
             "kubectl creates, exposes, scales, replaces and deletes a Deployment under requests",
@@ -42,6 +41,11 @@ fn main() -> ExitCode {
             aggregated,
         ),
     ];
+    rows.push(row(
+        "a real Prometheus has the numbers that clients made, by the queries of docs/autoscaling.md",
+        no_agent().or_else(prometheus::missing),
+        prometheus::scrapes,
+    ));
     for uplink in [Uplink::Xdp, Uplink::Tc] {
         let hook = format!("{uplink:?}").to_lowercase();
         rows.push(row(
