@@ -10,6 +10,7 @@ pub mod log;
 pub mod memory;
 pub mod migrate;
 pub mod model;
+pub mod netlink;
 pub mod node;
 pub mod notices;
 pub mod plain;

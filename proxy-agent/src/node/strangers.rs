@@ -5,15 +5,10 @@
 
 use std::{fs, net::IpAddr};
 
-use anyhow::{Context, Result, bail};
-use rtnetlink::sys::{Socket, SocketAddr};
+use anyhow::{Context, Result};
 
-const NETLINK_NETFILTER: isize = 12;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NETLINK_HEADER: usize = 16;
+use crate::netlink::{Conversation, NETLINK_NETFILTER, NLM_F_DUMP, NLMSG_DONE, find, messages};
+
 /// `struct nfgenmsg`.
 const FAMILY_HEADER: usize = 4;
 /// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_GET` (include/uapi/linux/netfilter).
@@ -25,8 +20,6 @@ const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
-/// What marks a nested attribute.
-const NESTED: u16 = 0x8000;
 const IPS_DST_NAT: u32 = 1 << 5;
 const TCP: u8 = 6;
 
@@ -45,54 +38,22 @@ pub fn holds(is_service: impl Fn(IpAddr) -> bool) -> Result<bool> {
     if count.trim() == "0" {
         return Ok(false);
     }
-    let mut socket = Socket::new(NETLINK_NETFILTER).context("opening a netfilter socket")?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&request(), 0)?;
+    let netfilter = Conversation::open(NETLINK_NETFILTER).context("opening a netfilter socket")?;
+    // Of both families, of which the header of all zeroes is.
+    netfilter.send(CT_GET, NLM_F_DUMP, &[0; FAMILY_HEADER])?;
     loop {
-        let (answer, _) = socket.recv_from_full().context("listing connections")?;
-        let mut rest = answer.as_slice();
-        while let Some((kind, body, next)) = message(rest) {
-            match kind {
-                NLMSG_DONE => return Ok(false),
-                NLMSG_ERROR => bail!("listing connections: {}", error(body)),
-                _ => {
-                    let entry = body.get(FAMILY_HEADER..).unwrap_or_default();
-                    if translated(entry).is_some_and(&is_service) {
-                        return Ok(true);
-                    }
-                }
+        let answer = netfilter.receive().context("listing connections")?;
+        for message in messages(&answer) {
+            message.accepted().context("listing connections")?;
+            if message.kind == NLMSG_DONE {
+                return Ok(false);
             }
-            rest = next;
+            let entry = message.body.get(FAMILY_HEADER..).unwrap_or_default();
+            if translated(entry).is_some_and(&is_service) {
+                return Ok(true);
+            }
         }
     }
-}
-
-/// A dump of both families.
-fn request() -> Vec<u8> {
-    let mut message = Vec::new();
-    message.extend(((NETLINK_HEADER + FAMILY_HEADER) as u32).to_ne_bytes());
-    message.extend(CT_GET.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    // Sequence, port, family, version and resource.
-    message.extend([0; 12]);
-    message
-}
-
-/// The first message: its type, what is behind its header, and what follows it.
-fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let body = bytes.get(NETLINK_HEADER..length)?;
-    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body, next))
-}
-
-fn error(body: &[u8]) -> std::io::Error {
-    let code = body
-        .first_chunk()
-        .map_or(0, |code| i32::from_ne_bytes(*code));
-    std::io::Error::from_raw_os_error(-code)
 }
 
 /// To whom a TCP connection was opened, where it is led elsewhere.
@@ -112,31 +73,10 @@ fn translated(entry: &[u8]) -> Option<IpAddr> {
     Some(<[u8; 16]>::try_from(v6).ok()?.into())
 }
 
-/// The value of the first attribute of this kind.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
-        let value = attributes.get(4..length)?;
-        if kind & !NESTED == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use crate::netlink::{attribute, nested};
 
     fn entry(status: u32, proto: u8, destination: IpAddr) -> Vec<u8> {
         let ip = match destination {
@@ -144,14 +84,11 @@ mod tests {
             IpAddr::V6(addr) => attribute(CTA_IP_V6_DST, &addr.octets()),
         };
         let tuple = [
-            attribute(CTA_TUPLE_IP | NESTED, &ip),
-            attribute(
-                CTA_TUPLE_PROTO | NESTED,
-                &attribute(CTA_PROTO_NUM, &[proto]),
-            ),
+            nested(CTA_TUPLE_IP, &[ip]),
+            nested(CTA_TUPLE_PROTO, &[attribute(CTA_PROTO_NUM, &[proto])]),
         ];
         [
-            attribute(CTA_TUPLE_ORIG | NESTED, &tuple.concat()),
+            nested(CTA_TUPLE_ORIG, &tuple),
             attribute(CTA_STATUS, &status.to_be_bytes()),
         ]
         .concat()
@@ -169,15 +106,5 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(translated(&whole[..length]), None, "cut at {length}");
         }
-    }
-
-    #[test]
-    fn messages_are_told_apart() {
-        let mut bytes = request();
-        bytes.extend(request());
-        let (kind, body, next) = message(&bytes).unwrap();
-        assert_eq!((kind, body.len()), (CT_GET, FAMILY_HEADER));
-        assert_eq!(message(next).unwrap().0, CT_GET);
-        assert!(message(&bytes[..10]).is_none());
     }
 }
