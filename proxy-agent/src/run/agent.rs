@@ -21,6 +21,7 @@ use super::{
     growth::Growth,
     hooks::Hooks,
     looking::Looking,
+    phase::{Phase, Write},
     room::Waiting,
     rounds::{self, Rounds},
     saying::Saying,
@@ -73,11 +74,7 @@ pub struct Agent {
     observed: Observed,
     /// Services that changed and are not written yet.
     dirty: BTreeSet<ObjectName>,
-    /// The maps hold all that the source has.
-    complete: bool,
-    /// The programs see packets.
-    attached: bool,
-    retry_at: Option<Instant>,
+    phase: Phase,
     write_names_at: Option<Instant>,
     /// What was said of devices that are named.
     advised: BTreeSet<String>,
@@ -144,9 +141,7 @@ impl Agent {
             status,
             observed: Observed::default(),
             dirty: BTreeSet::new(),
-            complete: false,
-            attached: false,
-            retry_at: None,
+            phase: Phase::Starting,
             write_names_at: None,
             write_node_at: None,
             node_unknown: None,
@@ -199,61 +194,55 @@ impl Agent {
 
     /// Writes what has changed. The first time, that is everything, and then the programs are attached.
     pub fn sync(&mut self) -> Result<()> {
-        if !self.store.is_synced() || self.retry_at.is_some() {
+        let Some(write) = self.phase.writes(self.store.is_synced()) else {
             return Ok(());
-        }
+        };
         let began = Instant::now();
-        if !self.attached && self.datapath.is_first() {
+        if !self.phase.is_attached() && self.datapath.is_first() {
             // On empty maps, where they do nothing: so every service begins with all of its hooks at once.
             self.hooks
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
         }
-        if self.complete {
-            let names = std::mem::take(&mut self.dirty).into_iter().collect();
-            let Self {
-                store,
-                observed,
-                waiting,
-                status,
-                ..
-            } = self;
-            let names = in_order(store, names).into_iter();
-            let notices = status.notices();
-            let changes = names.map(|name| desired(store, observed, waiting, notices, name));
-            let changes: Vec<_> = changes.collect();
-            let plan = self.planner.update(began, &changes);
-            self.execute(plan)?;
-        } else {
-            self.dirty.clear();
-            let Self {
-                store,
-                observed,
-                waiting,
-                status,
-                ..
-            } = self;
-            let all = store.services().map(|service| service.name.clone());
-            let all = in_order(store, all.collect()).into_iter();
-            let notices = status.notices();
-            let changes = all.map(|name| desired(store, observed, waiting, notices, name));
-            let plan = self.planner.sync(began, changes);
-            self.complete = true;
-            self.execute(plan)?;
-        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let Self {
+            store,
+            observed,
+            waiting,
+            status,
+            planner,
+            ..
+        } = self;
+        let names: Vec<_> = match write {
+            Write::Changes => dirty.into_iter().collect(),
+            Write::All => store
+                .services()
+                .map(|service| service.name.clone())
+                .collect(),
+        };
+        let notices = status.notices();
+        let changes = in_order(store, names).into_iter();
+        let changes = changes.map(|name| desired(store, observed, waiting, notices, name));
+        let plan = match write {
+            Write::Changes => planner.update(began, &changes.collect::<Vec<_>>()),
+            Write::All => planner.sync(began, changes),
+        };
+        self.execute(plan)?;
         self.status.observe(&self.observed);
-        if self.complete {
+        if !self.phase.is_unsure() {
             self.status.written(began);
         }
         if let Some(stranger) = self.store.take_stranger() {
             warn!("{stranger}");
         }
-        if self.complete && !self.attached {
+        if self.phase.is_unsure() {
+            return Ok(());
+        }
+        if !self.phase.is_attached() {
             self.hooks
                 .follow(&mut self.datapath, &self.view, &self.roles)?;
             self.datapath.detach_strays(&self.hooks.targets())?;
             self.datapath.resize_flows(self.object)?;
             self.datapath.remember_pins()?;
-            self.attached = true;
             self.looking.begin();
             let names = self.publish_names();
             write_names(&names, &self.names);
@@ -262,6 +251,7 @@ impl Agent {
             self.saying.soon();
             info!("ready: {} service ports", self.planner.names().count());
         }
+        self.phase.serve();
         Ok(())
     }
 
@@ -281,8 +271,7 @@ impl Agent {
             self.node_unknown.as_deref(),
         );
         self.saying.say(now, &self.datapath, &self.status);
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
+        if self.phase.reads(now) {
             let addresses = node::node_addresses(&self.view, &self.roles);
             let limits = self.growth.limits(&self.datapath);
             self.planner = planner(&self.datapath, limits, addresses)?;
@@ -307,7 +296,7 @@ impl Agent {
     pub fn next_due(&self) -> Option<Instant> {
         [
             self.planner.next_due(),
-            self.retry_at,
+            self.phase.next_due(),
             self.write_names_at,
             self.growth.next_due(),
             self.waiting.next_due(Instant::now()),
@@ -381,7 +370,7 @@ impl Agent {
     /// Looks at what sends no event.
     async fn go_round(&mut self) -> Result<()> {
         let due = self.rounds.begin();
-        if self.attached {
+        if self.phase.is_attached() {
             let hops = self.datapath.next_hops(rounds::USED_WITHIN)?;
             self.netlink.keep_alive(&hops).await;
         }
@@ -398,10 +387,13 @@ impl Agent {
                 self.datapath.bump_epoch()?;
             }
         }
-        if let Some(held) = self.rounds.strangers(self.attached, &self.datapath) {
+        if let Some(held) = self
+            .rounds
+            .strangers(self.phase.is_attached(), &self.datapath)
+        {
             self.datapath.reset_strangers(!held)?;
         }
-        if self.attached {
+        if self.phase.is_attached() {
             self.sweeps.advance(&self.datapath)?;
         }
         Ok(())
@@ -421,7 +413,7 @@ impl Agent {
             .planner
             .set_node(node::node_addresses(&self.view, &self.roles));
         self.execute(plan)?;
-        if self.attached
+        if self.phase.is_attached()
             && let Err(error) = self
                 .hooks
                 .follow(&mut self.datapath, &self.view, &self.roles)
@@ -453,8 +445,7 @@ impl Agent {
     fn execute(&mut self, plan: plan::Plan) -> Result<()> {
         let plan::Plan { ops, room } = plan;
         if !self.growth.grow(&mut self.datapath, self.object, room)? {
-            self.complete = false;
-            self.retry_at = Some(Instant::now());
+            self.phase.lose(Instant::now());
             return Ok(());
         }
         self.write(&ops);
@@ -475,8 +466,7 @@ impl Agent {
     fn write(&mut self, ops: &[plan::Op]) {
         if let Err(error) = self.datapath.apply(ops) {
             error!("{error:#}; reading the maps anew in {RETRY:?}");
-            self.complete = false;
-            self.retry_at = Some(Instant::now() + RETRY);
+            self.phase.lose(Instant::now() + RETRY);
         }
     }
 

@@ -11,6 +11,7 @@
 //! | `feed` | the source, on a thread of its own |
 //! | `files` | how many may be open |
 //! | `agent` | the state, and what each event does to it |
+//! | `phase` | how far it is: starting, serving, unsure what the maps hold |
 //! | `looking` | looking after the datapath |
 //! | `sweeps` | when connections that are over leave their table |
 //! | `saying` | what the agent says of itself to the commands |
@@ -32,6 +33,7 @@ mod hooks;
 mod lock;
 mod looking;
 mod own_service;
+mod phase;
 mod room;
 mod rounds;
 mod saying;
