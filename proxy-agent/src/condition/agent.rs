@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    datapath::Lock,
+    datapath::{Holder, Lock},
     state::{
         self, Place, Word,
         word::{self, EVERY},
@@ -43,10 +43,13 @@ impl Agent {
         Ok((Self::of(holder, word.as_ref(), word::now()), word))
     }
 
-    /// `holder` of the lock: the process, as far as this one sees it.
-    fn of(holder: Option<Option<u32>>, word: Option<&Word>, now: u64) -> Self {
-        let running = holder.is_some();
-        let process = holder.flatten();
+    /// From the holder of the lock.
+    fn of(holder: Holder, word: Option<&Word>, now: u64) -> Self {
+        let running = holder != Holder::Nobody;
+        let process = match holder {
+            Holder::Process(process) => Some(process),
+            Holder::Nobody | Holder::Hidden => None,
+        };
         // A process of another PID namespace has another number there.
         let own =
             word.filter(|word| running && process.is_none_or(|process| process == word.process));
@@ -116,41 +119,41 @@ mod tests {
             ..word.clone()
         };
         for (holder, word, now, begins) in [
-            (None, None, 100, Some("no agent runs")),
-            (None, Some(&word), 140, Some("no agent runs")),
+            (Holder::Nobody, None, 100, Some("no agent runs")),
+            (Holder::Nobody, Some(&word), 140, Some("no agent runs")),
             (
-                Some(Some(8)),
+                Holder::Process(8),
                 Some(&word),
                 101,
                 Some("the agent has not said anything yet"),
             ),
             (
-                Some(Some(7)),
+                Holder::Process(7),
                 Some(&word),
                 131,
                 Some("the agent has not said anything for 31s"),
             ),
             (
-                Some(Some(7)),
+                Holder::Process(7),
                 Some(&unready),
                 101,
                 Some("the agent is not ready: no list"),
             ),
-            (Some(Some(7)), Some(&word), 130, None),
-            (Some(None), Some(&word), 130, None),
+            (Holder::Process(7), Some(&word), 130, None),
+            (Holder::Hidden, Some(&word), 130, None),
         ] {
             let agent = Agent::of(holder, word, now);
             assert_eq!(agent.ready, begins.is_none(), "{agent:?}");
             let trouble = agent.trouble.as_deref().unwrap_or_default();
             assert!(trouble.starts_with(begins.unwrap_or_default()), "{agent:?}");
         }
-        let dead = Agent::of(None, Some(&word), 140).trouble.unwrap();
+        let dead = Agent::of(Holder::Nobody, Some(&word), 140).trouble.unwrap();
         assert!(
             dead.ends_with("(the last one, process 7 of version 1, spoke 40s ago)"),
             "{dead}"
         );
         assert_eq!(
-            Agent::of(Some(Some(7)), Some(&word), 130).uptime_seconds,
+            Agent::of(Holder::Process(7), Some(&word), 130).uptime_seconds,
             Some(120)
         );
     }

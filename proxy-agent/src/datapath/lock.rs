@@ -33,6 +33,15 @@ pub enum Attempt {
     Held(Option<u32>),
 }
 
+/// Who has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holder {
+    Nobody,
+    Process(u32),
+    /// A process that this one cannot see: it is of another PID namespace.
+    Hidden,
+}
+
 impl Lock {
     /// Takes it, if nobody has it. Makes the directory where there is none.
     pub fn attempt(bpffs: &Path) -> Result<Attempt> {
@@ -57,16 +66,18 @@ impl Lock {
         }
     }
 
-    /// Who has it, if anybody: the process, as far as this one can see it.
-    pub fn holder(bpffs: &Path) -> Result<Option<Option<u32>>> {
+    /// Who has it.
+    pub fn holder(bpffs: &Path) -> Result<Holder> {
         let what = || format!("looking for the lock of {}", bpffs.display());
         let directory = match File::open(bpffs) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
             opened => opened.with_context(what)?,
         };
         match directory.try_lock_shared() {
-            Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => Ok(Some(holder(&directory))),
+            Ok(()) => Ok(Holder::Nobody),
+            Err(TryLockError::WouldBlock) => {
+                Ok(holder(&directory).map_or(Holder::Hidden, Holder::Process))
+            }
             Err(TryLockError::Error(error)) => Err(error).with_context(what),
         }
     }
@@ -120,7 +131,10 @@ mod tests {
             panic!("it is taken twice");
         };
         assert_eq!(by, Some(std::process::id()));
-        assert_eq!(Lock::holder(&bpffs).unwrap(), Some(by));
+        assert_eq!(
+            Lock::holder(&bpffs).unwrap(),
+            Holder::Process(std::process::id())
+        );
         drop(first);
         assert!(matches!(Lock::attempt(&bpffs).unwrap(), Attempt::Taken(_)));
     }

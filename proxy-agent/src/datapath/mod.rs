@@ -78,13 +78,13 @@ use self::{
 use crate::plan::Room;
 
 pub use self::{
-    attach::{By, Outcome, Target, TcMode, Wanted, XdpMode, by_reply_first},
+    attach::{AttachError, By, Outcome, Target, TcMode, Wanted, XdpMode, by_reply_first},
     dry::{DryRun, DryRuns, Layer, Path as DryPath},
     facts::Facts,
     grow::Growth,
     guard::{Findings, Lack, Loss},
     inspect::{Connection, ConnectionState, Occupancy},
-    lock::{Attempt, Lock},
+    lock::{Attempt, Holder, Lock},
     maps::{FamilyMaps, MapAddr, Maps},
     options::{LARGEST, Options, Sizes},
     pin::PinDir,

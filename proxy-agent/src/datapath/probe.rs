@@ -11,7 +11,7 @@ use aya::{
 };
 use proxy_common::edge::hook::Hook;
 
-use super::{Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, attach, fib_source};
+use super::{AttachError, Datapath, Options, Outcome, Sizes, Target, TcMode, XdpMode, fib_source};
 
 /// What a probe found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -271,7 +271,7 @@ fn attempt(datapath: &mut Datapath, hook: &'static Hook, device: &Target) -> Fou
             Err(error) => Found::Unknown(format!("{error:#}")),
         },
         Ok(Outcome::NotTaken(reason)) => Found::No(reason),
-        Err(error) if attach::lacks_tcx(&error) => Found::No(String::new()),
+        Err(AttachError::NoTcLinks { .. }) => Found::No(String::new()),
         Err(error) => Found::No(format!("{error:#}")),
     }
 }

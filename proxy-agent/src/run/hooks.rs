@@ -144,7 +144,7 @@ impl Hooks {
             }
             // Gone since the view was read: the kernel's next message says so.
             Err(_) if !target.is_there() => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 

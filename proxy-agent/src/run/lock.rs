@@ -1,7 +1,6 @@
 //! One agent at a time: the next one waits for the one before it to end.
 
 use std::{
-    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -27,20 +26,12 @@ pub async fn listeners(args: &serve::Args) -> Result<Listeners> {
     let began = Instant::now();
     loop {
         match Listeners::open(args) {
-            Err(error) if is_in_use(&error) && began.elapsed() < SOCKETS => {
+            Err(error) if error.is_in_use() && began.elapsed() < SOCKETS => {
                 time::sleep(BETWEEN).await;
             }
-            opened => return opened,
+            opened => return Ok(opened?),
         }
     }
-}
-
-fn is_in_use(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain();
-    causes.any(|cause| {
-        let cause = cause.downcast_ref::<io::Error>();
-        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::AddrInUse)
-    })
 }
 
 /// Takes the lock of `bpffs`; says for whom it waits, and gives up after a while.

@@ -1,12 +1,10 @@
 //! The listening addresses, as the command line gives them.
 
 use std::{
-    fmt,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     str::FromStr,
 };
-
-use anyhow::{Context, Result};
 
 use super::listen::{self, Families};
 
@@ -35,18 +33,32 @@ impl Bind {
     }
 
     /// `0.0.0.0` stands for the addresses of both families, as with kube-proxy.
-    pub(super) fn open(self, flag: &str) -> Result<Option<TcpListener>> {
+    pub(super) fn open(self, flag: &'static str) -> Result<Option<TcpListener>, ListenError> {
         let Some(at) = self.0 else {
             return Ok(None);
         };
         listen::listen(at, Families::Both)
             .map(Some)
-            .with_context(|| {
-                format!(
-                    "{flag}: cannot listen at {at} (if another program has the port, stop it or give another address; \
-                     kube-proxy uses the same ports)"
-                )
-            })
+            .map_err(|source| ListenError { flag, at, source })
+    }
+}
+
+/// An address at which nobody can be served.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{flag}: cannot listen at {at} (if another program has the port, stop it or give another address; kube-proxy uses the \
+     same ports)"
+)]
+pub struct ListenError {
+    flag: &'static str,
+    at: SocketAddr,
+    source: io::Error,
+}
+
+impl ListenError {
+    /// Has somebody else the port?
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
     }
 }
 
@@ -97,6 +109,7 @@ mod tests {
         let first = Bind::at("127.0.0.1:0").open("--first").unwrap().unwrap();
         let taken = first.local_addr().unwrap();
         let error = Bind(Some(taken)).open("--second").unwrap_err();
+        let error = anyhow::Error::new(error);
         let text = format!("{error:#}");
         assert!(text.contains("--second"), "{text}");
         assert!(text.contains(&taken.to_string()), "{text}");

@@ -44,7 +44,7 @@ use self::{
 use crate::{datapath::PinDir, memory};
 
 pub use self::{
-    args::{Args, Bind},
+    args::{Args, Bind, ListenError},
     observed::Observed,
     status::{ServiceNames, Status},
     unserved::{Unserved, summary},
@@ -74,7 +74,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// Opens the sockets; fails if one of them cannot be had.
-    pub fn open(args: &Args) -> Result<Self> {
+    pub fn open(args: &Args) -> Result<Self, ListenError> {
         Ok(Self {
             healthz: args.healthz_bind.open("--healthz-bind")?,
             metrics: args.metrics_bind.open("--metrics-bind")?,

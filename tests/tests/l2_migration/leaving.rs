@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
-use proxy_agent::datapath::Lock;
+use proxy_agent::datapath::{Holder, Lock};
 use testbed::address::Family;
 use testbed::agent::Uplink;
 use testbed::answer::Answer;
@@ -89,7 +89,7 @@ fn leave(cluster: &Cluster) -> Result<()> {
     })?;
     // An agent that comes again does not wait for it.
     eventually("the lock is free", || {
-        ensure!(Lock::holder(&node.bpffs)?.is_none(), "it is held");
+        ensure!(Lock::holder(&node.bpffs)? == Holder::Nobody, "it is held");
         Ok(())
     })?;
     ensure!(stays.is_running()?, "it ended: {}", stays.log());

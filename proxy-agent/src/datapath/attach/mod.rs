@@ -113,6 +113,32 @@ impl Target {
     }
 }
 
+/// Why a program is not at its device.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(
+        "attaching {program} to {device}: the kernel has no TC links (they came with Linux 6.6)"
+    )]
+    NoTcLinks {
+        program: &'static str,
+        device: String,
+    },
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// The same where only the attempt is known.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The device cannot have this hook; the others do its work.
+    #[error("{0}")]
+    NotTaken(String),
+    #[error(transparent)]
+    Tcx(#[from] tcx::Error),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
 /// What became of an attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -145,7 +171,7 @@ pub(super) struct Attachments {
 impl Datapath {
     /// Attaches the program of `hook` to `target`. Does nothing where it is attached already. With the first, the maps come into force
     /// in place of those of an earlier process.
-    pub fn attach(&mut self, hook: &'static Hook, target: &Target) -> Result<Outcome> {
+    pub fn attach(&mut self, hook: &'static Hook, target: &Target) -> Result<Outcome, AttachError> {
         self.enforce()?;
         let key = (target.ifindex, hook.name);
         if self.attachments.held.contains_key(&key) {
@@ -157,19 +183,31 @@ impl Datapath {
         let attached = if hook.is_xdp() {
             self.attach_xdp(hook, target)
         } else {
-            self.attach_tc(hook, program, target).map(Ok)
+            self.attach_tc(hook, program, target)
         };
-        let attached = attached.with_context(|| format!("attaching {program} to {}", target.name));
-        match &attached {
-            Ok(_) => self.attachments.missing.remove(&key),
-            Err(_) => self.attachments.missing.insert(key, (target.clone(), hook)),
-        };
-        match attached? {
+        let missing = &mut self.attachments.missing;
+        match attached {
             Ok(held) => {
+                missing.remove(&key);
                 self.attachments.held.insert(key, (target.clone(), held));
                 Ok(Outcome::Attached)
             }
-            Err(why) => Ok(Outcome::NotTaken(why)),
+            Err(Error::NotTaken(why)) => {
+                missing.remove(&key);
+                Ok(Outcome::NotTaken(why))
+            }
+            Err(error) => {
+                missing.insert(key, (target.clone(), hook));
+                let device = target.name.clone();
+                Err(match error {
+                    Error::Tcx(tcx::Error::Unsupported) => {
+                        AttachError::NoTcLinks { program, device }
+                    }
+                    error => anyhow::Error::new(error)
+                        .context(format!("attaching {program} to {device}"))
+                        .into(),
+                })
+            }
         }
     }
 
@@ -184,7 +222,7 @@ impl Datapath {
         if let (Some((_, Held::Pinned { .. })), Some(takeover)) = (held, &self.takeover) {
             link::remove(&takeover.pins().link(hook.name, target.ifindex))?;
         }
-        self.attach(hook, target)
+        Ok(self.attach(hook, target)?)
     }
 
     /// Takes the program of `hook` off the device with this index, which may be gone.
@@ -245,29 +283,29 @@ impl Datapath {
                 // Gone since.
                 Err(_) if !target.is_there() => {}
                 // Missing from now on.
-                Err(error) => result = result.and(Err(error)),
+                Err(error) => result = result.and(Err(error.into())),
             }
         }
         result
     }
 
-    fn attach_xdp(&mut self, hook: &Hook, target: &Target) -> Result<Result<Held, String>> {
+    fn attach_xdp(&mut self, hook: &Hook, target: &Target) -> Result<Held, Error> {
         if !self.xdp.is_used() {
-            return Ok(Err("--xdp off".to_owned()));
+            return Err(Error::NotTaken("--xdp off".to_owned()));
         }
         let path = self.link_path(hook, target);
         match xdp::attach(&mut self.ebpf, hook, target, self.xdp, path.as_deref()) {
-            Ok(link) => hold(link, path.as_deref()).map(Ok),
-            Err(error) if self.xdp == XdpMode::Auto => Ok(Err(format!("{error:#}"))),
-            Err(error) => Err(error),
+            Ok(link) => Ok(hold(link, path.as_deref())?),
+            Err(error) if self.xdp == XdpMode::Auto => Err(Error::NotTaken(format!("{error:#}"))),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn attach_tc(&mut self, hook: &Hook, program: &str, target: &Target) -> Result<Held> {
+    fn attach_tc(&mut self, hook: &Hook, program: &str, target: &Target) -> Result<Held, Error> {
         if self.tc != TcMode::Clsact && !self.attachments.no_tcx {
             let path = self.link_path(hook, target);
             match tcx::attach(&mut self.ebpf, hook, program, target, path.as_deref()) {
-                Ok(link) => return hold(link, path.as_deref()),
+                Ok(link) => return Ok(hold(link, path.as_deref())?),
                 Err(tcx::Error::Unsupported) if self.tc == TcMode::Auto => {
                     tracing::info!("the kernel has no TC links: attaching by clsact filters");
                     self.attachments.no_tcx = true;
@@ -284,11 +322,6 @@ impl Datapath {
             .as_ref()
             .map(|takeover| takeover.pins().link(hook.name, target.ifindex))
     }
-}
-
-/// Is the error that this kernel has no TC links?
-pub fn lacks_tcx(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(tcx::Error::Unsupported))
 }
 
 /// Takes every program of pinned datapaths off its device, those that translate requests first. Tells of each.

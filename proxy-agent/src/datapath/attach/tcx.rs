@@ -1,6 +1,6 @@
 //! TC links, of kernel 6.6 and later.
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use aya::{
     Ebpf,
@@ -11,17 +11,18 @@ use aya::{
     },
 };
 use nix::libc;
-use proxy_common::abi::IfIndex;
-use proxy_common::edge::hook::Hook;
+use proxy_common::{abi::IfIndex, edge::hook::Hook};
 
 use super::{Target, direction, link};
 use crate::datapath::program;
 
-#[derive(Debug)]
+/// Why a program is not attached.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This kernel has no TC links.
+    #[error("the kernel has no TC links (they came with Linux 6.6)")]
     Unsupported,
-    Other(anyhow::Error),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
 }
 
 /// Attaches by the link that is pinned at `pin`, or by a new one.
@@ -65,22 +66,3 @@ fn adopt(program: &mut SchedClassifier, ifindex: IfIndex, pin: &Path) -> anyhow:
     let id = program.attach_to_link(link)?;
     Ok(program.take_link(id)?.try_into()?)
 }
-
-impl From<anyhow::Error> for Error {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsupported => {
-                f.write_str("the kernel has no TC links (they came with Linux 6.6)")
-            }
-            Self::Other(error) => write!(f, "{error:#}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}

@@ -11,8 +11,7 @@ use aya::{
         xdp::{XdpLink, XdpMode as Kernel},
     },
 };
-use proxy_common::abi::IfIndex;
-use proxy_common::edge::hook::Hook;
+use proxy_common::{abi::IfIndex, edge::hook::Hook};
 
 use super::{Target, XdpMode, link};
 use crate::datapath::program;

@@ -168,9 +168,9 @@ impl Events {
         });
         let path = format!("/api/v1/namespaces/{}/events", service.namespace);
         let request = Request::post(path).header("Content-Type", "application/json");
-        match self.ask(request, Some(&object)).await? {
+        match self.ask(request, Some(&object)).await {
             Ok(_) => Ok(true),
-            Err(StatusCode::CONFLICT) => {
+            Err(Refusal::Status(StatusCode::CONFLICT)) => {
                 if reason.is_of_node() {
                     // Of an earlier agent of this node.
                     self.change(&(service.clone(), *reason), posted).await?;
@@ -179,8 +179,8 @@ impl Events {
                 Ok(false)
             }
             // A namespace that ends takes no Events, and has no use for them.
-            Err(StatusCode::NOT_FOUND) => Ok(false),
-            Err(status) => Err(format!("creating one on Service {service}: {status}")),
+            Err(Refusal::Status(StatusCode::NOT_FOUND)) => Ok(false),
+            Err(refusal) => Err(format!("creating one on Service {service}: {refusal}")),
         }
     }
 
@@ -194,10 +194,10 @@ impl Events {
         let name = self.name(service, *reason);
         let path = format!("/api/v1/namespaces/{}/events/{name}", service.namespace);
         let request = Request::patch(path).header("Content-Type", "application/merge-patch+json");
-        match self.ask(request, Some(&object)).await? {
+        match self.ask(request, Some(&object)).await {
             Ok(_) => Ok(true),
-            Err(StatusCode::NOT_FOUND) => Ok(false),
-            Err(status) => Err(format!("changing one on Service {service}: {status}")),
+            Err(Refusal::Status(StatusCode::NOT_FOUND)) => Ok(false),
+            Err(refusal) => Err(format!("changing one on Service {service}: {refusal}")),
         }
     }
 
@@ -208,33 +208,35 @@ impl Events {
             "/api/v1/namespaces/{}/services?limit=1&fieldSelector=metadata.name%3D{}",
             service.namespace, service.name
         );
-        match self.ask(Request::get(path), None).await? {
+        match self.ask(Request::get(path), None).await {
             Ok(list) => {
                 let uid = &list["items"][0]["metadata"]["uid"];
                 Ok(uid.as_str().map(str::to_owned))
             }
-            Err(status) => Err(format!("looking for Service {service}: {status}")),
+            Err(refusal) => Err(format!("looking for Service {service}: {refusal}")),
         }
     }
 
-    /// What the server answers: a document, or a status that says no.
+    /// The document that the server answers with.
     async fn ask(
         &self,
         request: http::request::Builder,
         body: Option<&Value>,
-    ) -> Result<Result<Value, StatusCode>, String> {
+    ) -> Result<Value, Refusal> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = request
             .body(body.into_bytes())
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Refusal::Failed(error.to_string()))?;
         match self.client.request::<Value>(request).await {
-            Ok(document) => Ok(Ok(document)),
+            Ok(document) => Ok(document),
             Err(kube::Error::Api(status)) => {
                 debug!("an Event: {}", status.message);
                 let code = StatusCode::from_u16(status.code);
-                Ok(Err(code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)))
+                Err(Refusal::Status(
+                    code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                ))
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Refusal::Failed(error.to_string())),
         }
     }
 
@@ -252,6 +254,16 @@ impl Events {
         self.node.hash(&mut hasher);
         SPREAD * (hasher.finish() % 1000) as u32 / 1000
     }
+}
+
+/// Why a request did not do what it was for.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// The server's own word.
+    #[error("{0}")]
+    Status(StatusCode),
+    #[error("{0}")]
+    Failed(String),
 }
 
 const COMPONENT: &str = "portside";
