@@ -78,7 +78,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Show the datapath at work in a small cluster of network namespaces (--api: behind an API server, by kubectl)
+    /// Show the datapath at work in a small cluster of network namespaces (--api: behind an API server, by
+    /// kubectl; --tour: what stands on Services)
     Demo {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,

@@ -2,7 +2,7 @@
 //!
 //! They get the paths of the object and of the agent in the same variables as the test suites.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use vm_protocol::variable;
@@ -10,7 +10,11 @@ use vm_protocol::variable;
 use crate::{
     build,
     privilege::Root,
-    setup::runtime::{self, Tool},
+    setup::{
+        charts,
+        runtime::{self, Tool},
+    },
+    shell::say,
 };
 
 pub const DEMO: &str = "demo";
@@ -31,6 +35,15 @@ pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<Exit
             .as_deref()
             .map(|driver| (variable::BENCH_OBJECT, driver)),
     );
+    let kubectl = match name {
+        DEMO => kubectl_for(args),
+        _ => None,
+    };
+    variables.extend(
+        kubectl
+            .as_deref()
+            .map(|kubectl| (variable::KUBECTL, kubectl)),
+    );
     let status = root
         .command(&program, &variables)
         .args(args)
@@ -42,4 +55,18 @@ pub fn run(name: &str, args: &[OsString], tools: &[Tool]) -> anyhow::Result<Exit
             .and_then(|code| u8::try_from(code).ok())
             .unwrap_or(1),
     ))
+}
+
+/// The `kubectl` for the parts of the demo that it leads. Without one they say what they do instead.
+fn kubectl_for(args: &[OsString]) -> Option<PathBuf> {
+    if !args.iter().any(|flag| flag == "--api" || flag == "--tour") {
+        return None;
+    }
+    match charts::programs() {
+        Ok(programs) => Some(programs.kubectl),
+        Err(error) => {
+            say("Without", format!("kubectl: {error:#}"));
+            None
+        }
+    }
 }

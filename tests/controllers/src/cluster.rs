@@ -1,13 +1,14 @@
 //! A whole cluster: an API server that is a process of the first node, controllers, kubelets, and an agent on each node.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use api_server::ApiServer;
 use api_server::client::Client;
 use api_server::objects::Objects;
@@ -106,6 +107,23 @@ impl LiveCluster {
     /// `kubectl` on the API server's node.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         cli::output(self.kubectl_command(arguments)?)
+    }
+
+    /// The same with `input` on its standard input.
+    pub fn kubectl_fed(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut kubectl = self.kubectl_command(arguments)?;
+        let mut child = kubectl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stdin = child.stdin.take().context("stdin is piped")?;
+        stdin.write_all(input.as_bytes())?;
+        drop(stdin);
+        let ran = child.wait_with_output()?;
+        let complaint = String::from_utf8_lossy(&ran.stderr);
+        ensure!(ran.status.success(), "kubectl {arguments:?}: {complaint}");
+        Ok(String::from_utf8(ran.stdout)?)
     }
 
     fn kubectl_command(&self, arguments: &[&str]) -> Result<Command> {

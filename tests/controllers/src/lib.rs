@@ -19,6 +19,8 @@ pub mod metrics_api;
 mod object;
 pub mod quantity;
 mod replica_set;
+pub mod requests;
+pub mod scene;
 mod scheduler;
 
 use std::sync::Arc;

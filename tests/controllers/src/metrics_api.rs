@@ -1,6 +1,7 @@
 //! Who serves `custom.metrics.k8s.io` and `external.metrics.k8s.io` in a cluster, as small as it comes: a process of a pod, over
 //! TLS, whose numbers are those that Portside's agents tell of their Services.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,16 +18,20 @@ use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use testbed::address::Family;
-use testbed::topology::Host;
+use testbed::topology::{Host, Pod};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::cluster::{self, LiveCluster};
 use crate::quantity;
 
 pub const PORT: u16 = 8443;
+
+/// What agents count of each Service.
+pub const CONNECTIONS: &str = "portside_service_connections_total";
 
 /// A metric's value now, in thousandths: of the Service of this namespace and name.
 pub type Values = dyn Fn(&str, &str, &str) -> Option<i64> + Send + Sync;
@@ -150,6 +155,52 @@ impl Drop for MetricsApi {
     }
 }
 
+/// Serves in a pod, which becomes the only endpoint of the Service that [`register`] made.
+pub fn serve(
+    cluster: &LiveCluster,
+    pod: &Pod,
+    identity: &Identity,
+    values: &Arc<Values>,
+) -> Result<MetricsApi> {
+    let api = MetricsApi::start(pod, identity, Arc::clone(values))?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "metrics-a", "namespace": "default", "labels": {"kubernetes.io/service-name": "metrics"}},
+        "addressType": "IPv4", "ports": [{"name": "", "protocol": "TCP", "port": PORT}],
+        "endpoints": [{"addresses": [pod.ip.v4], "nodeName": pod.node, "conditions": {"ready": true}}],
+    });
+    cluster.client().apply(&slice)?;
+    Ok(api)
+}
+
+/// Makes the Service, without a selector, and the APIServices that name it.
+pub fn register(cluster: &LiveCluster, identity: &Identity) -> Result<()> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "metrics", "namespace": "default"},
+        "spec": {"ports": [{"port": 443, "targetPort": PORT}]},
+    });
+    cluster.client().apply(&service)?;
+    for one in identity.api_services("metrics", "default") {
+        cluster.client().apply(&one)?;
+    }
+    Ok(())
+}
+
+/// What agents count of a Service, as `connections_per_second`, summed over the cluster: a connection counts once, at the node
+/// that decided.
+pub fn connections_per_second(cluster: &LiveCluster) -> Arc<Values> {
+    let topology = Arc::clone(&cluster.topology);
+    let rates: Mutex<BTreeMap<String, Arc<Rate>>> = Mutex::default();
+    Arc::new(move |_, service, metric| {
+        let count = (metric == "connections_per_second")
+            .then(|| cluster::sum(&topology, CONNECTIONS, service));
+        let mut rates = rates.lock().expect("nobody panics here");
+        let rate = Arc::clone(rates.entry(service.to_owned()).or_default());
+        drop(rates);
+        rate.at(count?.ok()?)
+    })
+}
+
 struct Serving {
     acceptor: TlsAcceptor,
     values: Arc<Values>,
@@ -251,7 +302,7 @@ fn external(metric: &str, value: &str) -> Value {
 
 /// A counter's growth in a second, in thousandths, over the time between two looks that are not too close.
 #[derive(Default)]
-pub struct Rate {
+struct Rate {
     looks: Mutex<Vec<(std::time::Instant, u64)>>,
 }
 
@@ -260,7 +311,7 @@ impl Rate {
     const WINDOW: std::time::Duration = std::time::Duration::from_secs(1);
 
     /// The rate, now that the counter stands at `count`; nothing at the first look.
-    pub fn at(&self, count: u64) -> Option<i64> {
+    fn at(&self, count: u64) -> Option<i64> {
         let now = std::time::Instant::now();
         let mut looks = self.looks.lock().expect("nobody panics here");
         looks.push((now, count));

@@ -1,12 +1,13 @@
 //! The main job on real packets, for people to watch: a client, two nodes with an agent each, pods that serve HTTP,
 //! one Service; requests from everywhere; scaling under traffic. The agents read of it from files, or, in [`api`], from an
-//! API server.
+//! API server. [`tour`] shows what stands on Services.
 
 pub mod api;
 mod interrupt;
 mod manifest;
 mod picture;
 mod scene;
+pub mod tour;
 mod traffic;
 
 use std::io::{self, Write};
@@ -30,14 +31,25 @@ const SCALE_FOR: Duration = Duration::from_secs(1);
 /// Pods at each step of the scaling.
 const SCALES: [usize; 7] = [1, 3, 2, 4, 1, 4, 2];
 
-/// Runs the demo, by way of an API server or of files; with `keep`, leaves the cluster up until Enter or a signal.
-pub fn run(keep: bool, by_api: bool) -> Result<()> {
+/// What is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Show {
+    /// A Service that agents read from files.
+    Files,
+    /// The same by way of an API server.
+    Api,
+    /// What stands on Services.
+    Tour,
+}
+
+/// Runs the demo; with `keep`, leaves the cluster up until Enter or a signal.
+pub fn run(what: Show, keep: bool) -> Result<()> {
     interrupt::listen()?;
     let out = &mut io::stdout();
-    let shown = if by_api {
-        api::show(keep, out)
-    } else {
-        show(keep, out)
+    let shown = match what {
+        Show::Files => show(keep, out),
+        Show::Api => api::show(keep, out),
+        Show::Tour => tour::show(out),
     };
     if shown.is_err() {
         // Ctrl-C reaches curl and the agents, too: what they say of it is not the news.

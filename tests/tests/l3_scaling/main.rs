@@ -3,29 +3,24 @@
 
 mod prometheus;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api_server::resource::Resource;
-use controllers::cluster::{self, LiveCluster};
-use controllers::metrics_api::{self, Identity, MetricsApi, Rate};
+use controllers::cluster::LiveCluster;
+use controllers::metrics_api::{self, CONNECTIONS, Identity};
+use controllers::requests::Requests;
+use controllers::scene::{await_pods, deployment, service, ways};
 use serde_json::{Value, json};
-use testbed::address::Family;
 use testbed::agent::Uplink;
 use testbed::cli;
-use testbed::netns::Netns;
 use testbed::patience::eventually;
 use testbed::runner::{self, no_agent, row};
 use testbed::sockets::http;
 use testbed::topology::Pod;
-
-const CONNECTIONS: &str = "portside_service_connections_total";
 
 fn main() -> ExitCode {
     let no_kubectl = cli::no_kubectl();
@@ -57,160 +52,10 @@ fn main() -> ExitCode {
     runner::main(rows)
 }
 
-/// Requests at a pace, from a client outside and from a pod, in both families.
-struct Requests {
-    state: Arc<State>,
-    loops: Vec<JoinHandle<()>>,
-}
-
-struct State {
-    is_over: AtomicBool,
-    pause: AtomicU64,
-    tally: Mutex<Tally>,
-}
-
-#[derive(Default, Debug)]
-struct Tally {
-    requests: u64,
-    failures: Vec<String>,
-    by_pod: BTreeMap<String, u64>,
-}
-
-impl Requests {
-    fn start<'a>(ways: impl IntoIterator<Item = (&'a Netns, SocketAddr)>, pause: Duration) -> Self {
-        let state = Arc::new(State {
-            is_over: AtomicBool::new(false),
-            pause: AtomicU64::new(millis(pause)),
-            tally: Mutex::default(),
-        });
-        let loops = ways.into_iter().map(|(from, target)| {
-            let (state, entered) = (Arc::clone(&state), from.enter());
-            thread::spawn(move || {
-                entered();
-                while !state.is_over.load(Ordering::Relaxed) {
-                    let answer = http::get_here(target);
-                    state
-                        .tally
-                        .lock()
-                        .expect("no loop panics")
-                        .add(target, answer);
-                    thread::sleep(Duration::from_millis(state.pause.load(Ordering::Relaxed)));
-                }
-            })
-        });
-        Self {
-            loops: loops.collect(),
-            state,
-        }
-    }
-
-    fn pace(&self, pause: Duration) {
-        self.state.pause.store(millis(pause), Ordering::Relaxed);
-    }
-
-    fn pods(&self) -> BTreeMap<String, u64> {
-        self.state
-            .tally
-            .lock()
-            .expect("no loop panics")
-            .by_pod
-            .clone()
-    }
-
-    fn stop(self) -> Result<Tally> {
-        self.state.is_over.store(true, Ordering::Relaxed);
-        for one in self.loops {
-            one.join().expect("no loop panics");
-        }
-        let tally = std::mem::take(&mut *self.state.tally.lock().expect("no loop panics"));
-        ensure!(tally.requests > 0, "no request was made");
-        ensure!(
-            tally.failures.is_empty(),
-            "requests failed: {:#?}",
-            tally.failures
-        );
-        Ok(tally)
-    }
-}
-
-impl Tally {
-    fn add(&mut self, target: SocketAddr, answer: Result<String>) {
-        self.requests += 1;
-        match answer {
-            Ok(body) => {
-                let pod = body.split(' ').next().unwrap_or_default();
-                *self.by_pod.entry(pod.to_owned()).or_default() += 1;
-            }
-            Err(error) => self.failures.push(format!("{target}: {error:#}")),
-        }
-    }
-}
-
-fn millis(pause: Duration) -> u64 {
-    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A cluster with a pod that only asks.
 fn with_visitor(uplink: Uplink) -> Result<(Pod, LiveCluster)> {
     let cluster = LiveCluster::build(uplink)?;
     Ok((cluster.topology.nodes[1].add_pod("visitor")?, cluster))
-}
-
-/// The client and the visitor ask by NodePort and by ClusterIP, in every family that the Service has.
-fn ways<'a>(
-    cluster: &'a LiveCluster,
-    visitor: &'a Pod,
-    service: &str,
-) -> Result<Vec<(&'a Netns, SocketAddr)>> {
-    let object = cluster
-        .objects()
-        .get(Resource::Services, "default", service);
-    let object = object.with_context(|| format!("no Service {service}"))?;
-    let port = &object["spec"]["ports"][0];
-    let number = |field: &str| -> Result<u16> {
-        let number = port[field]
-            .as_u64()
-            .with_context(|| format!("no {field}: {object}"))?;
-        Ok(u16::try_from(number)?)
-    };
-    let mut ways = Vec::new();
-    for address in object["spec"]["clusterIPs"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        let address: IpAddr = address.as_str().unwrap_or_default().parse()?;
-        let family = if address.is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
-        };
-        let node = cluster.topology.nodes[0].host.ip.of(family);
-        ways.push((
-            &cluster.topology.client().netns,
-            SocketAddr::new(node, number("nodePort")?),
-        ));
-        ways.push((&visitor.netns, SocketAddr::new(address, number("port")?)));
-    }
-    Ok(ways)
-}
-
-/// Waits until a Deployment has that many ready pods, and no others exist.
-fn await_pods(cluster: &LiveCluster, deployment: &str, count: u64) -> Result<()> {
-    eventually(&format!("{deployment} has {count} ready pods"), || {
-        let object = cluster
-            .objects()
-            .get(Resource::Deployments, "default", deployment);
-        let object = object.context("the Deployment is gone")?;
-        let ready = object["status"]["readyReplicas"].as_u64();
-        let pods = cluster.objects().list(Resource::Pods).len() as u64;
-        ensure!(
-            ready == Some(count) && pods == count,
-            "{pods} pods; {}",
-            object["status"]
-        );
-        Ok(())
-    })
 }
 
 fn by_kubectl() -> Result<()> {
@@ -317,59 +162,6 @@ fn words(text: &str, line: usize) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn deployment(name: &str, replicas: u64) -> Value {
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "replicas": replicas, "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": {"app": name}},
-                "spec": {"containers": [{"name": "web", "image": "web", "ports": [{"containerPort": 80}]}]},
-            },
-        },
-    })
-}
-
-fn service(name: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "type": "NodePort", "selector": {"app": name}, "ipFamilyPolicy": "RequireDualStack",
-            "ports": [{"port": 80, "targetPort": 80}],
-        },
-    })
-}
-
-/// A metrics API in a pod, behind a Service without a selector.
-fn serve_metrics(
-    cluster: &LiveCluster,
-    pod: &Pod,
-    identity: &Identity,
-    values: &Arc<metrics_api::Values>,
-) -> Result<MetricsApi> {
-    let api = MetricsApi::start(pod, identity, Arc::clone(values))?;
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": "metrics-a", "namespace": "default", "labels": {"kubernetes.io/service-name": "metrics"}},
-        "addressType": "IPv4", "ports": [{"name": "", "protocol": "TCP", "port": metrics_api::PORT}],
-        "endpoints": [{"addresses": [pod.ip.v4], "nodeName": pod.node, "conditions": {"ready": true}}],
-    });
-    cluster.client().apply(&slice)?;
-    Ok(api)
-}
-
-fn register(cluster: &LiveCluster, identity: &Identity) -> Result<()> {
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "metrics", "namespace": "default"},
-        "spec": {"ports": [{"port": 443, "targetPort": metrics_api::PORT}]},
-    });
-    cluster.client().apply(&service)?;
-    for one in identity.api_services("metrics", "default") {
-        cluster.client().apply(&one)?;
-    }
-    Ok(())
-}
-
 fn aggregated() -> Result<()> {
     const PATH: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/web/answer";
     let cluster = LiveCluster::build(Uplink::Xdp)?;
@@ -382,7 +174,7 @@ fn aggregated() -> Result<()> {
         Ok(())
     };
     let identity = Identity::of("metrics", "default")?;
-    register(&cluster, &identity)?;
+    metrics_api::register(&cluster, &identity)?;
     let unreachable = cluster.client().call("GET", PATH, &Value::Null)?.0;
     ensure!(
         unreachable == 503,
@@ -393,7 +185,7 @@ fn aggregated() -> Result<()> {
     let pods = [0, 1].map(|node| cluster.topology.nodes[node].add_pod("metrics"));
     let [here, there] = pods;
     let (here, there) = (here?, there?);
-    let first = serve_metrics(&cluster, &here, &identity, &values)?;
+    let first = metrics_api::serve(&cluster, &here, &identity, &values)?;
     eventually("the aggregated API answers", ask)?;
     for _ in 0..50 {
         ask()?;
@@ -405,7 +197,7 @@ fn aggregated() -> Result<()> {
     );
 
     // The endpoint moves to the other node: who has a connection keeps it, until its end is closed.
-    let second = serve_metrics(&cluster, &there, &identity, &values)?;
+    let second = metrics_api::serve(&cluster, &there, &identity, &values)?;
     for node in &cluster.topology.nodes {
         eventually("the new endpoint is the only backend", || {
             let backends = testbed::cli::ask(node, &["get", "backends", "-A"])?;
@@ -434,17 +226,10 @@ fn aggregated() -> Result<()> {
 fn autoscaled(uplink: Uplink) -> Result<()> {
     let (visitor, cluster) = with_visitor(uplink)?;
     let identity = Identity::of("metrics", "default")?;
-    register(&cluster, &identity)?;
-    let topology = Arc::clone(&cluster.topology);
-    let rate = Rate::default();
-    // What agents count, summed over the cluster: a connection counts at the node that decided.
-    let values: Arc<metrics_api::Values> = Arc::new(move |_, service, metric| {
-        let count = (metric == "connections_per_second")
-            .then(|| cluster::sum(&topology, CONNECTIONS, service));
-        rate.at(count?.ok()?)
-    });
+    metrics_api::register(&cluster, &identity)?;
+    let values = metrics_api::connections_per_second(&cluster);
     let metrics_pod = cluster.topology.nodes[1].add_pod("metrics")?;
-    let api = serve_metrics(&cluster, &metrics_pod, &identity, &values)?;
+    let api = metrics_api::serve(&cluster, &metrics_pod, &identity, &values)?;
 
     cluster.client().apply(&deployment("web", 1))?;
     cluster.client().apply(&service("web"))?;

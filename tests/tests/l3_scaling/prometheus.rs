@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use api_server::client::Client;
 use controllers::cluster::LiveCluster;
+use controllers::metrics_api::CONNECTIONS;
+use controllers::scene::{await_pods, deployment, service, ways};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -20,7 +22,7 @@ use testbed::sockets::http;
 use testbed::topology::{Host, Pod};
 use vm_protocol::variable;
 
-use super::{CONNECTIONS, await_connections, await_pods, deployment, service, ways};
+use super::await_connections;
 
 const PAGE: &str = include_str!("../../../docs/autoscaling.md");
 
