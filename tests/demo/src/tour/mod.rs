@@ -30,6 +30,9 @@ const PICTURE: &str = "
                                                        agents of both nodes -> BPF maps -> packets
 ";
 
+/// Shows a part, and gives the number of requests that were made meanwhile.
+type Part = fn(&mut Guide<'_>) -> Result<u64>;
+
 /// The cluster, and where to show what happens to it.
 struct Guide<'a> {
     out: &'a mut dyn Write,
@@ -55,7 +58,7 @@ pub fn show(out: &mut dyn Write) -> Result<()> {
         cluster: &cluster,
         visitor: &visitor,
     };
-    let parts: [(&str, fn(&mut Guide<'_>) -> Result<u64>); 2] = [
+    let parts: [(&str, Part); 2] = [
         (
             "NodePort: a port of every node leads to the pods",
             node_port::show,
