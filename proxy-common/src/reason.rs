@@ -51,6 +51,8 @@ reasons! {
     Refused = "refused",
     /// Dropped: the traffic policy is Local and no endpoint is on this node.
     NoLocalEndpoint = "no-local-endpoint",
+    /// Dropped: the service has no endpoint, and its first packets wait for one.
+    Held = "held",
     /// Dropped: the source is outside `loadBalancerSourceRanges`.
     SourceRange = "source-range",
     /// Dropped: larger than the path takes; answered by an ICMP error with the MTU.
@@ -122,6 +124,7 @@ subset! {
     DropReason:
     Refused,
     NoLocalEndpoint,
+    Held,
     SourceRange,
     TooBig,
     HopLimit,

@@ -73,6 +73,10 @@ struct Port {
     connections: u64,
     refused_packets: u64,
     dropped_packets: u64,
+    held_packets: u64,
+    /// Seconds for which first packets of a client wait while there is no endpoint; nothing where they are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holds: Option<u32>,
     endpoints: Vec<Endpoint>,
     #[serde(skip)]
     drops: Drops,
@@ -210,6 +214,8 @@ fn port(view: &View, service: &ServicePort) -> Result<Port> {
         connections: count.connections,
         refused_packets: count.refused,
         dropped_packets: count.dropped,
+        held_packets: view.maps.service_held(service.id)?,
+        holds: value.patience().map(|jiffies| jiffies / view.hz.max(1)),
         endpoints: endpoints.collect::<Result<_>>()?,
         drops: Drops {
             internal: has(ServiceFlags::INTERNAL_DROP),
@@ -258,6 +264,10 @@ impl Port {
             ));
         } else if self.to_cluster_ip == 0 {
             all.push(match draining {
+                _ if self.holds.is_some() => format!(
+                    "{title}: it has no endpoint: new connections wait for one, {} s each client, and are refused then",
+                    self.holds.unwrap_or_default()
+                ),
                 0 => format!("{title}: it has no endpoint: new connections are refused"),
                 some => format!(
                     "{title}: none of its {some} endpoints takes new connections: they are refused"
@@ -329,8 +339,8 @@ fn text(description: &Description) -> String {
         line(
             "counted",
             format!(
-                "{} connections, {} packets refused, {} dropped",
-                port.connections, port.refused_packets, port.dropped_packets
+                "{} connections, {} packets refused, {} dropped, {} held",
+                port.connections, port.refused_packets, port.dropped_packets, port.held_packets
             ),
         );
         text += &table.text();
@@ -388,6 +398,8 @@ mod tests {
             connections: 0,
             refused_packets: 0,
             dropped_packets: 0,
+            held_packets: 0,
+            holds: None,
             endpoints: (0..draining).map(|_| endpoint()).collect(),
             drops,
         }
@@ -424,6 +436,11 @@ mod tests {
                 );
             }
         }
+        let held = Port {
+            holds: Some(60),
+            ..port(0, drops(false, false), 0)
+        };
+        assert!(held.problems()[0].contains("new connections wait for one, 60 s each client"));
         let ranges = Port {
             source_ranges: Some(Vec::new()),
             ..port(1, drops(false, false), 0)

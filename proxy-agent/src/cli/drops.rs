@@ -119,12 +119,13 @@ fn text(document: &Document, all: bool) -> String {
     }
     let mut text = reasons.text();
     if !services.is_empty() {
-        let mut table = Table::new(&["SERVICE", "REFUSED", "DROPPED"]);
+        let mut table = Table::new(&["SERVICE", "REFUSED", "DROPPED", "HELD"]);
         for one in services {
             table.row(vec![
                 one.service.clone(),
                 one.refused_packets.to_string(),
                 one.dropped_packets.to_string(),
+                one.held_packets.to_string(),
             ]);
         }
         text += &format!("\n{}", table.text());
@@ -154,6 +155,7 @@ mod tests {
                 service: "default/web:http".to_owned(),
                 refused_packets: 4,
                 dropped_packets: 0,
+                held_packets: 0,
             }],
         }
     }
@@ -171,8 +173,8 @@ mod tests {
             text(&of(vec![row]), false),
             "REASON    HOOK             PACKETS   PER-SECOND\n\
              refused   tc_workload_in   4         1\n\n\
-             SERVICE            REFUSED   DROPPED\n\
-             default/web:http   4         0\n"
+             SERVICE            REFUSED   DROPPED   HELD\n\
+             default/web:http   4         0         0\n"
         );
         assert_eq!(text(&of(vec![]), false), "nothing was dropped\n");
     }

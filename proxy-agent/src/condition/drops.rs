@@ -38,6 +38,7 @@ pub struct OfService {
     pub service: String,
     pub refused_packets: u64,
     pub dropped_packets: u64,
+    pub held_packets: u64,
 }
 
 /// Of every reason at every hook. Takes a second.
@@ -89,23 +90,27 @@ pub fn by_reason(counts: &[Count]) -> Vec<Drops> {
     all
 }
 
-/// Those service ports of which a packet was refused or dropped; both families of one together.
+/// Those service ports of which a packet was refused, dropped or held; both families of one together.
 pub fn of_services(view: &View) -> Result<Vec<OfService>> {
-    let mut all: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
+    let mut all: BTreeMap<&Name, (u64, u64, u64)> = BTreeMap::new();
     for service in &view.services {
         let count = view.maps.service_count(service.id)?;
         let sum = all.entry(&service.name).or_default();
         sum.0 += count.refused;
         sum.1 += count.dropped;
+        sum.2 += view.maps.service_held(service.id)?;
     }
     Ok(all
         .into_iter()
-        .filter(|(_, sum)| *sum != (0, 0))
-        .map(|(name, (refused_packets, dropped_packets))| OfService {
-            service: name.text(),
-            refused_packets,
-            dropped_packets,
-        })
+        .filter(|(_, sum)| *sum != (0, 0, 0))
+        .map(
+            |(name, (refused_packets, dropped_packets, held_packets))| OfService {
+                service: name.text(),
+                refused_packets,
+                dropped_packets,
+                held_packets,
+            },
+        )
         .collect())
 }
 

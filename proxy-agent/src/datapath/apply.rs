@@ -99,6 +99,7 @@ fn write(maps: &mut Maps, run: &[Op]) -> Result<()> {
     maps.gate.set_all(&gate.keys, &gate.values)?;
     maps.service_counts
         .clear(&service_counts, ServiceCounter::default())?;
+    maps.service_held.clear(&service_counts, 0)?;
     maps.backend_counts
         .clear(&backend_counts, Counter::default())?;
     maps.slots.set_all(&slots.keys, &slots.values)?;

@@ -25,6 +25,20 @@ impl Maps {
         Ok(of_service(&of_cpus))
     }
 
+    /// First packets of a service that were held until there is an endpoint.
+    pub fn service_held(&self, id: ServiceId) -> Result<u64> {
+        let of_cpus = self.service_held.get(&id.0, 0);
+        let of_cpus = of_cpus.with_context(|| format!("{}[{id}]", names::SERVICE_HELD))?;
+        Ok(of_cpus.iter().sum())
+    }
+
+    /// The same of all services whose ids are below `end`.
+    pub fn service_held_below(&self, end: u32) -> Result<Vec<u64>> {
+        let sum = |of_cpus: &[u64]| of_cpus.iter().sum();
+        let held = self.service_held.sums(end, sum);
+        held.context(names::SERVICE_HELD)
+    }
+
     pub fn backend_count(&self, id: BackendId) -> Result<Counter> {
         let of_cpus = self
             .backend_counts

@@ -36,6 +36,8 @@ pub struct Maps {
     pub full_since: Array<MapData, Jiffies>,
     pub reasons: PerCpuArray<MapData, u64>,
     pub service_counts: Batched<PerCpuArray<MapData, ServiceCounter>>,
+    /// First packets that were held.
+    pub service_held: Batched<PerCpuArray<MapData, u64>>,
     pub backend_counts: Batched<PerCpuArray<MapData, Counter>>,
     /// Held here, because the kernel empties a program array that no process holds and no pin.
     pub(super) slow_xdp: ProgramArray<MapData>,
@@ -119,6 +121,7 @@ impl Maps {
             full_since: typed(source, &map::FULL_SINCE)?,
             reasons: typed(source, &map::REASONS)?,
             service_counts: batched(source, &map::SERVICE_COUNTS)?,
+            service_held: batched(source, &map::SERVICE_HELD)?,
             backend_counts: batched(source, &map::BACKEND_COUNTS)?,
             slow_xdp: typed(source, &map::SLOW_XDP)?,
             slow_tc: typed(source, &map::SLOW_TC)?,

@@ -27,10 +27,10 @@ const BACKEND: u64 = 16 + 32 + 4 * 8 + 8;
 /// Its counters on one CPU.
 const BACKEND_COUNTS: u64 = 40;
 /// Of each service port: its bucket and element (`struct htab_elem` has 48 bytes before the key), four frontends in each family, and four
-/// source ranges in each, which are two nodes of a trie.
-const SERVICE: u64 = 16 + 96 + 4 * (16 + 64 + 16 + 96) + 4 * 2 * (64 + 96) + 8;
+/// source ranges in each, which are two nodes of a trie; and two pointers to its counters.
+const SERVICE: u64 = 16 + 96 + 4 * (16 + 64 + 16 + 96) + 4 * 2 * (64 + 96) + 2 * 8;
 /// Its counters on one CPU.
-const SERVICE_COUNTS: u64 = 24;
+const SERVICE_COUNTS: u64 = 24 + 8;
 
 /// What an agent has besides its tables: the program, the kernel's types while it loads, the programs in the kernel.
 const OWN: u64 = 64 << 20;

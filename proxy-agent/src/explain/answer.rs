@@ -64,6 +64,9 @@ pub fn line(asked: &Asked<'_>) -> String {
         Reason::Refused => format!(
             "not reachable: {service} has no endpoint that may be used, and the client is told so at once (refused). What to do: {advice}"
         ),
+        Reason::Held => format!(
+            "not reachable yet: {service} has no endpoint, and the packet is held until it has one (held). What to do: {advice}"
+        ),
         Reason::NoRoute => {
             let to = facts
                 .route_to

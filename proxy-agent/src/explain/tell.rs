@@ -214,9 +214,16 @@ where
             Step::Service { id, found } => self.service(id, found),
             Step::Ranges { key, is_in } => self.ranges(&key, is_in),
             Step::Affinity { found, .. } => {
-                self.sticky = found.is_some();
+                let waits = found.filter(|found| found.backend == BackendId::NONE);
+                self.sticky = found.is_some() && waits.is_none();
                 self.held = None;
-                if let Some(found) = found {
+                if let Some(found) = waits {
+                    let waits = self.seconds(self.now.since(found.last_used));
+                    self.say(
+                        "hold",
+                        format!("the client began {waits} s ago to wait for an endpoint"),
+                    );
+                } else if let Some(found) = found {
                     let idle = self.seconds(self.now.since(found.last_used));
                     self.say(
                         "affinity",
@@ -431,6 +438,15 @@ where
             self.say(
                 "affinity",
                 format!("ClientIP for {} s", self.seconds(service.affinity)),
+            );
+        }
+        if let Some(patience) = service.patience() {
+            let seconds = self.seconds(patience);
+            self.say(
+                "hold",
+                format!(
+                    "without an endpoint, first packets of each client wait {seconds} s for one"
+                ),
             );
         }
         self.candidates(id, extent.base, extent.len);

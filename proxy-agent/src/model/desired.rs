@@ -53,6 +53,8 @@ pub struct DesiredService {
     pub has_any: bool,
     /// ClientIP affinity: seconds for which it holds after the last new connection.
     pub affinity: Option<u32>,
+    /// Seconds for which first packets of a client wait while there is no endpoint anywhere; `None`: they are refused.
+    pub hold: Option<u32>,
     /// The sources that load-balancer IPs admit; empty for all.
     pub source_ranges: Vec<Cidr>,
     /// Endpoints that the service's bounds leave out.

@@ -10,6 +10,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `object` | the objects that come in, and the events that carry them |
+//! | `asks` | what Services ask for by annotations |
 //! | `desired` | the values that go out |
 //! | `store` | objects by key, and which services an event makes dirty |
 //! | `bounds` | how much one Service may ask for |
@@ -24,6 +25,7 @@
 //! | `warning` | what is wrong with objects that were accepted |
 
 mod address;
+mod asks;
 mod bounds;
 mod cidr;
 mod claims;
@@ -41,6 +43,7 @@ mod warning;
 mod tests;
 
 pub use address::{REFUSED, Ranges, not_routable, parse_address};
+pub use asks::{Asks, Ignored};
 pub use bounds::Bounds;
 pub use cidr::{Cidr, CidrError};
 pub use claims::ServiceAddress;

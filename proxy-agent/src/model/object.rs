@@ -5,7 +5,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
-use super::Cidr;
+use super::{Asks, Cidr};
 
 /// Namespace and name: the identity of an object among those of its kind. Shared, since many tables hold the same ones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -108,6 +108,7 @@ pub struct Service {
     /// ClientIP affinity: seconds for which it holds after the last new connection.
     pub affinity: Option<u32>,
     pub health_check_node_port: Option<u16>,
+    pub asks: Asks,
     pub ports: Vec<ServicePort>,
 }
 

@@ -143,6 +143,7 @@ impl Store {
         };
         let slices = self.slices.get(name).map_or(&[][..], Vec::as_slice);
         let mut warnings = self.refusals.of(service, slices);
+        warnings.extend(ignored(service));
         warnings.extend(self.claims.lost(service));
         warnings
     }
@@ -241,6 +242,7 @@ impl Store {
             cluster: choice.cluster,
             has_any: choice.has_any,
             affinity: service.affinity,
+            hold: service.asks.hold,
             source_ranges: effective_ranges(&service.source_ranges, family),
             left_out,
             key,
@@ -258,7 +260,11 @@ impl Store {
         if old == Some(&service) && beyond == self.ports_left_out(&name) {
             return;
         }
+        let is_told = old.is_some_and(|old| old.asks.ignored == service.asks.ignored);
         let before = old.map(claims::of).unwrap_or_default();
+        if !is_told {
+            self.warnings.extend(ignored(&service));
+        }
         self.pool.share_service(&mut service);
         let name = service.name.clone();
         self.move_claims(&before, &claims::of(&service));
@@ -382,6 +388,18 @@ impl Store {
             self.dirty.insert(name.clone());
         }
     }
+}
+
+/// What of a service's annotations is not understood.
+fn ignored(service: &Service) -> impl Iterator<Item = Warning> {
+    service
+        .asks
+        .ignored
+        .iter()
+        .map(|what| Warning::FieldIgnored {
+            service: service.name.clone(),
+            what: what.clone(),
+        })
 }
 
 /// The ranges that restrict `family`: those of the family, unless one of them holds every address.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use super::{ObjectName, claims::ServiceAddress};
+use super::{Ignored, ObjectName, claims::ServiceAddress};
 
 /// An address that no object may name, and why.
 pub type RefusedAddress = (IpAddr, Cow<'static, str>);
@@ -21,6 +21,8 @@ pub enum Warning {
         addr: IpAddr,
         reason: Cow<'static, str>,
     },
+    /// An annotation of a service says what is not understood.
+    FieldIgnored { service: ObjectName, what: Ignored },
     /// Two services claim one address; the loser goes without it.
     FrontendConflict {
         address: ServiceAddress,
@@ -34,7 +36,7 @@ impl Warning {
     pub const fn object(&self) -> &ObjectName {
         match self {
             Self::EndpointRefused { slice, .. } => slice,
-            Self::AddressRefused { service, .. } => service,
+            Self::AddressRefused { service, .. } | Self::FieldIgnored { service, .. } => service,
             Self::FrontendConflict { loser, .. } => loser,
         }
     }
@@ -56,6 +58,9 @@ impl fmt::Display for Warning {
                 addr,
                 reason,
             } => write!(f, "Service {service} is not served at {addr}: {reason}"),
+            Self::FieldIgnored { service, what } => {
+                write!(f, "Service {service}: {what}; the default holds")
+            }
             Self::FrontendConflict {
                 address,
                 winner,

@@ -42,6 +42,8 @@ const MESSAGE: usize = 1000;
 pub enum Reason {
     /// A field of the Service or of one of its EndpointSlices is wrong: the object stays as it was, or is left out.
     FieldRefused,
+    /// An annotation of the Service says what is not understood: the default holds in its place.
+    FieldIgnored,
     /// An address that no Service may have here.
     AddressRefused,
     /// An endpoint that no slice may name here.
@@ -57,8 +59,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::FieldRefused,
+        Self::FieldIgnored,
         Self::AddressRefused,
         Self::EndpointRefused,
         Self::AddressTaken,

@@ -56,6 +56,7 @@ const fn reason(warning: &Warning) -> Reason {
     match warning {
         Warning::EndpointRefused { .. } => Reason::EndpointRefused,
         Warning::AddressRefused { .. } => Reason::AddressRefused,
+        Warning::FieldIgnored { .. } => Reason::FieldIgnored,
         Warning::FrontendConflict { .. } => Reason::AddressTaken,
     }
 }
@@ -71,6 +72,7 @@ fn text(warning: &Warning) -> String {
             slice.name
         ),
         Warning::AddressRefused { addr, reason, .. } => format!("not served at {addr}: {reason}"),
+        Warning::FieldIgnored { what, .. } => format!("{what}; the default holds"),
         Warning::FrontendConflict {
             address, winner, ..
         } => format!(

@@ -277,6 +277,16 @@ pub fn value(
     if !desired.source_ranges.is_empty() {
         flags |= ServiceFlags::SOURCE_RANGES;
     }
+    let [internal, external, short_circuit] = [internal, external, short_circuit].map(|extent| {
+        let patience = desired.hold.map(|seconds| seconds.saturating_mul(hz));
+        match patience {
+            Some(patience) if extent.len == 0 => Extent::held(patience),
+            _ => extent,
+        }
+    });
+    if desired.hold.is_some() {
+        flags |= ServiceFlags::HOLD;
+    }
     abi::Service {
         flags,
         affinity: desired

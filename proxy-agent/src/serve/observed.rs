@@ -114,8 +114,8 @@ fn no_local(desired: &[DesiredService]) -> NoLocal {
 mod tests {
     use super::*;
     use crate::model::{
-        Conditions, EndpointSlice, Event, Kind, Protocol, ServicePort, SliceEndpoint, SlicePort,
-        Store,
+        Asks, Conditions, EndpointSlice, Event, Kind, Protocol, ServicePort, SliceEndpoint,
+        SlicePort, Store,
     };
 
     const READY: Conditions = Conditions {
@@ -153,6 +153,7 @@ mod tests {
             internal_policy: TrafficPolicy::Cluster,
             affinity: None,
             health_check_node_port: Some(32_000),
+            asks: Asks::default(),
             ports: vec![port("a", 80), port("b", 81)],
         }
     }

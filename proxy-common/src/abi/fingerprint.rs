@@ -48,6 +48,7 @@ const FINGERPRINTS: &[(&str, u32, u64)] = &[
     ("CLOSED_ENDS", 6, 0x01ed29ff9415dbc9),
     ("CLOSED_4", 6, 0xc78fa41f1b112c6a),
     ("CLOSED_6", 6, 0x78ac6be09ca28385),
+    ("SERVICE_HELD", 7, 0xf7180bf292db5d16),
 ];
 
 const HOW: &str = "\

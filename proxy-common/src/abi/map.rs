@@ -241,6 +241,15 @@ pub const SERVICE_COUNTS: Map<ServiceId, ServiceCounter> = Map::new(
     "service id -> new flows, and packets that were refused or dropped",
 );
 
+pub const SERVICE_HELD: Map<ServiceId, u64> = Map::new(
+    "SERVICE_HELD",
+    PerCpuArray,
+    Role::Counts,
+    Chosen(Size::Services),
+    "service id -> first packets that were held until there is an endpoint",
+)
+.since(7);
+
 pub const BACKEND_COUNTS: Map<BackendId, Counter> = Map::new(
     "BACKEND_COUNTS",
     PerCpuArray,
@@ -583,6 +592,7 @@ mod row {
             SERVICES.row(),
             SLOTS.row(),
             SERVICE_COUNTS.row(),
+            SERVICE_HELD.row(),
             BACKEND_COUNTS.row(),
             REASONS.row(),
             PORT_CURSOR.row(),

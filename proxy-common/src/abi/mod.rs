@@ -31,7 +31,7 @@ pub use number::*;
 pub use service::*;
 
 /// Version of the map ABI; the pin directory carries it. Since when a map has its layout stands in its row of [`map`].
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -51,6 +51,7 @@ pub mod names {
     pub const SLOTS: &str = map::SLOTS.name;
     pub const REASONS: &str = map::REASONS.name;
     pub const SERVICE_COUNTERS: &str = map::SERVICE_COUNTS.name;
+    pub const SERVICE_HELD: &str = map::SERVICE_HELD.name;
     pub const BACKEND_COUNTERS: &str = map::BACKEND_COUNTS.name;
     pub const NEXT_HOPS: &str = map::NEXT_HOPS.name;
     pub const FRONTENDS: [&str; 2] = [map::V4.frontends.name, map::V6.frontends.name];

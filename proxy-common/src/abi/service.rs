@@ -21,6 +21,21 @@ impl Extent {
         let base = self.base.0;
         (base..base.saturating_add(self.len)).map(Slot)
     }
+
+    /// One without slots, of a service that holds first packets of one client for so many jiffies.
+    pub const fn held(patience: u32) -> Self {
+        Self {
+            base: Slot(patience),
+            len: 0,
+        }
+    }
+
+    /// For how many jiffies a service with this empty extent holds first packets of one client: there is nothing that its base could
+    /// be the beginning of.
+    #[inline(always)]
+    pub const fn patience(&self) -> u32 {
+        self.base.0
+    }
 }
 
 /// One service port of one family. Replaced as a whole (a hash map value), so that a reader sees either the
@@ -40,6 +55,14 @@ pub struct Service {
     pub short_circuit: Extent,
 }
 
+impl Service {
+    /// For how many jiffies first packets of one client wait, while there is no endpoint anywhere and they do.
+    pub fn patience(&self) -> Option<u32> {
+        let is_empty = self.short_circuit.len == 0;
+        (is_empty && self.flags.contains(ServiceFlags::HOLD)).then(|| self.short_circuit.patience())
+    }
+}
+
 bitflags! {
     /// What a service asks for beyond its endpoints.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
@@ -51,6 +74,9 @@ bitflags! {
         const EXTERNAL_DROP = 1 << 1;
         /// `loadBalancerSourceRanges` are set: the source must be found in the ranges table.
         const SOURCE_RANGES = 1 << 2;
+        /// Without an endpoint anywhere, first packets wait for one: they are dropped, and their client sends them again. For how
+        /// long, an empty extent says ([`Extent::patience`]).
+        const HOLD = 1 << 3;
     }
 }
 
@@ -62,7 +88,7 @@ pub struct AffinityKey<A> {
     pub service: ServiceId,
 }
 
-/// Value of the affinity table.
+/// Value of the affinity table. Where no backend is named ([`BackendId::NONE`]), the client waits for one, since `last_used`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(C)]
 pub struct Affinity {

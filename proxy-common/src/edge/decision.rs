@@ -117,6 +117,7 @@ pub fn record<T: Meters>(hook: Hook, tables: &T, decision: Decision, about: &Abo
         Decision::Answer(Answer::Refuse) if about.service != ServiceId::NONE => {
             tables.count_refused(about.service);
         }
+        Decision::Drop(DropReason::Held) => tables.count_held(about.service),
         Decision::Drop(_) if about.service != ServiceId::NONE => {
             tables.count_dropped(about.service)
         }

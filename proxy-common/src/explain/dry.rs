@@ -108,6 +108,11 @@ impl<T> Meters for Dry<'_, T> {
     fn count_dropped(&self, service: ServiceId) {
         self.trace.asked(Asked::Dropped, &service, true);
     }
+
+    #[inline(always)]
+    fn count_held(&self, service: ServiceId) {
+        self.trace.asked(Asked::Dropped, &service, true);
+    }
 }
 
 impl<F: Family, T: Services<F>> Services<F> for Dry<'_, T> {

@@ -58,6 +58,10 @@ impl Reason {
                 "The traffic policy of the service is Local, it has endpoints, and none of them is on this node.",
                 "Let the load balancer use its health-check node port, run an endpoint on this node, or set the policy to Cluster.",
             ),
+            Self::Held => (
+                "The service has no endpoint, and its annotation portside.io/scale-from-zero lets first packets wait for one. The client gets no answer and sends the packet again.",
+                "Nothing while an autoscaler starts the first pod. If it lasts, find out why none becomes ready; after portside.io/hold-timeout clients are refused.",
+            ),
             Self::SourceRange => (
                 "The client is outside of the loadBalancerSourceRanges of the service.",
                 "Nothing if it is to be kept out. Otherwise add its range; behind a balancer that translates sources, the balancer's.",

@@ -6,7 +6,7 @@
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, BackendFlags, BackendId, Config, Extent, FrontendKind,
-        FrontendRef, Jiffies, RangeKey, Service, ServiceFlags, Tuple,
+        FrontendRef, Generation, Jiffies, RangeKey, Service, ServiceFlags, Tuple,
     },
     addr::{Addr, Family},
     edge::Client,
@@ -95,17 +95,20 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
         return Choice::Drop(DropReason::SourceRange);
     }
     let (extent, drop_if_empty, member) = scope(service, frontend.kind(), client);
-    if extent.len == 0 {
-        return if drop_if_empty {
-            Choice::Drop(DropReason::NoLocalEndpoint)
-        } else {
-            Choice::Refuse
-        };
-    }
+    let holds = service.flags.contains(ServiceFlags::HOLD);
     let sticky = AffinityKey {
         client: tuple.src,
         service: id,
     };
+    if extent.len == 0 {
+        return if drop_if_empty {
+            Choice::Drop(DropReason::NoLocalEndpoint)
+        } else if holds && may_wait::<F, T>(tables, &sticky, extent.patience(), now) {
+            Choice::Drop(DropReason::Held)
+        } else {
+            Choice::Refuse
+        };
+    }
     if service.affinity != 0
         && let Some((id, backend)) =
             remembered::<F, T>(tables, &sticky, service.affinity, member, now)
@@ -124,7 +127,8 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
     if !backend.flags.contains(BackendFlags::SERVING) {
         return Choice::Refuse;
     }
-    if service.affinity != 0 {
+    // Who waited has been served: what it waits for next time begins anew.
+    if service.affinity != 0 || holds {
         let generation = backend.generation;
         tables.set_affinity(
             &sticky,
@@ -139,6 +143,35 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
         id: backend_id,
         backend,
     }
+}
+
+/// May the first packet of a client wait for an endpoint? Notes when the client began to.
+///
+/// After its time it is refused for as long again, which is longer than the pause between two of its attempts: TCP doubles it with each.
+#[inline(always)]
+fn may_wait<F: Family, T: Services<F>>(
+    tables: &T,
+    key: &AffinityKey<F::Addr>,
+    patience: u32,
+    now: Jiffies,
+) -> bool {
+    if let Some(a) = tables.affinity(key)
+        && a.backend == BackendId::NONE
+    {
+        let waits = now.since(a.last_used);
+        if waits <= patience.saturating_mul(2) {
+            return waits <= patience;
+        }
+    }
+    tables.set_affinity(
+        key,
+        &Affinity {
+            backend: BackendId::NONE,
+            generation: Generation::default(),
+            last_used: now,
+        },
+    );
+    true
 }
 
 /// The backend that session affinity holds a client to, if it still applies; notes its use.

@@ -13,4 +13,6 @@ pub trait Meters {
     fn count_connection(&self, service: ServiceId, backend: BackendId);
     fn count_refused(&self, service: ServiceId);
     fn count_dropped(&self, service: ServiceId);
+    /// Counts a first packet that waits for an endpoint.
+    fn count_held(&self, service: ServiceId);
 }

@@ -2,7 +2,7 @@
 
 use crate::{fast::with_options, world::*};
 use proxy_common::{
-    abi::{Extent, ServiceFlags, TCP, UDP},
+    abi::{Extent, ServiceFlags, Slot, TCP, UDP},
     edge::{
         Link,
         hook::Hook,
@@ -60,6 +60,94 @@ fn a_service_without_endpoints_is_refused<F: Net>(proto: u8) {
         }
     }
     assert_eq!(world.service_count(SERVICE).refused, 3);
+}
+
+/// A service without an endpoint whose first packets wait for one, 100 jiffies each client.
+fn holding() -> World {
+    let mut world = World::with_backend(REMOTE);
+    let service = world.service_mut();
+    service.flags |= ServiceFlags::HOLD;
+    service.internal = Extent::held(100);
+    service.external = Extent::held(100);
+    world
+}
+
+fn a_first_packet_waits_for_an_endpoint_its_time_and_is_refused_then<F: Net>(proto: u8) {
+    let world = holding();
+    let frame = to_node_port::<F>(proto);
+    let held = Verdict::drop(DropReason::Held);
+    // Since the first one: after its time it is refused for as long, and waits anew.
+    let mut waits = 0;
+    for (pause, is_held) in [
+        (0, true),
+        (60, true),
+        (40, true),
+        (1, false),
+        (99, false),
+        (1, true),
+        (100, true),
+        (100, false),
+        (1000, true),
+    ] {
+        world.pass_time(pause);
+        let verdict = world.run(Hook::TC_UPLINK_IN, UPLINK, &mut frame.build());
+        let expected = if is_held { held } else { Verdict::TRANSMIT };
+        assert_eq!(verdict, expected, "after {pause} more");
+        waits += u64::from(is_held);
+        assert_eq!(world.held(SERVICE), waits);
+    }
+    assert_eq!(world.service_count(SERVICE).refused, 3);
+    assert_eq!(world.service_count(SERVICE).dropped, 0);
+    let other = Frame::<F>::new(
+        proto,
+        (F::addr(CLIENT + 1), 4000),
+        (F::addr(NODE), NODE_PORT),
+    );
+    let verdict = world.run(Hook::XDP_UPLINK, UPLINK, &mut other.build());
+    assert_eq!(verdict, held, "each client waits for itself, at XDP, too");
+}
+
+fn who_waited_is_served_and_waits_anew_the_next_time<F: Net>(proto: u8) {
+    let mut world = holding();
+    let pod = Frame::<F>::new(
+        proto,
+        (F::addr(POD_A), 4000),
+        (F::addr(CLUSTER_IP), SERVICE_PORT),
+    );
+    let again = Frame::<F>::new(
+        proto,
+        (F::addr(POD_A), 4001),
+        (F::addr(CLUSTER_IP), SERVICE_PORT),
+    );
+    let run = |world: &World, frame: &Frame<F>| {
+        world.run(Hook::TC_WORKLOAD_IN, VETH_A, &mut frame.build())
+    };
+    assert_eq!(run(&world, &pod), Verdict::drop(DropReason::Held));
+    let empty = world.service_mut().internal;
+    world.service_mut().internal = Extent {
+        base: Slot(0),
+        len: 1,
+    };
+    world.pass_time(90);
+    let behind = world.sends(Hook::TC_WORKLOAD_IN, VETH_A, &pod);
+    assert_eq!(behind.dst, F::addr(REMOTE));
+    world.service_mut().internal = empty;
+    world.pass_time(90);
+    assert_eq!(run(&world, &again), Verdict::drop(DropReason::Held));
+    world.pass_time(90);
+    assert_eq!(run(&world, &again), Verdict::drop(DropReason::Held));
+}
+
+fn a_policy_without_local_endpoints_drops_and_holds_nothing<F: Net>(proto: u8) {
+    let mut world = holding();
+    world.service_mut().flags |= ServiceFlags::EXTERNAL_DROP;
+    let verdict = world.run(
+        Hook::TC_UPLINK_IN,
+        UPLINK,
+        &mut to_node_port::<F>(proto).build(),
+    );
+    assert_eq!(verdict, Verdict::drop(DropReason::NoLocalEndpoint));
+    assert_eq!(world.held(SERVICE), 0);
 }
 
 /// An answer is written where headers have their usual places. There is none to others, which end all the same.
@@ -171,6 +259,9 @@ fn icmp_errors_name_what_their_receiver_sent<F: Net>(proto: u8) {
 cases! {
     a_service_without_endpoints_is_refused
     a_packet_with_options_is_refused_without_an_answer
+    a_first_packet_waits_for_an_endpoint_its_time_and_is_refused_then
+    who_waited_is_served_and_waits_anew_the_next_time
+    a_policy_without_local_endpoints_drops_and_holds_nothing
     a_local_policy_without_local_endpoints_drops
     too_big_a_packet_is_answered_with_the_mtu
     a_hop_limit_ends_where_the_node_forwards

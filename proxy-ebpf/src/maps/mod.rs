@@ -62,6 +62,8 @@ pub static REASONS: PerCpuArray<u64, { map::REASONS.room() }> = PerCpuArray::new
 pub static SERVICE_COUNTS: PerCpuArray<ServiceCounter, { map::SERVICE_COUNTS.room() }> =
     PerCpuArray::new();
 #[btf_map]
+pub static SERVICE_HELD: PerCpuArray<u64, { map::SERVICE_HELD.room() }> = PerCpuArray::new();
+#[btf_map]
 pub static BACKEND_COUNTS: PerCpuArray<Counter, { map::BACKEND_COUNTS.room() }> =
     PerCpuArray::new();
 

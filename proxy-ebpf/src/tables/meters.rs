@@ -55,4 +55,9 @@ impl Meters for Kernel {
     fn count_dropped(&self, service: ServiceId) {
         add!(maps::SERVICE_COUNTS, service.0, dropped += 1);
     }
+
+    #[inline(always)]
+    fn count_held(&self, service: ServiceId) {
+        add!(maps::SERVICE_HELD, service.0, += 1);
+    }
 }

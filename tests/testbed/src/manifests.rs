@@ -96,6 +96,7 @@ pub struct Service {
     has_node_port: bool,
     ingress: Vec<Value>,
     more: Map<String, Value>,
+    annotations: Map<String, Value>,
 }
 
 impl Service {
@@ -107,6 +108,7 @@ impl Service {
             has_node_port: false,
             ingress: Vec::new(),
             more: Map::new(),
+            annotations: Map::new(),
         }
     }
 
@@ -140,6 +142,11 @@ impl Service {
         self
     }
 
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.annotations.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// The object of the Kubernetes API.
     pub fn object(&self) -> Value {
         let Pair { v4, v6 } = self.cluster_ip;
@@ -164,6 +171,9 @@ impl Service {
             "metadata": { "name": self.name, "namespace": NAMESPACE },
             "spec": spec,
         });
+        if !self.annotations.is_empty() {
+            object["metadata"]["annotations"] = Value::Object(self.annotations.clone());
+        }
         if !self.ingress.is_empty() {
             object["status"] = json!({ "loadBalancer": { "ingress": self.ingress } });
         }

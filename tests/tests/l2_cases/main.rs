@@ -10,6 +10,7 @@ mod flood;
 mod forged;
 mod fragments;
 mod frames;
+mod held;
 mod inject;
 mod lifecycle;
 mod moved;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     for uplink in [Uplink::Xdp, Uplink::Tc] {
         let world = World::new(uplink);
         rows.extend(no_endpoints::rows(&world));
+        rows.extend(held::rows(&world));
         rows.extend(ports::rows(&world));
         rows.extend(policies::rows(&world));
         rows.extend(spread::rows(&world));

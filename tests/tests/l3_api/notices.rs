@@ -223,6 +223,20 @@ fn field(world: &World) -> Result<()> {
     world.api().apply(&slice)?;
     let words = [&*slice_name(&vip, Family::V6), "is not of addressType IPv6"];
     await_event(world, &vip.name, "FieldRefused", &words)?;
+    // An annotation that is not understood costs itself: the service is served.
+    let odd = world.serve("with-bad-annotation", &[world.cluster.pod("p1")])?;
+    world.apply(
+        &odd.service()
+            .annotated("portside.io/scale-from-zero", "wait"),
+    )?;
+    let words = [
+        "metadata.annotations[portside.io/scale-from-zero]",
+        "\"wait\" is none of hold, refuse",
+        "the default holds",
+    ];
+    await_event(world, &odd.name, "FieldIgnored", &words)?;
+    await_notices(world, &odd.name, &["FieldIgnored"])?;
+    world.await_on_nodes(&odd, |answer| answer.who() == Some("p1:8080"))?;
     // One that never was in force has a row, too.
     let never = world.cluster.vip("never-served");
     world.apply(

@@ -32,6 +32,7 @@ pub struct ServiceRow {
     connections: u64,
     refused_packets: u64,
     dropped_packets: u64,
+    held_packets: u64,
     /// Why it is not served as its object says.
     notices: Vec<Notice>,
     /// Of one that is served nowhere.
@@ -90,6 +91,7 @@ pub fn rows(view: &View) -> Result<Vec<ServiceRow>> {
             connections: 0,
             refused_packets: 0,
             dropped_packets: 0,
+            held_packets: 0,
             notices: told.map(|one| one.notices.clone()).unwrap_or_default(),
             shape,
         };
@@ -99,6 +101,7 @@ pub fn rows(view: &View) -> Result<Vec<ServiceRow>> {
             row.connections += count.connections;
             row.refused_packets += count.refused;
             row.dropped_packets += count.dropped;
+            row.held_packets += view.maps.service_held(service.id)?;
         }
         rows.push(row);
     }
@@ -177,9 +180,10 @@ impl Row for ServiceRow {
         "NOTICES",
         "REFUSED",
         "DROPPED",
+        "HELD",
         "MESSAGES",
     ];
-    const WIDE: usize = 3;
+    const WIDE: usize = 4;
 
     fn cells(&self) -> Vec<String> {
         let list = |addresses: &BTreeSet<IpAddr>| {
@@ -203,6 +207,7 @@ impl Row for ServiceRow {
             joined(self.notices.iter().map(|one| one.reason.text())),
             self.refused_packets.to_string(),
             self.dropped_packets.to_string(),
+            self.held_packets.to_string(),
             self.notices
                 .iter()
                 .map(|one| one.message.as_str())
@@ -213,7 +218,7 @@ impl Row for ServiceRow {
 }
 
 impl Named for ServiceRow {
-    const COUNTS: &'static [&'static str] = &["CONNECTIONS", "REFUSED", "DROPPED"];
+    const COUNTS: &'static [&'static str] = &["CONNECTIONS", "REFUSED", "DROPPED", "HELD"];
 
     fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.name)

@@ -52,6 +52,7 @@ pub fn copy(
     copying.array(&map::GATE, &mut to.gate, 0)?;
     copying.array(&map::SLOTS, &mut to.slots, BackendId::default())?;
     copying.counts(&map::SERVICE_COUNTS, &mut to.service_counts)?;
+    copying.counts(&map::SERVICE_HELD, &mut to.service_held)?;
     copying.counts(&map::BACKEND_COUNTS, &mut to.backend_counts)?;
     // The id of a service is an index of its counter.
     let ids = to.service_counts.len();

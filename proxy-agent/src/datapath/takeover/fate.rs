@@ -162,6 +162,7 @@ mod tests {
                 "RANGES_6",
                 "SERVICES",
                 "SERVICE_COUNTS",
+                "SERVICE_HELD",
                 "SLOTS",
             ]
         );
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn an_older_version_is_read_where_its_layout_is_the_same() {
         // Version 5: devices and the configuration got what is checked, and TC a program that holds fragments. Version 6: connections and
-        // datagrams have a table each.
+        // datagrams have a table each. Version 7: held packets have a counter.
         let of_5 = [
             "CLOSED_4",
             "CLOSED_6",
@@ -193,6 +194,7 @@ mod tests {
             "NEXT_HOPS",
             "PENDING_4",
             "PENDING_6",
+            "SERVICE_HELD",
             "SHARES_4",
             "SHARES_6",
             "SLOW_TC",

@@ -51,6 +51,7 @@ pub fn service(service_name: &str) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
         health_check_node_port: None,
+        asks: Asks::default(),
         ports: vec![port("", Protocol::Tcp, 80)],
     }
 }

@@ -49,6 +49,7 @@ pub fn service(n: u8, endpoints: &[u8]) -> Change {
         cluster: all,
         has_any: !endpoints.is_empty(),
         affinity: None,
+        hold: None,
         source_ranges: Vec::new(),
         left_out: 0,
     };

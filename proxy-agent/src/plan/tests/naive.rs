@@ -18,6 +18,8 @@ pub struct Seen {
     internal: Vec<SocketAddr>,
     external: Vec<SocketAddr>,
     short_circuit: Vec<SocketAddr>,
+    /// For how many jiffies it holds first packets, by scope; nothing where there is an endpoint.
+    holds: [Option<u32>; 3],
     /// All backends with their flags.
     backends: BTreeMap<SocketAddr, BackendFlags>,
     ranges: BTreeSet<Cidr>,
@@ -50,6 +52,10 @@ pub fn read(image: &Image) -> Everything {
                 internal: list(service.internal),
                 external: list(service.external),
                 short_circuit: list(service.short_circuit),
+                holds: [service.internal, service.external, service.short_circuit].map(|extent| {
+                    let holds = service.flags.contains(ServiceFlags::HOLD) && extent.len == 0;
+                    holds.then(|| extent.patience())
+                }),
                 backends: backends
                     .filter(|entry| entry.service == id && !entry.flags.is_empty())
                     .map(|entry| (entry.socket, entry.flags))
@@ -177,11 +183,16 @@ fn see(service: &DesiredService, node: &NodeAddresses) -> Seen {
             !service.source_ranges.is_empty(),
             ServiceFlags::SOURCE_RANGES,
         ),
+        (service.hold.is_some(), ServiceFlags::HOLD),
     ] {
         if is_set {
             flags |= flag;
         }
     }
+    let holds = [0, 1, 2].map(|scope: usize| {
+        let seconds = service.hold.filter(|_| sockets[scope].is_empty());
+        seconds.map(|seconds| seconds * HZ)
+    });
     let [internal, external, short_circuit] = sockets;
     Seen {
         flags,
@@ -189,6 +200,7 @@ fn see(service: &DesiredService, node: &NodeAddresses) -> Seen {
         internal,
         external,
         short_circuit,
+        holds,
         backends,
         ranges: ranges(service, node),
     }

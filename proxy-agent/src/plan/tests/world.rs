@@ -146,13 +146,22 @@ fn service() -> impl Strategy<Value = DesiredService> {
             vec(any::<bool>(), 5),
             vec(any::<bool>(), 5),
         ],
-        any::<bool>(),
+        (any::<bool>(), option::of(1u32..100)),
         [any::<bool>(), any::<bool>()],
         option::of(1u32..1000),
         subsequence(vec!["10.0.0.0/8", "192.0.2.0/24"], 0..=2),
     )
         .prop_map(
-            |(identity, mut frontends, mut endpoints, chosen, alike, drop, affinity, ranges)| {
+            |(
+                identity,
+                mut frontends,
+                mut endpoints,
+                chosen,
+                (alike, hold),
+                drop,
+                affinity,
+                ranges,
+            )| {
                 frontends.sort();
                 frontends.dedup();
                 endpoints.sort_by_key(Endpoint::socket);
@@ -194,6 +203,7 @@ fn service() -> impl Strategy<Value = DesiredService> {
                     has_any: !endpoints.is_empty(),
                     endpoints,
                     affinity,
+                    hold,
                     source_ranges: ranges
                         .into_iter()
                         .map(|range| range.parse::<Cidr>().unwrap())

@@ -45,6 +45,7 @@ struct Look {
 #[derive(Default)]
 struct OfService {
     count: ServiceCounter,
+    held: u64,
     /// Endpoints that new connections may use.
     endpoints: i64,
     traffic: Counter,
@@ -59,7 +60,7 @@ type OfServices = (
     fn(&OfService) -> u64,
 );
 
-const OF_SERVICES: [OfServices; 4] = [
+const OF_SERVICES: [OfServices; 5] = [
     (
         "portside_service_connections",
         "New connections of a service port",
@@ -77,6 +78,12 @@ const OF_SERVICES: [OfServices; 4] = [
         "Packets to a service port that were dropped",
         MetricType::Counter,
         |service| service.count.dropped,
+    ),
+    (
+        "portside_service_pending_packets",
+        "First packets to a service port that were held, because no endpoint is there yet",
+        MetricType::Counter,
+        |service| service.held,
     ),
     (
         "portside_service_endpoints",
@@ -99,11 +106,14 @@ impl Datapath {
         let maps = self.pins.open_maps()?;
         let names = self.status.names();
         let image = maps.image()?;
-        let counts = maps.service_counts_below(end_of(names.keys().map(|id| id.0)))?;
+        let end = end_of(names.keys().map(|id| id.0));
+        let counts = maps.service_counts_below(end)?;
+        let held = maps.service_held_below(end)?;
         let mut of_ids: HashMap<ServiceId, OfService> = HashMap::with_capacity(names.len());
         for &id in names.keys() {
-            of_ids.entry(id).or_default().count =
-                counts.get(id.0 as usize).copied().unwrap_or_default();
+            let of_id = of_ids.entry(id).or_default();
+            of_id.count = counts.get(id.0 as usize).copied().unwrap_or_default();
+            of_id.held = held.get(id.0 as usize).copied().unwrap_or_default();
         }
         let used = || {
             image

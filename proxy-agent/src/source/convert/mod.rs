@@ -3,6 +3,7 @@
 //! The object may come from an API server or from a file that no API server has seen, so that what admission would have
 //! refused is refused here, by the name of its field.
 
+mod annotations;
 mod endpoint_slice;
 mod names;
 mod node;

@@ -3,8 +3,8 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use super::{
-    Converted, FieldError, Result, choice, family, label, list, names, non_empty, object_name,
-    objects as k8s, optional_port, port, port_name, protocol, service_address,
+    Converted, FieldError, Result, annotations, choice, family, label, list, names, non_empty,
+    object_name, objects as k8s, optional_port, port, port_name, protocol, service_address,
 };
 use crate::model::{self, Cidr, Family, Service, ServicePort, ServiceType, TrafficPolicy};
 
@@ -57,6 +57,7 @@ pub fn service(object: &k8s::Service) -> Result<Converted<Service>> {
             }
             _ => None,
         },
+        asks: annotations::asks(&object.metadata),
         ports: ports(spec, kind)?,
     }))
 }

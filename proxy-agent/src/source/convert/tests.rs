@@ -62,6 +62,7 @@ fn a_service_gets_the_defaults_of_the_api_server() {
             internal_policy: TrafficPolicy::Cluster,
             affinity: None,
             health_check_node_port: None,
+            asks: model::Asks::default(),
             ports: vec![ServicePort {
                 name: "".into(),
                 protocol: Protocol::Tcp,
@@ -112,6 +113,7 @@ fn every_field_of_a_service_is_read() {
             internal_policy: TrafficPolicy::Local,
             affinity: Some(6),
             health_check_node_port: Some(31000),
+            asks: model::Asks::default(),
             ports: vec![ServicePort {
                 name: "dns".into(),
                 protocol: Protocol::Udp,

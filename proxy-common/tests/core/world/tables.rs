@@ -210,6 +210,7 @@ pub struct World {
     reasons: RefCell<HashMap<(u32, Reason), u64>>,
     backend_counts: RefCell<HashMap<BackendId, Counter>>,
     service_counts: RefCell<HashMap<ServiceId, ServiceCounter>>,
+    held: RefCell<HashMap<ServiceId, u64>>,
     pub v4: Maps<V4>,
     pub v6: Maps<V6>,
 }
@@ -233,6 +234,7 @@ impl World {
             reasons: RefCell::default(),
             backend_counts: RefCell::default(),
             service_counts: RefCell::default(),
+            held: RefCell::default(),
             v4: Maps::default(),
             v6: Maps::default(),
         }
@@ -332,6 +334,11 @@ impl World {
         let counts = self.service_counts.borrow();
         counts.get(&service).copied().unwrap_or_default()
     }
+
+    /// First packets of a service that were held.
+    pub fn held(&self, service: ServiceId) -> u64 {
+        self.held.borrow().get(&service).copied().unwrap_or(0)
+    }
 }
 
 impl Node for World {
@@ -400,6 +407,10 @@ impl Meters for World {
     fn count_dropped(&self, service: ServiceId) {
         let mut counts = self.service_counts.borrow_mut();
         counts.entry(service).or_default().dropped += 1;
+    }
+
+    fn count_held(&self, service: ServiceId) {
+        *self.held.borrow_mut().entry(service).or_default() += 1;
     }
 }
 

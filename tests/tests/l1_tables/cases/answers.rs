@@ -1,6 +1,7 @@
 //! What the node answers itself, and errors about packets of a flow.
 
 use anyhow::Result;
+use proxy_common::abi::{Service, ServiceFlags};
 use proxy_common::edge::hook::Hook;
 use proxy_common::reason::Reason;
 use testbed::sockets::Protocol;
@@ -15,6 +16,7 @@ const TC: Hook = Hook::TC_UPLINK_IN;
 
 pub const CASES: &[(&str, Case)] = &[
     ("no_endpoints_are_refused", no_endpoints),
+    ("first_packets_are_held", held),
     ("an_unused_port_of_a_cluster_ip_is_refused", unused_port),
     ("the_hop_limit_ends", hop_limit),
     ("too_big_for_the_path", too_big),
@@ -66,6 +68,29 @@ fn no_endpoints(w: &mut World) -> Result<()> {
     for frontend in [w.node_port(), w.cluster_ip()] {
         let ask = w.opening(w.inbound(), w.client(), frontend);
         refused(w, &ask)?;
+    }
+    Ok(())
+}
+
+fn held(w: &mut World) -> Result<()> {
+    let flags = ServiceFlags::HOLD;
+    w.serve_as(
+        &[],
+        Service {
+            flags,
+            ..Service::default()
+        },
+    )?;
+    for hook in [Hook::XDP_UPLINK, TC] {
+        let ask = w.opening(w.inbound(), w.client(), w.node_port()).bytes();
+        w.expect(
+            hook,
+            Device::Uplink,
+            &ask,
+            Verdict::Drop,
+            None,
+            &[Reason::Held],
+        )?;
     }
     Ok(())
 }

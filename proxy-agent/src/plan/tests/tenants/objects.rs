@@ -55,6 +55,7 @@ pub fn victim(n: u8) -> Service {
         internal_policy: TrafficPolicy::Cluster,
         affinity: None,
         health_check_node_port: None,
+        asks: crate::model::Asks::default(),
         ports: vec![ServicePort {
             name: "".into(),
             protocol: Protocol::Tcp,
