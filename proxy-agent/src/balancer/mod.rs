@@ -12,8 +12,10 @@
 //! | `demand` | what a Service asks for |
 //! | `range`, `pool` | addresses, and who may have them |
 //! | `allot` | who has which address: a pure function |
+//! | `controller` | the process that writes them |
 
 pub mod allot;
+pub mod controller;
 pub mod crd;
 pub mod demand;
 pub mod object;

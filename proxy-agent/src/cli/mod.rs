@@ -5,6 +5,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `controller` | addresses for load balancers: a process of its own, beside no agent |
 //! | `get` | services, backends, node ports |
 //! | `describe` | one Service, and what keeps clients from it |
 //! | `explain` | what would become of a packet, and why |
@@ -18,6 +19,7 @@
 //! | `output`, `table` | rows as a table or a document |
 
 mod cleanup;
+mod controller;
 mod describe;
 mod doctor;
 mod drops;
@@ -67,6 +69,8 @@ enum Command {
     Status(status::Args),
     /// Say what runs on this node, how and why; exits with 1 where the agent cannot run
     Doctor(doctor::Args),
+    /// Give addresses to Services of type LoadBalancer, by IPAddressPools: one such process for a cluster, with rights of its own
+    Controller(Box<controller::Args>),
     /// Print the completions of a shell: `source <(proxy-agent completions bash)`
     Completions(pages::Completions),
     /// Write a man page for each command into a directory
@@ -80,6 +84,7 @@ impl Cli {
     pub fn log(&self) -> log::Args {
         match &self.command {
             Command::Run(args) => args.log.clone(),
+            Command::Controller(args) => args.log.clone(),
             _ => log::Args::default(),
         }
     }
@@ -110,6 +115,10 @@ impl Cli {
                     .build()?
                     .block_on(run::run(*args, object))
             }
+            Command::Controller(args) => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(controller::controller(*args)),
             Command::Get(args) => get::get(&args),
             Command::Describe(args) => describe::describe(&args),
             Command::Flows(args) => flows::flows(&args),

@@ -3,7 +3,7 @@
 //! ```text
 //! cut watch KIND after N events       ends each watch of that kind after N events
 //! delay watch KIND DURATION           before each event
-//! fail list|page|watch KIND STATUS xN [retry-after SECONDS]   a page is what comes behind a list's first one
+//! fail list|page|watch|patch KIND STATUS xN [retry-after SECONDS]   a page is what comes behind a list's first one
 //! slow list KIND DURATION per page
 //! reorder KIND                        lists backwards
 //! duplicate KIND                      every watch event twice
@@ -11,6 +11,7 @@
 //! gone                                forgets the history: open watches end with 410
 //! silence                             open watches stay open and say nothing more, as where a host is gone without a word
 //! refuse for DURATION                 requests get no answer
+//! hold patch KIND xN                  N requests are read and not done until `heal`, as where they are late on their way
 //! heal                                ends all of the above, but a silence goes on
 //! ```
 //!
@@ -42,6 +43,7 @@ pub enum Fault {
     Gone,
     Silence,
     Refuse(Duration),
+    Hold(Resource, usize),
     Heal,
 }
 
@@ -52,6 +54,8 @@ pub enum Verb {
     /// Every other one.
     Page,
     Watch,
+    /// Of an object or of a part of it.
+    Patch,
 }
 
 /// Reads a script; an error names the line.
@@ -80,7 +84,8 @@ fn parse_line(words: &[&str]) -> Result<Fault> {
                 "list" => Verb::List,
                 "page" => Verb::Page,
                 "watch" => Verb::Watch,
-                _ => bail!("{verb:?} is none of list, page and watch"),
+                "patch" => Verb::Patch,
+                _ => bail!("{verb:?} is none of list, page, watch and patch"),
             },
             resource: resource(kind)?,
             code: code
@@ -114,6 +119,13 @@ fn parse_line(words: &[&str]) -> Result<Fault> {
         ["gone"] => Fault::Gone,
         ["silence"] => Fault::Silence,
         ["refuse", "for", time] => Fault::Refuse(duration(time)?),
+        ["hold", "patch", kind, times] => Fault::Hold(
+            resource(kind)?,
+            times
+                .strip_prefix('x')
+                .and_then(|times| times.parse().ok())
+                .with_context(|| format!("{times:?} is no count like x2"))?,
+        ),
         ["heal"] => Fault::Heal,
         _ => bail!("no such fault, or a word is missing"),
     })
@@ -139,6 +151,7 @@ pub struct Active {
     faults: Vec<Fault>,
     refused_until: Option<Instant>,
     silences: u64,
+    held: usize,
 }
 
 impl Active {
@@ -187,6 +200,24 @@ impl Active {
         })
     }
 
+    /// Is this request to be held up? It counts as held then.
+    pub fn holds(&mut self, on: Resource) -> bool {
+        let is_held = self.faults.iter_mut().any(|fault| match fault {
+            Fault::Hold(resource, times) if *resource == on && *times > 0 => {
+                *times -= 1;
+                true
+            }
+            _ => false,
+        });
+        self.held += usize::from(is_held);
+        is_held
+    }
+
+    /// How many requests are held up.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
     pub fn cut(&self, on: Resource) -> Option<usize> {
         self.faults.iter().find_map(|fault| match fault {
             Fault::Cut(resource, count) if *resource == on => Some(*count),
@@ -225,9 +256,9 @@ mod tests {
     fn every_fault_can_be_read() {
         let script = "cut watch services after 3 events # a comment\n\ndelay watch endpointslices 200ms\n\
             fail list services 503 x2 retry-after 1\nslow list nodes 50ms per page\nreorder endpointslices\n\
-            duplicate services\nmalformed services/default/bad\ngone\nsilence\nrefuse for 2s\nheal";
+            duplicate services\nmalformed services/default/bad\ngone\nsilence\nrefuse for 2s\nhold patch services x1\nheal";
         let faults = parse(script).unwrap();
-        assert_eq!(faults.len(), 11);
+        assert_eq!(faults.len(), 12);
         assert_eq!(faults[0], Fault::Cut(Resource::Services, 3));
         assert_eq!(faults[9], Fault::Refuse(Duration::from_secs(2)));
     }

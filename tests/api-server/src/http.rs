@@ -119,6 +119,21 @@ async fn respond(
         grace: query.grace,
         body: body.to_bytes(),
     };
+    if change.method == Method::PATCH
+        && let Some(failure) = shared.faults().take_failure(Verb::Patch, target.resource)
+    {
+        return Err(failure);
+    }
+    let mut healed = shared.healed.subscribe();
+    if change.method == Method::PATCH && shared.faults().holds(target.resource) {
+        // It is on its way, whatever becomes of its client.
+        let held = tokio::spawn(async move {
+            let _ = healed.changed().await;
+            write(&shared, target, &change)
+        });
+        let written = held.await;
+        return written.unwrap_or_else(|error| Err(Refusal::new(500, error.to_string())));
+    }
     write(&shared, target, &change)
 }
 
@@ -191,7 +206,12 @@ impl Change {
     }
 
     /// `old` after a PUT or a PATCH of the object or of a part of it.
-    fn applied(&self, old: &Value, subresource: Option<Subresource>) -> Result<Value, Refusal> {
+    fn applied(
+        &self,
+        resource: Resource,
+        old: &Value,
+        subresource: Option<Subresource>,
+    ) -> Result<Value, Refusal> {
         let before = match subresource {
             Some(Subresource::Scale) => &scale::of(old),
             Some(Subresource::Status) | None => old,
@@ -213,9 +233,15 @@ impl Change {
             None => Ok(asked),
             Some(Subresource::Scale) => scale::applied(old, &asked),
             Some(Subresource::Status) => {
-                // Whatever else is said there is not heard.
                 let mut new = old.clone();
                 new["status"] = asked["status"].clone();
+                // The spec is not heard. Annotations and labels are, but for custom resources
+                // (`PrepareForUpdate` in pkg/registry/core/service and in apiextensions-apiserver).
+                if !resource.is_custom() {
+                    for field in ["annotations", "labels"] {
+                        new["metadata"][field] = asked["metadata"][field].clone();
+                    }
+                }
                 new["metadata"]["resourceVersion"] = asked["metadata"]["resourceVersion"].clone();
                 Ok(new)
             }
@@ -250,7 +276,7 @@ fn write(shared: &Shared, target: Target, change: &Change) -> Result<Response<Bo
         }
         ("PUT" | "PATCH", Some(name), subresource) => {
             let written = store.update(resource, (namespace, name), |old| {
-                change.applied(old, subresource)
+                change.applied(resource, old, subresource)
             })?;
             Ok(part(200, written, subresource))
         }

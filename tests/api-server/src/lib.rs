@@ -32,7 +32,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch as latest};
 
 use self::aggregation::{Aggregator, Dial};
 use self::asked::Asked;
@@ -44,6 +44,8 @@ use self::store::Store;
 struct Shared {
     store: Store,
     faults: Mutex<Active>,
+    /// Rises when faults are healed.
+    healed: latest::Sender<u64>,
     asked: Mutex<BTreeSet<Asked>>,
     aggregator: Aggregator,
 }
@@ -81,6 +83,7 @@ impl ApiServer {
         let shared = Shared {
             store: Store::new(),
             faults: Mutex::default(),
+            healed: latest::Sender::default(),
             asked: Mutex::default(),
             aggregator: Aggregator::default(),
         };
@@ -125,6 +128,11 @@ impl ApiServer {
         self.running
             .lock()
             .expect("nobody panics while starting or stopping the server")
+    }
+
+    /// How many requests are held up.
+    pub fn held(&self) -> usize {
+        self.shared.faults().held()
     }
 
     /// All sorts of requests that came so far.
@@ -178,7 +186,13 @@ impl ApiServer {
                         .store
                         .put_unchecked(resource, (namespace, name), object);
                 }
-                lasting => self.shared.faults().add(lasting),
+                lasting => {
+                    let heals = lasting == Fault::Heal;
+                    self.shared.faults().add(lasting);
+                    if heals {
+                        self.shared.healed.send_modify(|times| *times += 1);
+                    }
+                }
             }
         }
         Ok(())

@@ -13,6 +13,11 @@ pub enum Resource {
     ReplicaSets,
     HorizontalPodAutoscalers,
     ApiServices,
+    Leases,
+    /// MetalLB's: a custom resource.
+    IpAddressPools,
+    /// Events by their newer name.
+    NewEvents,
 }
 
 /// How a resource is named, and where it is.
@@ -49,7 +54,7 @@ impl Subresource {
 }
 
 impl Resource {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Services,
         Self::EndpointSlices,
         Self::Nodes,
@@ -60,6 +65,9 @@ impl Resource {
         Self::ReplicaSets,
         Self::HorizontalPodAutoscalers,
         Self::ApiServices,
+        Self::Leases,
+        Self::IpAddressPools,
+        Self::NewEvents,
     ];
 
     fn naming(self) -> Naming {
@@ -148,6 +156,26 @@ impl Resource {
                 namespaced: false,
                 ..plain
             },
+            Self::Leases => Naming {
+                plural: "leases",
+                kind: "Lease",
+                group_version: "coordination.k8s.io/v1",
+                subresources: &[],
+                ..plain
+            },
+            Self::IpAddressPools => Naming {
+                plural: "ipaddresspools",
+                kind: "IPAddressPool",
+                group_version: "metallb.io/v1beta1",
+                ..plain
+            },
+            Self::NewEvents => Naming {
+                plural: "events",
+                kind: "Event",
+                group_version: "events.k8s.io/v1",
+                subresources: &[],
+                ..plain
+            },
         }
     }
 
@@ -180,6 +208,11 @@ impl Resource {
 
     pub fn categories(self) -> &'static [&'static str] {
         self.naming().categories
+    }
+
+    /// Is its kind one that somebody has defined?
+    pub fn is_custom(self) -> bool {
+        self == Self::IpAddressPools
     }
 
     pub fn subresources(self) -> &'static [Subresource] {

@@ -56,7 +56,11 @@ fn columns(resource: Resource) -> Vec<Column> {
         ],
         Resource::Nodes => &[("Status", "", false)],
         Resource::Namespaces => &[("Status", "", false)],
-        Resource::Events | Resource::ApiServices => &[],
+        Resource::Events
+        | Resource::ApiServices
+        | Resource::Leases
+        | Resource::IpAddressPools
+        | Resource::NewEvents => &[],
     };
     let wide: &[Column] = match resource {
         Resource::Services => &[("Selector", "", true)],
@@ -155,7 +159,11 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
         }
         Resource::Nodes => cells.push("Ready".to_owned()),
         Resource::Namespaces => cells.push(text(&status["phase"])),
-        Resource::Events | Resource::ApiServices => {}
+        Resource::Events
+        | Resource::ApiServices
+        | Resource::Leases
+        | Resource::IpAddressPools
+        | Resource::NewEvents => {}
     }
     cells.push(age(object));
     match resource {

@@ -3,6 +3,7 @@
 
 mod absence;
 mod access;
+mod balancer;
 mod churn;
 mod death;
 mod faults;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     rows.extend(room::rows());
     rows.extend(outage::rows());
     rows.extend(death::rows());
+    rows.extend(balancer::rows());
     rows.extend(objects::rows());
     rows.extend(absence::rows());
     rows.extend(access::rows());

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 pub struct Metadata {
     pub name: Option<String>,
     pub namespace: Option<String>,
+    pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub labels: Option<BTreeMap<String, String>>,
     pub annotations: Option<BTreeMap<String, String>>,

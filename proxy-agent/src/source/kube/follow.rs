@@ -45,17 +45,22 @@ pub enum Seen {
     Failed(&'static str),
 }
 
-/// Sends all that happens to the objects of one kind, each with the time at which it was received, until the receiver is gone. `what` names them in the log.
+/// What is made of an event, and of an attempt that failed.
+pub type Wraps<K, S> = (fn(Event<Item<K>>) -> S, fn(&'static str) -> S);
+
+/// Sends all that happens to the objects of one kind, each with the time at which it was received, until the receiver is gone. `what` names
+/// them in the log; an attempt that fails is sent, too, as `failed` makes it.
 /// `back` tells all followers of a server that it answers again; `heard` is told what the log is told.
-pub async fn follow<K>(
+pub async fn follow<K, S>(
     what: &'static str,
     api: Api<Item<K>>,
     config: watcher::Config,
-    wrap: fn(Event<Item<K>>) -> Seen,
-    to: mpsc::Sender<(Instant, Seen)>,
+    (wrap, failed): Wraps<K, S>,
+    to: mpsc::Sender<(Instant, S)>,
     (back, heard): (Arc<Notify>, Heard),
 ) where
     K: Listed + Clone + std::fmt::Debug + Send + 'static,
+    S: Send,
 {
     let config = config.timeout(watch_seconds());
     let mut trouble = Trouble {
@@ -68,7 +73,7 @@ pub async fn follow<K>(
         let mut events = pin!(watcher(api.clone(), config.clone()));
         while let Some(event) = events.next().await {
             let at = Instant::now();
-            let (seen, failed) = match event {
+            let (seen, failure) = match event {
                 Ok(event) => {
                     // A list begins before the server is asked.
                     if !matches!(event, Event::Init) {
@@ -81,19 +86,19 @@ pub async fn follow<K>(
                 }
                 Err(error) => {
                     let failure = Failure::of(&error);
-                    let failed = (pauses.after(failure), is_too_old(&error));
-                    if failed.0.is_zero() {
+                    let failure = (pauses.after(failure), is_too_old(&error));
+                    if failure.0.is_zero() {
                         debug!("the history of {what} is gone: listing anew");
                     } else {
                         trouble.is(&anyhow::Error::new(error));
                     }
-                    (Seen::Failed(what), Some(failed))
+                    (failed(what), Some(failure))
                 }
             };
             if to.send((at, seen)).await.is_err() {
                 return;
             }
-            if let Some((pause, is_too_old)) = failed {
+            if let Some((pause, is_too_old)) = failure {
                 // Another follower may find out first that the server is back.
                 let _ = time::timeout(pause, back.notified()).await;
                 if is_too_old {
@@ -213,7 +218,7 @@ mod tests {
             "Services",
             api,
             watcher::Config::default(),
-            Seen::Service,
+            (Seen::Service, Seen::Failed),
             sender,
             Default::default(),
         );

@@ -18,11 +18,12 @@ use crate::{
     },
 };
 
-/// A kind of object that is listed, in version `v1` of its group.
+/// A kind of object that is listed.
 pub trait Listed: DeserializeOwned {
     const KIND: &'static str;
     /// Empty for the core group.
     const GROUP: &'static str;
+    const VERSION: &'static str = "v1";
     /// As in a URL.
     const PLURAL: &'static str;
 
@@ -74,6 +75,13 @@ impl<K> Item<K> {
             self.meta.namespace.as_deref().unwrap_or_default(),
             self.meta.name.as_deref().unwrap_or_default(),
         )
+    }
+}
+
+impl<K> Item<K> {
+    /// Its resourceVersion.
+    pub fn version(&self) -> &str {
+        self.meta.resource_version.as_deref().unwrap_or_default()
     }
 }
 
@@ -140,7 +148,7 @@ impl<K: Listed> Resource for Item<K> {
     }
 
     fn version(_: &()) -> Cow<'_, str> {
-        "v1".into()
+        K::VERSION.into()
     }
 
     fn plural(_: &()) -> Cow<'_, str> {

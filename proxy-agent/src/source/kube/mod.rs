@@ -35,12 +35,14 @@ use tokio::{
 };
 
 pub use self::{
-    connect::Options,
+    connect::{Options, client},
     events::publish as publish_events,
+    follow::follow,
+    item::{Item, Listed},
     keep::{Before, OWN},
 };
 use self::{
-    follow::{Seen, follow},
+    follow::Seen,
     keep::Keeper,
     known::{Known, Nodes, Services, Slices},
 };
@@ -119,7 +121,7 @@ impl Source for Kube {
             // The label gives a service to another proxy. Headless services come, too, and are left out here: API servers
             // select by clusterIP only from Kubernetes 1.31 on (kubernetes #123905), and older ones refuse the whole request.
             watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name"),
-            Seen::Service,
+            (Seen::Service, Seen::Failed),
             sender.clone(),
             (Arc::clone(&back), self.heard.clone()),
         ));
@@ -127,7 +129,7 @@ impl Source for Kube {
             SLICES,
             Api::<item::Item<objects::EndpointSlice>>::all(self.client.clone()),
             watcher::Config::default().labels("!service.kubernetes.io/headless"),
-            Seen::Slice,
+            (Seen::Slice, Seen::Failed),
             sender.clone(),
             (Arc::clone(&back), self.heard.clone()),
         ));
@@ -135,7 +137,7 @@ impl Source for Kube {
             NODE,
             Api::<item::Item<objects::Node>>::all(self.client.clone()),
             watcher::Config::default().fields(&format!("metadata.name={}", self.node_name)),
-            Seen::Node,
+            (Seen::Node, Seen::Failed),
             sender,
             (back, self.heard.clone()),
         ));

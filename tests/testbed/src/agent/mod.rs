@@ -4,7 +4,7 @@ mod launch;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -68,6 +68,15 @@ impl Agent {
     pub fn begin(launch: &Launch) -> Result<Self> {
         let name = launch.node().name().to_owned();
         Self::keep(launch.command()?, launch.clock().cloned(), name)
+    }
+
+    /// Starts another command of the agent's binary that goes on, such as `controller`.
+    pub fn of(mut command: Command, name: &str) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        Self::keep(command, None, name.to_owned())
     }
 
     /// Ends it without a chance to do anything about it, and waits until it is gone.
