@@ -37,6 +37,11 @@ fn main() -> ExitCode {
         ),
     ];
     rows.push(row(
+        "a Deployment of no pods is scaled up by the packets that are held, and the first client is served",
+        no_agent(),
+        awoken,
+    ));
+    rows.push(row(
         "a real Prometheus has the numbers that clients made, by the queries of docs/autoscaling.md",
         no_agent().or_else(prometheus::missing),
         prometheus::scrapes,
@@ -294,6 +299,50 @@ fn await_connections(cluster: &LiveCluster, count: u64) -> Result<()> {
             counted == count,
             "{counted} connections of {count} requests"
         );
+        Ok(())
+    })
+}
+
+/// What KEDA does: it looks at the clients that wait, and scales from nothing. Nobody stands in the way of their packets.
+fn awoken() -> Result<()> {
+    let (visitor, cluster) = with_visitor(Uplink::Xdp)?;
+    cluster.client().apply(&deployment("asleep", 0))?;
+    let mut held = service("asleep");
+    held["metadata"]["annotations"] = json!({"portside.io/scale-from-zero": "hold"});
+    cluster.client().apply(&held)?;
+    let ways = ways(&cluster, &visitor, "asleep")?;
+    for node in &cluster.topology.nodes {
+        eventually("the Service is programmed", || {
+            let shown = cli::ask(node, &["get", "services", "asleep", "-o", "name"])?;
+            ensure!(shown.contains("asleep"), "{shown}");
+            Ok(())
+        })?;
+    }
+    let patience = Duration::from_secs(30);
+    std::thread::scope(|scope| -> Result<()> {
+        let asked: Vec<_> = ways
+            .iter()
+            .map(|(from, target)| {
+                scope.spawn(move || http::fetch_within(patience, from, *target, "/"))
+            })
+            .collect();
+        eventually("agents count clients that wait", || {
+            let pending = cluster.metric("portside_service_pending_packets_total", "asleep")?;
+            ensure!(pending >= ways.len() as u64, "{pending} packets are held");
+            Ok(())
+        })?;
+        ensure!(
+            asked.iter().all(|one| !one.is_finished()),
+            "a client did not wait"
+        );
+        let path = format!("{}/asleep/scale", Resource::Deployments.path("default"));
+        let change = json!({"spec": {"replicas": 1}});
+        let (code, answer) = cluster.client().call("PATCH", &path, &change)?;
+        ensure!(code == 200, "{answer}");
+        for one in asked {
+            let answer = one.join().expect("a client does not panic")?;
+            ensure!(answer.body.starts_with("asleep-"), "{answer:?}");
+        }
         Ok(())
     })
 }

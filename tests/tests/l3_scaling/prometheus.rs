@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use api_server::client::Client;
@@ -15,7 +16,7 @@ use controllers::metrics_api::CONNECTIONS;
 use controllers::scene::{await_pods, deployment, service, ways};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::agent::Uplink;
 use testbed::patience::eventually;
 use testbed::sockets::http;
@@ -169,6 +170,17 @@ pub fn scrapes() -> Result<()> {
         ensure!(told == asked as f64, "{told} of {asked}");
         Ok(())
     })?;
+    let mut asleep = service("asleep");
+    asleep["metadata"]["annotations"] = json!({"portside.io/scale-from-zero": "hold"});
+    cluster.client().apply(&asleep)?;
+    for (from, target) in ways(&cluster, &visitor, "asleep")? {
+        eventually("the Service holds its first packets", || {
+            let late = http::fetch_within(Duration::from_millis(300), from, target, "/");
+            let late = late.err().context("a Service without endpoints answers")?;
+            ensure!(format!("{late:#}").contains("timed out"), "{late:#}");
+            Ok(())
+        })?;
+    }
     for (from, target) in ways(&cluster, &visitor, "empty")? {
         ensure!(
             http::get(from, target).is_err(),
@@ -177,7 +189,7 @@ pub fn scrapes() -> Result<()> {
     }
 
     let queries = blocks("promql");
-    ensure!(queries.len() == 4, "the page has {} queries", queries.len());
+    ensure!(queries.len() == 5, "the page has {} queries", queries.len());
     for query in queries {
         answers(&prometheus, query)?;
     }
@@ -200,7 +212,9 @@ pub fn scrapes() -> Result<()> {
         !prometheus.ask(&series)?.is_empty(),
         "{series} finds no series"
     );
-    answers(&prometheus, value_of(blocks("yaml")[3], "query: ")?)?;
+    for trigger in &blocks("yaml")[3..] {
+        answers(&prometheus, value_of(trigger, "query: ")?)?;
+    }
 
     // What scrapers of the older format read has no fault that promtool knows.
     for node in &cluster.topology.nodes {
