@@ -25,10 +25,10 @@ pub struct Args {
     without_class: bool,
     /// Where the IPAddressPools are; by itself, the namespace of the pod
     #[arg(long, value_name = "NAMESPACE")]
-    pool_namespace: Option<String>,
+    pub pool_namespace: Option<String>,
     /// Where the Lease is by which one controller of several leads; by itself, the namespace of the pod
     #[arg(long, value_name = "NAMESPACE")]
-    lease_namespace: Option<String>,
+    pub lease_namespace: Option<String>,
     /// Its name
     #[arg(long, value_name = "NAME", default_value = "portside-controller")]
     lease_name: String,
@@ -45,7 +45,7 @@ pub struct Args {
     pod_name: String,
     /// Tell by Events on a Service which address it has, or why it has none
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
-    events: bool,
+    pub events: bool,
     #[command(flatten)]
     pub log: log::Args,
 }

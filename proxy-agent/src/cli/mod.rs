@@ -19,7 +19,7 @@
 //! | `output`, `table` | rows as a table or a document |
 
 mod cleanup;
-mod controller;
+pub mod controller;
 mod describe;
 mod doctor;
 mod drops;
@@ -93,6 +93,14 @@ impl Cli {
     pub fn run_args(&self) -> Option<&run::Args> {
         match &self.command {
             Command::Run(args) => Some(args),
+            _ => None,
+        }
+    }
+
+    /// What `controller` is asked for, if that is the command.
+    pub fn controller_args(&self) -> Option<&controller::Args> {
+        match &self.command {
+            Command::Controller(args) => Some(args),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    agent,
+    agent, controller,
     objects::{Object, of_kind, the},
 };
 
@@ -20,15 +20,19 @@ pub fn check(objects: &[Object]) -> Result<()> {
         .map(|object| (object.kind(), object.namespace(), object.name()))
         .collect();
     ensure!(names.len() == objects.len(), "an object stands twice");
-    let daemon_set = the(objects, "DaemonSet")?;
-    agent::check(daemon_set)?;
-    let labels = daemon_set.at("spec/template/metadata/labels");
-    selects(daemon_set.at("spec/selector/matchLabels"), labels)?;
     for object in objects {
         let scope = object.namespace().is_some();
         let cluster_wide = object.kind().starts_with("ClusterRole");
         ensure!(scope != cluster_wide, "{object}: namespace");
     }
+    let (of_controller, objects): (Vec<_>, Vec<_>) =
+        objects.iter().cloned().partition(controller::is_its);
+    let objects = &objects[..];
+    let daemon_set = the(objects, "DaemonSet")?;
+    agent::check(daemon_set)?;
+    let labels = daemon_set.at("spec/template/metadata/labels");
+    selects(daemon_set.at("spec/selector/matchLabels"), labels)?;
+    controller::check(&of_controller, daemon_set)?;
     account(objects, daemon_set)?;
     for monitor in of_kind(objects, "PodMonitor") {
         selects(monitor.at("spec/selector/matchLabels"), labels)?;
@@ -43,7 +47,7 @@ pub fn check(objects: &[Object]) -> Result<()> {
     Ok(())
 }
 
-fn selects(selector: &Value, labels: &Value) -> Result<()> {
+pub fn selects(selector: &Value, labels: &Value) -> Result<()> {
     let selector = selector.as_object().context("no selector")?;
     ensure!(!selector.is_empty(), "it selects everything");
     for (label, value) in selector {
@@ -90,7 +94,7 @@ fn account(objects: &[Object], daemon_set: &Object) -> Result<()> {
     Ok(())
 }
 
-fn granted(role: &Object) -> Result<BTreeSet<(String, String, String)>> {
+pub fn granted(role: &Object) -> Result<BTreeSet<(String, String, String)>> {
     let texts = |value: &Value| -> Vec<String> {
         let all = value.as_array().into_iter().flatten();
         all.filter_map(|text| Some(text.as_str()?.to_owned()))

@@ -5,12 +5,14 @@
 //! | `programs` | `helm` and `kubectl`, which render |
 //! | `objects` | what they render, as documents |
 //! | `agent` | the DaemonSet of the agent: whether its container is one in which the agent runs |
+//! | `controller` | the Deployment that gives addresses to load balancers |
 //! | `cleanup` | the DaemonSet that takes everything away |
 //! | `cluster` | whether the other objects fit it |
 
 pub mod agent;
 pub mod cleanup;
 pub mod cluster;
+pub mod controller;
 pub mod objects;
 pub mod programs;
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{
-    apps::v1::DaemonSet,
+    apps::v1::{DaemonSet, Deployment},
     core::v1::ServiceAccount,
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -72,6 +72,9 @@ impl Object {
         }
         match self.kind() {
             "DaemonSet" => compare::<DaemonSet>(&self.0),
+            "Deployment" => compare::<Deployment>(&self.0),
+            "Role" => compare::<Role>(&self.0),
+            "RoleBinding" => compare::<RoleBinding>(&self.0),
             "ServiceAccount" => compare::<ServiceAccount>(&self.0),
             "ClusterRole" => compare::<ClusterRole>(&self.0),
             "ClusterRoleBinding" => compare::<ClusterRoleBinding>(&self.0),

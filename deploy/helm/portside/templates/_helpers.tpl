@@ -74,3 +74,17 @@ host: {{ .address | quote }}
 path: {{ .path }}
 port: healthz
 {{- end }}
+
+{{/* Of the controller's pods: the DaemonSet's selector does not select them. */}}
+{{- define "portside.controllerSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "portside.name" . }}-controller
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "portside.controllerLabels" -}}
+{{- $ours := dict
+  "app.kubernetes.io/version" .Chart.AppVersion
+  "app.kubernetes.io/managed-by" .Release.Service
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- toYaml (merge (include "portside.controllerSelectorLabels" . | fromYaml) $ours .Values.commonLabels) }}
+{{- end }}

@@ -8,12 +8,14 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `access` | what it asks an API server for |
 //! | `lease` | who leads, and what an earlier leader may still write |
 //! | `lead` | what the leader does |
 //! | `world` | what it knows of the cluster |
 //! | `write` | statuses, at the version that was decided about |
 //! | `tell` | Events |
 
+pub mod access;
 mod lead;
 mod lease;
 mod tell;
