@@ -53,6 +53,9 @@ pub mod variable {
     pub const NO_HELM: &str = "PORTSIDE_NO_HELM";
     /// The directory of `prometheus` and `promtool`.
     pub const PROMETHEUS: &str = "PORTSIDE_PROMETHEUS";
+    /// The programs that the suite of ingress controllers runs.
+    pub const NGINX: &str = "PORTSIDE_NGINX";
+    pub const HAPROXY: &str = "PORTSIDE_HAPROXY";
     /// What is planted, so that a suite fails.
     pub const PLANT: &str = "PORTSIDE_PLANT";
 }

@@ -41,7 +41,7 @@ pub const VM: [Tool; 5] = [IP, QEMU, XZ, STRIP, IPVSADM];
 const BUSYBOX: Tool = Tool::new("busybox", "busybox-static");
 /// For a prompt in a machine.
 pub const PROMPT: [Tool; 1] = [BUSYBOX];
-pub const TESTS: [Tool; 4] = [IP, NFT, IPTABLES, IPSET];
+pub const TESTS: [Tool; 5] = [IP, NFT, IPTABLES, IPSET, CURL];
 pub const DEMO: [Tool; 2] = [IP, CURL];
 pub const BENCH: [Tool; 2] = [IP, NFT];
 

@@ -2,6 +2,7 @@
 //! installed, so that nothing is started on this machine and no root is needed.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -24,7 +25,7 @@ pub fn prometheus() -> Result<PathBuf> {
             .context("a program has a directory")?
             .to_owned());
     }
-    let bin = unpack("prometheus")?.join("usr/bin");
+    let bin = unpack("prometheus", Brings::Itself)?.join("usr/bin");
     for program in ["prometheus", "promtool"] {
         let version = Command::new(bin.join(program)).arg("--version").output();
         ensure!(
@@ -36,8 +37,40 @@ pub fn prometheus() -> Result<PathBuf> {
     Ok(bin)
 }
 
+/// This machine's program, else the package's. To install it would start a server at port 80, now and at each boot.
+pub fn nginx() -> Result<PathBuf> {
+    server("nginx")
+}
+
+/// This machine's program, else the package's.
+pub fn haproxy() -> Result<PathBuf> {
+    server("haproxy")
+}
+
+/// A server by its name, which is its package's. Its libraries that this machine lacks are unpacked beside it: `../lib`.
+fn server(name: &str) -> Result<PathBuf> {
+    if let Some(found) = shell::find(name) {
+        return Ok(found);
+    }
+    let program = unpack(name, Brings::Libraries)?.join("usr/sbin").join(name);
+    ensure!(
+        program.is_file(),
+        "the package has no {}",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// What is unpacked along with a package.
+#[derive(Clone, Copy)]
+enum Brings {
+    Itself,
+    /// All packages that it needs and this machine lacks.
+    Libraries,
+}
+
 /// Where the files of a package are.
-fn unpack(package: &str) -> Result<PathBuf> {
+fn unpack(package: &str, brings: Brings) -> Result<PathBuf> {
     let dir = workspace::target_dir().join("tools").join(package);
     // The directory gets its name when it is whole.
     if dir.exists() {
@@ -50,7 +83,7 @@ fn unpack(package: &str) -> Result<PathBuf> {
         );
     }
     let work = dir.with_extension(std::process::id().to_string());
-    let unpacked = unpack_into(&work, package).and_then(|()| {
+    let unpacked = unpack_into(&work, package, brings).and_then(|()| {
         // Somebody else may have been faster.
         if !dir.exists() {
             fs::rename(work.join("files"), &dir)?;
@@ -65,24 +98,39 @@ fn unpack(package: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn unpack_into(work: &Path, package: &str) -> Result<()> {
+fn unpack_into(work: &Path, package: &str, brings: Brings) -> Result<()> {
     crate::packages::refresh();
     say("Downloading", format!("{package} (apt)"));
-    fs::create_dir_all(work)?;
+    let archives = work.join("archives");
+    fs::create_dir_all(archives.join("partial"))?;
     let mut download = Command::new("apt-get");
+    match brings {
+        Brings::Itself => download.args(["-qq", "download"]),
+        Brings::Libraries => {
+            let mut cache = OsString::from("Dir::Cache::archives=");
+            cache.push(&archives);
+            // What an installation would fetch, without the locks of one: these are root's.
+            download
+                .args(["-qq", "install", "--yes", "--no-install-recommends"])
+                .args(["--download-only", "-o", "Debug::NoLocking=1", "-o"])
+                .arg(cache)
+        }
+    };
     download
-        .args(["-qq", "download", package])
-        .current_dir(work)
+        .arg(package)
+        .current_dir(&archives)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     shell::run(&mut download)?;
-    let mut files = fs::read_dir(work)?;
-    let file = files.find_map(|entry| {
-        let path = entry.ok()?.path();
-        (path.extension()? == "deb").then_some(path)
-    });
-    let file = file.with_context(|| format!("apt-get brought no package {package}"))?;
-    let mut extract = Command::new("dpkg-deb");
-    extract.arg("--extract").arg(file).arg(work.join("files"));
-    shell::run(&mut extract)
+    let files: Vec<_> = fs::read_dir(&archives)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|it| it == "deb"))
+        .collect();
+    ensure!(!files.is_empty(), "apt-get brought no package {package}");
+    for file in files {
+        let mut extract = Command::new("dpkg-deb");
+        extract.arg("--extract").arg(file).arg(work.join("files"));
+        shell::run(&mut extract)?;
+    }
+    Ok(())
 }

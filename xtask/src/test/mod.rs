@@ -154,14 +154,20 @@ fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
 /// Real programs that suites of a level set beside Portside, each with the variable that names it. What cannot be had is told
 /// here, and by the rows that want it.
 fn peers(level: Level) -> Vec<(&'static str, PathBuf)> {
-    if level != Level::L3 {
-        return Vec::new();
-    }
-    let kubectl = charts::programs().map(|programs| programs.kubectl);
-    let found = [
-        (variable::KUBECTL, kubectl),
-        (variable::PROMETHEUS, unpacked::prometheus()),
-    ];
+    let found = match level {
+        Level::L2 => vec![
+            (variable::NGINX, unpacked::nginx()),
+            (variable::HAPROXY, unpacked::haproxy()),
+        ],
+        Level::L3 => {
+            let kubectl = charts::programs().map(|programs| programs.kubectl);
+            vec![
+                (variable::KUBECTL, kubectl),
+                (variable::PROMETHEUS, unpacked::prometheus()),
+            ]
+        }
+        Level::L0 | Level::L1 | Level::Faults => Vec::new(),
+    };
     let found = found.into_iter().filter_map(|(name, path)| match path {
         Ok(path) => Some((name, path)),
         Err(error) => {
