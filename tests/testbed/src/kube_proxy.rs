@@ -36,6 +36,19 @@ pub fn install_as(node: &Node, table: &str, vip: &Vip, pods: &[&Pod]) -> Result<
     node.netns().batch("nft", &["-f", "-"], &script)
 }
 
+/// Leads the service to other pods, at once: one transaction, as kube-proxy writes it.
+pub fn replace(node: &Node, vip: &Vip, pods: &[&Pod]) -> Result<()> {
+    let table = own_table(vip);
+    let script: String = Family::BOTH
+        .iter()
+        .map(|family| {
+            let rules = script(*family, &table, vip, pods);
+            format!("flush table {} {table}\n{rules}", word(*family))
+        })
+        .collect();
+    node.netns().batch("nft", &["-f", "-"], &script)
+}
+
 /// Takes the rules of the service away again; the connections that they made stay known to the kernel.
 pub fn remove(node: &Node, vip: &Vip) -> Result<()> {
     let table = own_table(vip);

@@ -26,6 +26,7 @@ pub mod masquerade;
 pub mod meanwhile;
 pub mod memory_group;
 pub mod netns;
+pub mod older;
 pub mod one_cpu;
 pub mod outside;
 pub mod pass;

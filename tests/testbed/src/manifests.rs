@@ -51,6 +51,11 @@ impl Manifests {
         Ok(())
     }
 
+    /// Creates or replaces any object, in a file of this name.
+    pub fn apply_object(&self, file: &str, object: &Value) -> Result<()> {
+        self.write(file, object)
+    }
+
     /// Deletes a Service; its EndpointSlices stay until they are deleted, too.
     pub fn delete(&self, service: &str) -> Result<()> {
         self.remove(&format!("service-{service}"))

@@ -8,20 +8,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::{
-    Pod,
-    maps::{HashMap, Map, MapData, MapError},
-};
+use aya::maps::{HashMap, MapError};
 use libtest_mimic::Trial;
-use proxy_agent::datapath::{FamilyMaps, MapAddr, Maps, PinDir, Sizes};
+use proxy_agent::datapath::{PinDir, Sizes};
 use proxy_agent::plan::Room;
-use proxy_common::abi::{Backend, Flow, FlowKey, ServiceId, UDP, VERSION};
+use proxy_common::abi::{FlowKey, ServiceId, UDP, VERSION};
 use proxy_common::addr::{Be16, Ip4};
 use testbed::address::Family;
 use testbed::agent::{Agent, Launch, Tables, Uplink};
 use testbed::answer::Answer;
 use testbed::cluster::{Cluster, Vip};
 use testbed::meanwhile::Meanwhile;
+use testbed::older;
 use testbed::one_cpu::OneCpu;
 use testbed::patience::{eventually, is_slow, pause};
 use testbed::pinned::{self, Ids, directory_of_version};
@@ -52,9 +50,6 @@ const BIG: Tables = Tables {
     backends: 8192,
     services: 4096,
 };
-
-/// `BPF_MAP_TYPE_LRU_HASH` (kernel include/uapi/linux/bpf.h).
-const LRU_HASH: u32 = 9;
 
 /// As `--tc` names them.
 const FILTERS: &str = "clsact";
@@ -499,7 +494,7 @@ fn next_version(site: &Site) -> Result<()> {
     // (`PORTSIDE_OTHER_AGENT`).
     site.cluster.kill_agents();
     let older = directory_of_version(site.node, VERSION - 1);
-    make_older(&own.open_maps()?, own.root())?;
+    older::make(&own.open_maps()?, own.root(), 2 * SMALL.flows)?;
     fs::rename(own.root(), &older).context("giving the pins an older name")?;
     // A map that the older version had otherwise.
     let affinity = older.join("AFFINITY_4");
@@ -524,43 +519,6 @@ fn next_version(site: &Site) -> Result<()> {
         "the table of new flows is another: {now:?}, not {pending:?}"
     );
     site.has_said("not taken over: AFFINITY_4: clients with session affinity")
-}
-
-/// Has flows pinned as an agent of version 5 pins them: connections and datagrams in one table.
-fn make_older(maps: &Maps, pins: &Path) -> Result<()> {
-    one_table(
-        &maps.v4,
-        ["FLOWS_4", "DATAGRAMS_4"].map(|name| pins.join(name)),
-    )?;
-    one_table(
-        &maps.v6,
-        ["FLOWS_6", "DATAGRAMS_6"].map(|name| pins.join(name)),
-    )?;
-    Ok(fs::remove_file(pins.join("FULL_SINCE"))?)
-}
-
-fn one_table<A: MapAddr>(maps: &FamilyMaps<A>, [flows, datagrams]: [PathBuf; 2]) -> Result<()>
-where
-    Backend<A>: Pod,
-    FlowKey<A>: Pod,
-    Flow<A>: Pod,
-{
-    let (key, value) = (size_of::<FlowKey<A>>() as u32, size_of::<Flow<A>>() as u32);
-    let room = 2 * SMALL.flows;
-    let of_kernel = aya_obj::Map::new_from_params(LRU_HASH, key, value, room, 0);
-    let data = MapData::create(of_kernel, "older", None)?;
-    let mut all: HashMap<_, FlowKey<A>, Flow<A>> = Map::LruHashMap(data).try_into()?;
-    for (key, flow) in maps
-        .flows
-        .entries()?
-        .into_iter()
-        .chain(maps.datagrams.entries()?)
-    {
-        all.insert(key, flow, 0)?;
-    }
-    fs::remove_file(&flows)?;
-    fs::remove_file(datagrams)?;
-    Ok(all.pin(flows)?)
 }
 
 /// Connections end here: requests that cross the moment may fail, those after it do not.

@@ -30,7 +30,7 @@ const BACKLOG: i32 = 1024;
 /// (5.10 does not, 6.12 does).
 const LOOK: Duration = Duration::from_millis(100);
 
-pub(super) struct Listener {
+pub struct Listener {
     socket: TcpListener,
     stop: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<()>>,
@@ -38,7 +38,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Listens on `address` in `netns` and gives each connection to `serve` on a thread of its own.
-    pub(super) fn start<F>(
+    pub fn start<F>(
         netns: &Netns,
         protocol: Protocol,
         address: SocketAddr,

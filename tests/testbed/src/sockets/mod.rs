@@ -3,7 +3,7 @@
 pub mod client;
 pub mod echo;
 pub mod http;
-mod listener;
+pub mod listener;
 pub mod ping;
 mod wording;
 
