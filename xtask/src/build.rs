@@ -233,12 +233,26 @@ fn bpf_cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
     command
 }
 
+/// A `cargo test` that shares what it compiles with [`suites`].
+pub fn test() -> anyhow::Result<Command> {
+    let target = setup::toolchain::host_compiler()?.version.host;
+    let mut command = static_cargo("test", &target);
+    command.args(["--profile", "suite"]);
+    Ok(command)
+}
+
 /// A `cargo build` of static programs.
 fn static_build(target: &str) -> Command {
-    let mut command = cargo::command("build");
+    let mut command = static_cargo("build", target);
+    command.arg("--quiet");
+    command
+}
+
+fn static_cargo(subcommand: &str, target: &str) -> Command {
+    let mut command = cargo::command(subcommand);
     command
         // Named even where it is the host's own: the flags then stay away from build scripts and macros.
-        .args(["--quiet", "--target", target])
+        .args(["--target", target])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .envs(setup::cross::variables(target))
         .env_remove("CARGO_ENCODED_RUSTFLAGS");

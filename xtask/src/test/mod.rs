@@ -1,6 +1,6 @@
 //! `test`: builds, runs the levels one after the other, and closes with one line that sums them up.
 //!
-//! L0 runs as the caller, with the host's toolchain. The other levels are the test targets of the `tests` package. Their
+//! L0 runs as the caller, with the host's toolchain, in the profile of the suites: so the two share what they compile. The other levels are the test targets of the `tests` package. Their
 //! names tell the level: `l1*` is L1, `l3*` is L3, `faults*` is the suite of faults, and every other one is L2. They run as
 //! root and get the paths of the agent and the object. Kernels in virtual machines come last, if they are asked for.
 
@@ -19,7 +19,7 @@ use vm_protocol::variable;
 use self::summary::Summary;
 use crate::{
     build::{self, Suites},
-    cargo::{self, Executable},
+    cargo::Executable,
     privilege::Root,
     setup::{charts, runtime, unpacked},
     shell::say,
@@ -135,7 +135,7 @@ fn run_l0(filter: Option<&str>) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
     let selection = ["--workspace", "--exclude", "tests"];
     say("Testing", format!("L0, {}", selection.join(" ")));
-    let mut command = cargo::command("test");
+    let mut command = build::test()?;
     // All crates are to be heard, also behind one that fails.
     command
         .args(["--no-fail-fast"])
