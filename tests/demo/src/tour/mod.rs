@@ -1,6 +1,7 @@
 //! A walk through what stands on Services, with the real `kubectl` in a cluster that has controllers: each part says in a line
 //! what happens, does it, and shows it by requests.
 
+mod load_balancer;
 mod node_port;
 mod scaling;
 
@@ -58,10 +59,14 @@ pub fn show(out: &mut dyn Write) -> Result<()> {
         cluster: &cluster,
         visitor: &visitor,
     };
-    let parts: [(&str, Part); 2] = [
+    let parts: [(&str, Part); 3] = [
         (
             "NodePort: a port of every node leads to the pods",
             node_port::show,
+        ),
+        (
+            "LoadBalancer: an address from a pool leads to the pods",
+            load_balancer::show,
         ),
         (
             "Autoscaling: more connections, more pods, and back (HorizontalPodAutoscaler)",
