@@ -13,6 +13,7 @@ pub mod model;
 pub mod netlink;
 pub mod node;
 pub mod notices;
+mod own_thread;
 pub mod plain;
 pub mod plan;
 pub mod run;

@@ -3,14 +3,14 @@
 use std::thread;
 
 use anyhow::{Context, Result};
-use tokio::{
-    runtime,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Args, own_service};
-use crate::notices::Notices;
-use crate::source::{self, Arrival, Files, Heard, Kube, Source};
+use crate::{
+    notices::Notices,
+    own_thread,
+    source::{self, Arrival, Files, Heard, Kube, Source},
+};
 
 /// Starts the source that `args` choose. What comes out is how it ends, which it does by itself only if it fails; and when it was last
 /// heard.
@@ -19,21 +19,16 @@ pub async fn start(
     arrivals: mpsc::Sender<Arrival>,
     notices: Notices,
 ) -> Result<(oneshot::Receiver<Result<()>>, Heard)> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting to read Services")?;
     let args = args.clone();
     let (begin, begun) = oneshot::channel();
     let (end, ended) = oneshot::channel();
-    thread::Builder::new()
-        .name("source".to_owned())
-        .spawn(move || {
-            let result = runtime.block_on(feed(&args, arrivals, notices, begin));
-            // An agent that has ended does not ask.
-            let _ = end.send(result);
-        })
-        .context("starting the thread that reads Services")?;
+    let thread = thread::Builder::new().name("source".to_owned());
+    own_thread::start(thread, move || async move {
+        let result = feed(&args, arrivals, notices, begin).await;
+        // An agent that has ended does not ask.
+        let _ = end.send(result);
+    })
+    .context("starting the thread that reads Services")?;
     match begun.await {
         Ok(heard) => Ok((ended, heard)),
         Err(_) => Err(match ended.await.context(PANICKED)? {

@@ -35,13 +35,13 @@ use std::{net::TcpListener, sync::Arc, thread};
 
 use anyhow::{Context, Result};
 use hyper::StatusCode;
-use tokio::{runtime, sync::Semaphore, task};
+use tokio::{sync::Semaphore, task};
 
 use self::{
     http::{Answer, Asked},
     room::{Limits, Room},
 };
-use crate::{datapath::PinDir, memory};
+use crate::{datapath::PinDir, memory, own_thread};
 
 pub use self::{
     args::{Args, Bind, ListenError},
@@ -84,23 +84,15 @@ impl Listeners {
     /// Serves on a thread of its own until the process ends. `pins` is where the maps are.
     pub fn serve(self, status: Arc<Status>, pins: PinDir) -> Result<()> {
         let Self { healthz, metrics } = self;
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting to serve HTTP")?;
-        thread::Builder::new()
-            .name("serve".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    let health = on(healthz, &status, health);
-                    let exposition = Arc::new(metrics::Exposition::new(Arc::clone(&status), pins));
-                    let metrics = on(metrics, &exposition, exposed);
-                    let checks = checks::serve(Arc::clone(&status), Room::new(CHECK_CONNECTIONS));
-                    tokio::join!(health, metrics, checks);
-                });
-            })
-            .context("starting the thread that serves HTTP")?;
-        Ok(())
+        let thread = thread::Builder::new().name("serve".to_owned());
+        own_thread::start(thread, move || async move {
+            let health = on(healthz, &status, health);
+            let exposition = Arc::new(metrics::Exposition::new(Arc::clone(&status), pins));
+            let metrics = on(metrics, &exposition, exposed);
+            let checks = checks::serve(Arc::clone(&status), Room::new(CHECK_CONNECTIONS));
+            tokio::join!(health, metrics, checks);
+        })
+        .context("starting the thread that serves HTTP")
     }
 }
 
