@@ -2,6 +2,9 @@
 //!
 //! All services exist before the agents start, so a row is one request that has to work at the first try: the right
 //! content comes back, and the backend saw the client address that the edge rule promises.
+//!
+//! Over devices without an Ethernet header, rules of kube-proxy's shape serve the same rows on the same topology: what
+//! answers there answers by Portside, too. They differ in the address that the backend sees alone.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,11 +17,13 @@ use testbed::address::{Family, Pair};
 use testbed::agent::Uplink;
 use testbed::answer::Answer;
 use testbed::cluster::{Cluster, PORT, Vip};
+use testbed::kube_proxy;
 use testbed::masquerade;
+use testbed::patience::unless_by_name;
 use testbed::runner::{self, Shared, ignorable_cluster_row};
 use testbed::sockets::Protocol;
 use testbed::sockets::client::Dial;
-use testbed::topology::{Host, Joined, Plan, PodLinks, Tunnel};
+use testbed::topology::{Host, Joined, Plan, PodLinks, Segments, Tunnel};
 use testbed::xdp;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,10 +76,19 @@ impl Backend {
     }
 }
 
+/// By what the services are served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    By(Uplink),
+    /// The yardstick: see `testbed::kube_proxy`.
+    Rules,
+}
+
 #[derive(Clone, Copy)]
 struct Row {
-    uplink: Uplink,
+    served: Served,
     joined: Joined,
+    segments: Segments,
     family: Family,
     protocol: Protocol,
     frontend: Frontend,
@@ -97,17 +111,23 @@ fn main() -> ExitCode {
                     joined,
                     ..Plan::default()
                 };
-                rows.extend(table(plan, uplink));
+                rows.extend(table(plan, Served::By(uplink)));
             }
         }
     }
-    for uplink in [Uplink::Xdp, Uplink::Tc] {
-        for tunnel in Tunnel::ALL {
-            let plan = Plan {
-                joined: Joined::Tunnel(tunnel),
-                ..Plan::default()
-            };
-            rows.extend(table(plan, uplink));
+    for tunnel in Tunnel::ALL {
+        let between = Plan {
+            joined: Joined::Tunnel(tunnel),
+            ..Plan::default()
+        };
+        rows.extend(table(between.clone(), Served::By(Uplink::Xdp)));
+        let behind = Plan {
+            segments: Segments::Behind(tunnel),
+            ..Plan::default()
+        };
+        for plan in [between, behind] {
+            rows.extend(table(plan.clone(), Served::By(Uplink::Tc)));
+            rows.extend(table(plan, Served::Rules));
         }
     }
     if let Some(step) = sample_step() {
@@ -127,14 +147,28 @@ fn sample_step() -> Option<usize> {
     }
 }
 
-fn table(plan: Plan, uplink: Uplink) -> Vec<Trial> {
-    let joined = match plan.joined {
-        Joined::Tunnel(tunnel) => tunnel.to_string(),
-        joined => format!("{joined:?}"),
+/// Are there fewer questions of the same kind among the cases of tunnels, which are enough for an emulated machine?
+fn is_extra(plan: &Plan, served: Served) -> bool {
+    let between = matches!(plan.joined, Joined::Tunnel(Tunnel::Vti | Tunnel::Xfrm));
+    between || served == Served::Rules || matches!(plan.segments, Segments::Behind(_))
+}
+
+const TOO_LONG: &str = "takes an emulated machine long; by its name it runs there";
+
+fn table(plan: Plan, served: Served) -> Vec<Trial> {
+    let joined = match (plan.segments, plan.joined) {
+        (Segments::Behind(tunnel), _) => format!("behind-{tunnel}"),
+        (_, Joined::Tunnel(tunnel)) => tunnel.to_string(),
+        (_, joined) => format!("{joined:?}"),
     };
-    let world = format!("{:?}/{joined}/{uplink:?}", plan.pods).to_lowercase();
-    let joined = plan.joined;
-    let cluster = Shared::new(move || World::start(&plan, uplink));
+    let world = format!("{:?}/{joined}/{served}", plan.pods).to_lowercase();
+    let too_long = || match is_extra(&plan, served) {
+        true => unless_by_name(TOO_LONG),
+        false => None,
+    };
+    let missing = plan.missing().or_else(too_long);
+    let (joined, segments) = (plan.joined, plan.segments);
+    let cluster = Shared::new(move || World::start(&plan, served));
     let mut trials = Vec::new();
     for family in Family::BOTH {
         for protocol in Protocol::BOTH {
@@ -142,8 +176,9 @@ fn table(plan: Plan, uplink: Uplink) -> Vec<Trial> {
                 for client in Client::ALL {
                     for backend in Backend::ALL {
                         let row = Row {
-                            uplink,
+                            served,
                             joined,
+                            segments,
                             family,
                             protocol,
                             frontend,
@@ -151,7 +186,7 @@ fn table(plan: Plan, uplink: Uplink) -> Vec<Trial> {
                             backend,
                         };
                         if row.has_a_meaning() {
-                            trials.push(row.trial(&world, &cluster));
+                            trials.push(row.trial(&world, missing, &cluster));
                         }
                     }
                 }
@@ -169,7 +204,28 @@ struct World {
 
 impl World {
     /// Has every service programmed before anybody asks.
-    fn start(plan: &Plan, uplink: Uplink) -> Result<Self> {
+    fn start(plan: &Plan, served: Served) -> Result<Self> {
+        match served {
+            Served::By(uplink) => Self::of_agents(plan, uplink),
+            Served::Rules => Self::of_rules(plan),
+        }
+    }
+
+    fn of_rules(plan: &Plan) -> Result<Self> {
+        let cluster = Cluster::build_with_rules(plan)?;
+        let mut vips = Vec::new();
+        for backend in Backend::ALL {
+            let vip = cluster.vip("matrix");
+            let endpoint = backend.host(&cluster).ip;
+            for node in &cluster.topology.nodes {
+                kube_proxy::install_at(node, &kube_proxy::own_table(&vip), &vip, &[endpoint])?;
+            }
+            vips.push((backend, vip));
+        }
+        Ok(Self { cluster, vips })
+    }
+
+    fn of_agents(plan: &Plan, uplink: Uplink) -> Result<Self> {
         let cluster = Cluster::build(plan, uplink)?;
         let mut vips = Vec::new();
         for backend in Backend::ALL {
@@ -233,16 +289,20 @@ enum Seen {
     Egress(Pair),
     /// Any of node1's.
     Node1,
+    /// The same, or that of a link below its tunnel: what never leaves the node is masqueraded by the first of all addresses.
+    AnyOfNode1,
 }
 
 impl Row {
-    fn trial(self, world: &str, shared: &Arc<Shared<World>>) -> Trial {
-        let missing = match self.joined {
-            Joined::Tunnel(tunnel) => tunnel.missing(),
-            Joined::Routed | Joined::Vxlan => None,
-        };
-        let unmasked = self.rests_on_masquerade() && !masquerade::available();
-        let missing = missing.or(unmasked.then_some(masquerade::MISSING));
+    fn trial(
+        self,
+        world: &str,
+        missing: Option<&'static str>,
+        shared: &Arc<Shared<World>>,
+    ) -> Trial {
+        let needs_nft = self.rests_on_masquerade() || self.served == Served::Rules;
+        let no_nft = needs_nft && !masquerade::available();
+        let missing = missing.or(no_nft.then_some(masquerade::MISSING));
         ignorable_cluster_row(format!("{world}/{self}"), missing, shared, move |world| {
             if self.is_taken_by_xdp() {
                 xdp::takes(&world.cluster, || self.run(world))
@@ -284,7 +344,11 @@ impl Row {
 
     fn check_address(self, cluster: &Cluster, client: &Host, seen: IpAddr) -> Result<()> {
         let own = client.ip.of(self.family);
-        match self.expected(cluster) {
+        let expected = match self.served {
+            Served::By(_) => self.expected(cluster),
+            Served::Rules => self.expected_by_rules(cluster),
+        };
+        match expected {
             Seen::Kept => ensure!(
                 seen == own,
                 "the backend saw {seen}, not the client's own {own}"
@@ -299,6 +363,10 @@ impl Row {
             Seen::Node1 => ensure!(
                 cluster.node(1).owns(seen),
                 "the backend saw {seen}, none of node1's addresses"
+            ),
+            Seen::AnyOfNode1 => ensure!(
+                cluster.node(1).owns(seen) || cluster.node(1).is_below(seen),
+                "the backend saw {seen}, not even an address below node1's tunnel"
             ),
         }
         Ok(())
@@ -321,6 +389,19 @@ impl Row {
         }
     }
 
+    /// What comes to a NodePort, and what comes from no pod, leaves under the node's address, unless it stays on the node.
+    fn expected_by_rules(self, cluster: &Cluster) -> Seen {
+        match (self.client, self.backend) {
+            (Client::Node, Backend::LocalHost) => Seen::AnyOfNode1,
+            (Client::Node, _) | (Client::Itself, Backend::LocalPod) => Seen::Node1,
+            (_, Backend::LocalHost) => Seen::Kept,
+            (Client::Pod, _) if self.frontend == Frontend::ClusterIp => self.expected(cluster),
+            (_, Backend::LocalPod) => Seen::Node1,
+            (_, Backend::RemotePod) => Seen::Egress(cluster.node(1).address_towards_other_pods()),
+            (_, Backend::RemoteHost) => Seen::Egress(cluster.node(1).host.ip),
+        }
+    }
+
     /// A pod on an overlay reaches another node's own address only under its node's.
     fn rests_on_masquerade(self) -> bool {
         let pod = matches!(self.client, Client::Pod | Client::Itself);
@@ -331,7 +412,7 @@ impl Row {
     fn is_taken_by_xdp(self) -> bool {
         let from_outside = matches!(self.client, Client::Outside | Client::OnLink);
         let is_here = matches!(self.backend, Backend::LocalPod | Backend::LocalHost);
-        self.uplink == Uplink::Xdp && from_outside && is_here
+        self.served == Served::By(Uplink::Xdp) && from_outside && is_here
     }
 
     fn has_a_meaning(self) -> bool {
@@ -341,7 +422,11 @@ impl Row {
             // A cluster address is translated on node2 already, and an overlay does not route pods to the uplink.
             Client::OtherPod => self.frontend == Frontend::NodePort && self.joined != Joined::Vxlan,
             // A cluster address on the segment is reached by way of the router, like from behind it.
-            Client::OnLink => self.frontend == Frontend::NodePort,
+            // Nor is anybody on the link of a device that leads to the router alone.
+            Client::OnLink => {
+                let has_link = !matches!(self.segments, Segments::Behind(_));
+                self.frontend == Frontend::NodePort && has_link
+            }
             Client::Outside | Client::Pod | Client::Node => true,
         }
     }
@@ -356,9 +441,19 @@ impl fmt::Display for Row {
             client,
             backend,
             joined: _,
-            uplink: _,
+            segments: _,
+            served: _,
         } = self;
         write!(f, "{family}/{protocol}/{frontend}/{client}->{backend}")
+    }
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::By(uplink) => write!(f, "{uplink:?}"),
+            Self::Rules => f.write_str("rules"),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use crate::address::{Family, POD_RANGE_V4, POD_RANGE_V6};
+use crate::address::{Family, POD_RANGE_V4, POD_RANGE_V6, Pair};
 use crate::cluster::{PORT, SERVICE_PORT, Vip};
 use crate::sockets::Protocol;
 use crate::topology::{Node, Pod};
@@ -29,9 +29,15 @@ pub fn install(node: &Node, vip: &Vip, pods: &[&Pod]) -> Result<()> {
 
 /// The same by tables of this name, which are to have no other service.
 pub fn install_as(node: &Node, table: &str, vip: &Vip, pods: &[&Pod]) -> Result<()> {
+    let addresses: Vec<_> = pods.iter().map(|pod| pod.ip).collect();
+    install_at(node, table, vip, &addresses)
+}
+
+/// The same with endpoints at these addresses, which need not be pods'.
+pub fn install_at(node: &Node, table: &str, vip: &Vip, endpoints: &[Pair]) -> Result<()> {
     let script: String = Family::BOTH
         .iter()
-        .map(|family| script(*family, table, vip, pods))
+        .map(|family| script(*family, table, vip, endpoints))
         .collect();
     node.netns().batch("nft", &["-f", "-"], &script)
 }
@@ -59,7 +65,8 @@ pub fn remove(node: &Node, vip: &Vip) -> Result<()> {
     node.netns().batch("nft", &["-f", "-"], &script)
 }
 
-fn own_table(vip: &Vip) -> String {
+/// The name of the tables that this service has to itself.
+pub fn own_table(vip: &Vip) -> String {
     format!("{TABLE}-{}", vip.name)
 }
 
@@ -70,7 +77,7 @@ fn word(family: Family) -> &'static str {
     }
 }
 
-fn script(family: Family, table: &str, vip: &Vip, pods: &[&Pod]) -> String {
+fn script(family: Family, table: &str, vip: &Vip, endpoints: &[Pair]) -> String {
     let ip = word(family);
     let (pod_range, loopback) = match family {
         Family::V4 => (POD_RANGE_V4, "127.0.0.0/8"),
@@ -79,7 +86,7 @@ fn script(family: Family, table: &str, vip: &Vip, pods: &[&Pod]) -> String {
     let mark = format!("meta mark set meta mark or {MASQUERADE}");
     let mut services = String::new();
     for protocol in Protocol::BOTH {
-        let to = endpoints(family, pods);
+        let to = target(family, endpoints);
         if to.is_empty() {
             continue;
         }
@@ -104,10 +111,10 @@ fn script(family: Family, table: &str, vip: &Vip, pods: &[&Pod]) -> String {
             let _ = writeln!(services, "{rule}");
         }
     }
-    let hairpins: String = pods
+    let hairpins: String = endpoints
         .iter()
-        .map(|pod| {
-            let own = pod.ip.of(family);
+        .map(|endpoint| {
+            let own = endpoint.of(family);
             format!("{ip} saddr {own} {ip} daddr {own} masquerade\n")
         })
         .collect();
@@ -123,23 +130,23 @@ fn script(family: Family, table: &str, vip: &Vip, pods: &[&Pod]) -> String {
     )
 }
 
-/// One of the pods, as the target of a translation; nothing where there is none.
-fn endpoints(family: Family, pods: &[&Pod]) -> String {
-    match pods {
+/// One of the endpoints, as the target of a translation; nothing where there is none.
+fn target(family: Family, endpoints: &[Pair]) -> String {
+    match endpoints {
         [] => String::new(),
-        [pod] => match family {
-            Family::V4 => format!("{}:{PORT}", pod.ip.v4),
-            Family::V6 => format!("[{}]:{PORT}", pod.ip.v6),
+        [only] => match family {
+            Family::V4 => format!("{}:{PORT}", only.v4),
+            Family::V6 => format!("[{}]:{PORT}", only.v6),
         },
-        pods => {
-            let map: Vec<_> = pods
+        several => {
+            let map: Vec<_> = several
                 .iter()
                 .enumerate()
-                .map(|(number, pod)| format!("{number} : {} . {PORT}", pod.ip.of(family)))
+                .map(|(number, endpoint)| format!("{number} : {} . {PORT}", endpoint.of(family)))
                 .collect();
             format!(
                 "numgen random mod {} map {{ {} }}",
-                pods.len(),
+                several.len(),
                 map.join(", ")
             )
         }

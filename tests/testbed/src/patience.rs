@@ -59,6 +59,12 @@ pub fn is_slow() -> bool {
     factor() > 1
 }
 
+/// `reason`, where a row takes so long here that it is left out of a run that does not name it.
+pub fn unless_by_name(reason: &'static str) -> Option<&'static str> {
+    let by_name = std::env::var_os(vm_protocol::variable::BY_NAME).is_some();
+    (is_slow() && !by_name).then_some(reason)
+}
+
 fn factor() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
     *FACTOR.get_or_init(|| match std::env::var(FACTOR_VARIABLE) {

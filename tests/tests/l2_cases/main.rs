@@ -93,5 +93,6 @@ fn main() -> ExitCode {
     rows.extend(broken::rows(&rules));
     rows.extend(moved::rows(&rules));
     rows.extend(fragments::rows(&rules));
+    rows.extend(tunnels::rows_of_rules());
     runner::main(rows)
 }

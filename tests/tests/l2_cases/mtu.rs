@@ -63,11 +63,11 @@ pub fn rows_of_other_plans(uplink: Uplink) -> Vec<Trial> {
         ),
         clients.row(
             "a download from a local backend fits through a narrow link to the client",
-            |cluster| download(cluster, "p1"),
+            |cluster| download(cluster, cluster.pod("p1")),
         ),
         clients.row(
             "a download from a remote backend fits through a narrow link to the client",
-            |cluster| download(cluster, "p2"),
+            |cluster| download(cluster, cluster.pod("p2")),
         ),
     ]
 }
@@ -110,16 +110,16 @@ fn upload_to(cluster: &Cluster, vip: &Vip, family: Family) -> Result<()> {
     Ok(())
 }
 
-fn download(cluster: &Cluster, backend: &str) -> Result<()> {
-    let vip = serve(cluster, "narrow", &[cluster.pod(backend)])?;
+pub fn download(cluster: &Cluster, backend: &Pod) -> Result<()> {
+    let vip = serve(cluster, "narrow", &[backend])?;
     Family::BOTH
         .into_iter()
         .try_for_each(|family| download_from(cluster, &vip, backend, family))
 }
 
-fn download_from(cluster: &Cluster, vip: &Vip, backend: &str, family: Family) -> Result<()> {
+fn download_from(cluster: &Cluster, vip: &Vip, backend: &Pod, family: Family) -> Result<()> {
     let target = vip.on_node(cluster.node(1), family);
-    let capture = Capture::start(&cluster.pod(backend).netns, "eth0")?;
+    let capture = Capture::start(&backend.netns, "eth0")?;
     let answer = open(dial(cluster.topology.client(), Protocol::Tcp, target))?.download(BULK);
     let errors: Vec<_> = capture
         .packets()
@@ -130,7 +130,7 @@ fn download_from(cluster: &Cluster, vip: &Vip, backend: &str, family: Family) ->
         answer.who().is_some(),
         "{target}: {answer}; ICMP at the backend: {errors:#?}"
     );
-    let own = SocketAddr::new(cluster.pod(backend).ip.of(family), PORT);
+    let own = SocketAddr::new(backend.ip.of(family), PORT);
     let about_the_backend = errors
         .iter()
         .filter_map(|error| error.embedded())

@@ -77,16 +77,19 @@ impl World {
     /// One without agents, whose services the kernel's NAT serves by rules like kube-proxy's: what is demanded of
     /// Portside is demanded of them, too.
     pub fn of_rules() -> Self {
+        Self::of_rules_on(Plan {
+            clients: CLIENTS,
+            ..Plan::default()
+        })
+    }
+
+    /// The same on this topology.
+    pub fn of_rules_on(plan: Plan) -> Self {
         Self {
             served: "rules",
             missing: (!masquerade::available()).then_some(masquerade::MISSING),
             by_xdp: false,
-            cluster: Shared::new(|| {
-                Cluster::build_with_rules(&Plan {
-                    clients: CLIENTS,
-                    ..Plan::default()
-                })
-            }),
+            cluster: Shared::new(move || Cluster::build_with_rules(&plan)),
         }
     }
 

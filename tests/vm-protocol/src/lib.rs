@@ -44,6 +44,8 @@ pub mod variable {
     pub const BENCH_OBJECT: &str = "PORTSIDE_BENCH_OBJECT";
     /// How many times longer than on a real machine everything may take.
     pub const PATIENCE: &str = "PORTSIDE_PATIENCE";
+    /// Rows are asked for by name: what is too long for a run of all of them is run, too.
+    pub const BY_NAME: &str = "PORTSIDE_BY_NAME";
     /// One of so many rows of the matrix is run.
     pub const SAMPLE: &str = "PORTSIDE_SAMPLE";
     /// The programs that render what is in `deploy/`.

@@ -26,8 +26,9 @@ const WANTED: [&str; 9] = [
     "nft_masq",
 ];
 
-/// What some kernels lack, or have built in without saying so: the NIC, SCTP, VLAN devices, and those without Ethernet headers.
-const OPTIONAL: [&str; 9] = [
+/// What some kernels lack, or have built in without saying so: the NIC, SCTP, VLAN devices, those without Ethernet headers, and what
+/// ESP signs by.
+const OPTIONAL: [&str; 17] = [
     "virtio_pci",
     "virtio_net",
     "sctp",
@@ -37,6 +38,14 @@ const OPTIONAL: [&str; 9] = [
     "sit",
     "ip_gre",
     "wireguard",
+    "ip_vti",
+    "ip6_vti",
+    "xfrm_interface",
+    "xfrm_user",
+    "esp4",
+    "esp6",
+    "authenc",
+    "crypto_null",
 ];
 
 /// What the rules of kube-proxy's modes are made of: iptables (through nftables, and legacy), nftables, ipvs.

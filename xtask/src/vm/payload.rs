@@ -166,7 +166,8 @@ impl Build {
             agent: self.program(AGENT)?,
             programs: Vec::new(),
             tools: tools::collect(&[])?,
-            modules: if has(Level::L2, share.has_first()) {
+            // Rules are a yardstick in both shares.
+            modules: if has(Level::L2, true) {
                 [modules::KUBE_PROXY.as_slice(), &modules::UPLINKS].concat()
             } else {
                 Vec::new()
@@ -180,6 +181,9 @@ impl Build {
         }
         payload.variable(variable::PATIENCE, PATIENCE);
         payload.variable(variable::SAMPLE, SAMPLE);
+        if !filter.is_empty() {
+            payload.variable(variable::BY_NAME, "1");
+        }
         Ok(payload)
     }
 
@@ -201,6 +205,7 @@ impl Build {
             ],
             programs: self.programs.values().cloned().collect(),
             tools: tools::collect(&["bash"])?,
+            modules: [modules::KUBE_PROXY.as_slice(), &modules::UPLINKS].concat(),
             ..self.nothing()?
         })
     }

@@ -255,7 +255,7 @@ impl<'a> Launch<'a> {
         let binary = program.map(Path::to_path_buf).or_else(binary);
         let binary = binary.with_context(|| format!("{BINARY_VARIABLE} is not set"))?;
         let mut command = node.netns().command(binary)?;
-        let uplinks = uplinks.map_or_else(|| node.uplinks().join(","), str::to_owned);
+        let uplinks = uplinks.map_or_else(|| node.uplinks(), str::to_owned);
         command
             .arg("run")
             .args(["--node-name", name, "--workloads", "auto", "--xdp", xdp])

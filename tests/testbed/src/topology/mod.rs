@@ -4,13 +4,15 @@
 //!  client1 client2 …            neighbour (an outside client on the nodes' own segment)
 //!      └──┬──┘                      │
 //!   bridge `clients` ── router ── bridge `seg0` ── eth0 of node1, node2, …      Segments::Shared
-//!                              └─ bridge `segN` ── eth0 of nodeN                Segments::PerNode
+//!                              ├─ bridge `segN` ── eth0 of nodeN                Segments::PerNode
+//!                              └─ tunnel ───────── tunnel of nodeN              Segments::Behind
 //! ```
 //!
 //! The router knows the way to the pods (unless they are on an overlay) and sends the service range to node1, as a
 //! data centre would that announces it. Nodes reach each other's pods as [`Joined`] says. What makes a testbed lie is
 //! set as distributions set it: reverse-path filtering strict, forwarding on, no ICMP redirects.
 
+mod ipsec;
 mod node;
 mod overlay;
 mod pod;
@@ -41,6 +43,9 @@ pub enum Segments {
     Shared,
     /// A link to the router for each node, as in a cloud: the next node is behind the router.
     PerNode,
+    /// The same, and over each of these links devices without an Ethernet header, which have the node's addresses and its default
+    /// route. The link itself has others, by which nobody knows the node.
+    Behind(Tunnel),
 }
 
 /// How one node's pods are reached from another node.
@@ -74,7 +79,7 @@ pub struct Plan {
     /// Frames reach the uplinks with finished checksums and through a polling peer, as from and to a NIC. Native XDP
     /// needs this; without it the uplinks see the partial checksums and the large segments of a plain veth.
     pub wire_like_uplinks: bool,
-    /// The MTU of the overlay or tunnel device; the pods keep what fits into one on a 1500-byte link.
+    /// The MTU of the node's overlay or tunnel device; the pods keep what fits into one on a 1500-byte link.
     pub overlay_mtu: u16,
     /// The MTU of the router's end of the link towards one node.
     pub router_mtu_towards: Option<(u8, u16)>,
@@ -95,6 +100,21 @@ impl Default for Plan {
             router_mtu_towards: None,
             router_mtu_towards_clients: DEFAULT_MTU,
         }
+    }
+}
+
+impl Plan {
+    /// Why it cannot be built here, if so.
+    pub fn missing(&self) -> Option<&'static str> {
+        let between = match self.joined {
+            Joined::Tunnel(tunnel) => tunnel.missing(),
+            Joined::Routed | Joined::Vxlan => None,
+        };
+        let behind = match self.segments {
+            Segments::Behind(tunnel) => tunnel.missing(),
+            Segments::Shared | Segments::PerNode => None,
+        };
+        between.or(behind)
     }
 }
 
@@ -148,8 +168,8 @@ pub struct Topology {
     pub router: Router,
     pub nodes: Vec<Node>,
     pub run: Run,
-    /// What carries packets between the nodes' ends of a tunnel.
-    _pump: Option<tun::Pump>,
+    /// What a tunnel between the nodes lives as long as.
+    _keeper: Option<tunnel::Keeper>,
 }
 
 impl Topology {
@@ -163,7 +183,7 @@ impl Topology {
         let nodes = (1..=plan.nodes)
             .map(|number| Node::create(&run, &router, plan, number))
             .collect::<Result<Vec<_>>>()?;
-        let pump = node::join(&nodes, plan)?;
+        let keeper = node::join(&nodes, plan)?;
         router.route_to_pods(&nodes, plan)?;
         Ok(Self {
             clients,
@@ -171,7 +191,7 @@ impl Topology {
             router,
             nodes,
             run,
-            _pump: pump,
+            _keeper: keeper,
         })
     }
 
@@ -186,5 +206,9 @@ fn segment_of(plan: &Plan, number: u8) -> u8 {
     match plan.segments {
         Segments::Shared => 0,
         Segments::PerNode => number,
+        Segments::Behind(_) => BELOW + number,
     }
 }
+
+/// Segments from here on are below tunnels.
+const BELOW: u8 = 100;

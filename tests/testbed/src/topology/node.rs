@@ -4,19 +4,22 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::overlay::{self, Overlay};
 use super::pod::{self, Pod};
 use super::router::{self, Router};
-use super::tun::Pump;
-use super::tunnel::{self, Tunnel};
+use super::tunnel::{self, End, Keeper, Remote, Tunnel};
 use super::{DEFAULT_MTU, Host, Joined, Plan, PodLinks, Segments};
 use crate::address::{self, Mac, Pair};
+use crate::masquerade;
 use crate::netns::Netns;
 use crate::run::Run;
 
 pub(super) const POD_BRIDGE: &str = "cni0";
+
+/// The end of a tunnel to the other node's pods.
+const TO_PODS: &str = "pods";
 
 pub struct Node {
     /// The node's own namespace; its address is that of the uplink `eth0`.
@@ -31,7 +34,11 @@ pub struct Node {
     /// The Ethernet address of the pod bridge, where there is one.
     pub(super) bridge_mac: Mac,
     overlay: Option<Overlay>,
+    /// To other nodes' pods.
     tunnel: Option<Tunnel>,
+    /// The addresses of its link, where a tunnel over it leads to the router.
+    below: Option<Pair>,
+    _keeper: Option<Keeper>,
     more_uplinks: Vec<String>,
     netns_prefix: String,
     next_pod: AtomicU8,
@@ -39,7 +46,7 @@ pub struct Node {
 
 impl Node {
     pub(super) fn create(run: &Run, router: &Router, plan: &Plan, number: u8) -> Result<Self> {
-        let host = router.attach_node(run, plan, number)?;
+        let (host, keeper) = router.attach_node(run, plan, number)?;
         router::enable_routing(&host.netns)?;
         let (overlay, pod_mtu) = match plan.joined {
             Joined::Routed => (None, DEFAULT_MTU),
@@ -47,10 +54,8 @@ impl Node {
                 Some(Overlay::create(&host, number, plan.overlay_mtu)?),
                 overlay::MTU,
             ),
-            Joined::Tunnel(tunnel) => {
-                tunnel.create(&host, number, plan.overlay_mtu.min(tunnel::MTU))?;
-                (None, tunnel::MTU)
-            }
+            // The other end is not there yet.
+            Joined::Tunnel(_) => (None, tunnel::MTU),
         };
         let tunnel = match plan.joined {
             Joined::Tunnel(tunnel) => Some(tunnel),
@@ -68,6 +73,11 @@ impl Node {
             bridge_mac: Mac::fresh(),
             overlay,
             tunnel,
+            below: match plan.segments {
+                Segments::Behind(_) => Some(router::below(plan, number)),
+                Segments::Shared | Segments::PerNode => None,
+            },
+            _keeper: keeper,
             more_uplinks: Vec::new(),
             next_pod: AtomicU8::new(2),
         };
@@ -113,6 +123,11 @@ impl Node {
             || self.is_overlay_address(address)
     }
 
+    /// Whether `address` is that of its link below a tunnel, by which nobody knows it.
+    pub fn is_below(&self, address: IpAddr) -> bool {
+        self.below.is_some_and(|below| below.contains(address))
+    }
+
     /// The address of the device through which this node reaches pods of other nodes.
     pub fn address_towards_other_pods(&self) -> Pair {
         if self.has_overlay() {
@@ -122,17 +137,21 @@ impl Node {
         }
     }
 
-    /// Names of the interfaces that lead off the node.
-    pub fn uplinks(&self) -> Vec<&str> {
-        let overlay = self.overlay.as_ref().map(|_| overlay::DEVICE);
-        let tunnel = self.tunnel.map(Tunnel::device_names).unwrap_or_default();
-        let more = self.more_uplinks.iter().map(String::as_str);
-        ["eth0"]
+    /// What `--uplinks` names: the interfaces that lead off the node. Where the default route is by a device without an Ethernet
+    /// header, the agent has to find it.
+    pub fn uplinks(&self) -> String {
+        if self.below.is_some() {
+            return "auto".to_owned();
+        }
+        let overlay = self.overlay.as_ref().map(|_| overlay::DEVICE.to_owned());
+        let tunnel = self.tunnel.map(|tunnel| tunnel.device_names(TO_PODS));
+        let names: Vec<_> = ["eth0".to_owned()]
             .into_iter()
             .chain(overlay)
-            .chain(tunnel)
-            .chain(more)
-            .collect()
+            .chain(tunnel.into_iter().flatten())
+            .chain(self.more_uplinks.iter().cloned())
+            .collect();
+        names.join(",")
     }
 
     /// Counts a device that was moved to the node as one that leads off it; an agent that runs does not know of it.
@@ -173,31 +192,64 @@ impl Node {
 }
 
 /// Tells every node the way to every other node's pods.
-pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<Option<Pump>> {
+pub(super) fn join(nodes: &[Node], plan: &Plan) -> Result<Option<Keeper>> {
+    if let Joined::Tunnel(tunnel) = plan.joined {
+        return join_by(tunnel, nodes, plan.overlay_mtu.min(tunnel::MTU));
+    }
     for node in nodes {
         let others = nodes.iter().filter(|other| other.number != node.number);
         let mut routes = String::new();
         for other in others {
             match (&other.overlay, plan.segments) {
-                _ if let Some(tunnel) = node.tunnel => {
-                    tunnel.route_to_pods_of(node.netns(), &other.host, other.number)?
-                }
                 (Some(overlay), _) => {
                     overlay.add_peer_on(node.netns(), &other.host, other.number)?
                 }
                 (None, Segments::Shared) => routes += &other.route_to_its_pods(),
                 // The default route leads to the router, which knows.
-                (None, Segments::PerNode) => {}
+                (None, Segments::PerNode | Segments::Behind(_)) => {}
             }
         }
         if !routes.is_empty() {
             node.netns().ip(&routes)?;
         }
     }
-    match (plan.joined, nodes) {
-        (Joined::Tunnel(tunnel), [first, second, ..]) => {
-            tunnel.join([first.netns(), second.netns()])
+    Ok(None)
+}
+
+/// The same of two nodes, by devices without an Ethernet header.
+fn join_by(tunnel: Tunnel, nodes: &[Node], mtu: u16) -> Result<Option<Keeper>> {
+    let [first, second] = nodes else {
+        bail!("a tunnel has two ends, and there are {} nodes", nodes.len());
+    };
+    let ends = [first, second].map(|node| End {
+        netns: node.netns(),
+        name: TO_PODS,
+        below: "eth0",
+        outer: node.host.ip,
+        mtu,
+    });
+    let keeper = tunnel.lay(&ends, Remote::NextHop, 1)?;
+    let [v4, v6] = tunnel.devices(TO_PODS);
+    for (node, other) in [(first, second), (second, first)] {
+        let (own, pods) = (address::overlay(node.number), address::pod(other.number, 0));
+        let outer = other.host.ip.v4;
+        let [via4, via6] = match tunnel {
+            Tunnel::IpIp => [
+                format!("via {outer} onlink"),
+                format!("via ::{outer} onlink"),
+            ],
+            _ => [String::new(), String::new()],
+        };
+        node.netns().ip(&format!(
+            "addr add {}/32 dev {v4}\n\
+             addr add {}/128 dev {v6} nodad\n\
+             route add {}/24 {via4} dev {v4}\n\
+             route add {}/64 {via6} dev {v6}\n",
+            own.v4, own.v6, pods.v4, pods.v6
+        ))?;
+        if masquerade::available() {
+            masquerade::install(node.netns(), node.number)?;
         }
-        _ => Ok(None),
     }
+    Ok(keeper)
 }

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{DEFAULT_MTU, Host, Joined, Node, Plan, Segments, segment_of};
+use super::tunnel::{self, End, Keeper, Remote, Tunnel};
+use super::{BELOW, DEFAULT_MTU, Host, Joined, Node, Plan, Segments, segment_of};
 use crate::address::{self, Mac, Pair, SERVICE_RANGE_V4, SERVICE_RANGE_V6};
 use crate::ethtool;
 use crate::netns::Netns;
@@ -11,6 +12,9 @@ use crate::run::Run;
 
 const NEIGHBOUR: u8 = 200;
 const CLIENTS: &str = "clients";
+
+/// A node's end of a tunnel to the router.
+const TO_ROUTER: &str = "up";
 
 pub struct Router {
     pub netns: Netns,
@@ -29,6 +33,7 @@ impl Router {
         let segments = match plan.segments {
             Segments::Shared => 0..=0,
             Segments::PerNode => 1..=plan.nodes,
+            Segments::Behind(_) => BELOW + 1..=BELOW + plan.nodes,
         };
         let segment = |number| router.bridge(&bridge_of(number), address::on_segment(number, 1));
         let clients = router.bridge(CLIENTS, address::CLIENT_GATEWAY);
@@ -54,7 +59,7 @@ impl Router {
             run,
             &name,
             address::client(number),
-            address::CLIENT_GATEWAY,
+            Some(address::CLIENT_GATEWAY),
             CLIENTS,
         )?;
         if plan.router_mtu_towards_clients != DEFAULT_MTU {
@@ -70,22 +75,26 @@ impl Router {
             run,
             "neighbour",
             ip,
-            address::on_segment(segment, 1),
+            Some(address::on_segment(segment, 1)),
             &bridge_of(segment),
         )
     }
 
-    pub(super) fn attach_node(&self, run: &Run, plan: &Plan, number: u8) -> Result<Host> {
+    /// A node with its address and default route, and what these live as long as.
+    pub(super) fn attach_node(
+        &self,
+        run: &Run,
+        plan: &Plan,
+        number: u8,
+    ) -> Result<(Host, Option<Keeper>)> {
         let name = format!("node{number}");
         let segment = segment_of(plan, number);
-        let ip = address::on_segment(segment, 10 + number);
-        let mut node = self.attach(
-            run,
-            &name,
-            ip,
-            address::on_segment(segment, 1),
-            &bridge_of(segment),
-        )?;
+        let ip = below(plan, number);
+        let gateway = match plan.segments {
+            Segments::Shared | Segments::PerNode => Some(address::on_segment(segment, 1)),
+            Segments::Behind(_) => None,
+        };
+        let mut node = self.attach(run, &name, ip, gateway, &bridge_of(segment))?;
         if plan.wire_like_uplinks {
             ethtool::set(&self.netns, &name, ethtool::SET_TX_CHECKSUM, false)?;
             ethtool::set(&self.netns, &name, ethtool::SET_FLAGS, false)?;
@@ -97,7 +106,56 @@ impl Router {
         {
             self.narrow(&name, &bridge_of(segment), mtu)?;
         }
-        Ok(node)
+        let keeper = match plan.segments {
+            Segments::Shared | Segments::PerNode => None,
+            Segments::Behind(tunnel) => self.put_behind(tunnel, &mut node, plan, number)?,
+        };
+        Ok((node, keeper))
+    }
+
+    /// Lays a tunnel over the node's link, which gets the node's addresses and its default route.
+    fn put_behind(
+        &self,
+        tunnel: Tunnel,
+        node: &mut Host,
+        plan: &Plan,
+        number: u8,
+    ) -> Result<Option<Keeper>> {
+        let segment = segment_of(plan, number);
+        let (below, name) = (bridge_of(segment), format!("{TO_ROUTER}{number}"));
+        let ends = [
+            End {
+                netns: &self.netns,
+                name: &name,
+                below: &below,
+                outer: address::on_segment(segment, 1),
+                mtu: tunnel::MTU,
+            },
+            End {
+                netns: &node.netns,
+                name: TO_ROUTER,
+                below: "eth0",
+                outer: node.ip,
+                mtu: plan.overlay_mtu.min(tunnel::MTU),
+            },
+        ];
+        let keeper = tunnel.lay(&ends, Remote::Fixed, number)?;
+        let own = address::on_segment(number, 10 + number);
+        let [v4, v6] = tunnel.devices(&name);
+        self.netns.ip(&format!(
+            "route add {}/32 dev {v4}\nroute add {}/128 dev {v6}\n",
+            own.v4, own.v6
+        ))?;
+        let [v4, v6] = tunnel.devices(TO_ROUTER);
+        node.netns.ip(&format!(
+            "addr add {}/32 dev {v4}\n\
+             addr add {}/128 dev {v6} nodad\n\
+             route add 0.0.0.0/0 dev {v4}\n\
+             route add ::/0 dev {v6}\n",
+            own.v4, own.v6
+        ))?;
+        node.ip = own;
+        Ok(keeper)
     }
 
     /// Sets the MTU of a port and its bridge, and not that of the other end.
@@ -108,7 +166,14 @@ impl Router {
     }
 
     /// A new namespace whose `eth0` is a veth to a port of `bridge`; the port is named after the host.
-    fn attach(&self, run: &Run, name: &str, ip: Pair, gateway: Pair, bridge: &str) -> Result<Host> {
+    fn attach(
+        &self,
+        run: &Run,
+        name: &str,
+        ip: Pair,
+        gateway: Option<Pair>,
+        bridge: &str,
+    ) -> Result<Host> {
         let host = Host {
             name: name.to_owned(),
             netns: Netns::create(run.netns_name(name))?,
@@ -122,13 +187,15 @@ impl Router {
             "link add {name} mtu {DEFAULT_MTU} type veth peer name eth0 address {mac} mtu {DEFAULT_MTU} netns {inside}\n\
              link set {name} master {bridge} up\n"
         ))?;
+        let default_routes = gateway.map_or_else(String::new, |Pair { v4, v6 }| {
+            format!("route add default via {v4}\nroute add default via {v6}\n")
+        });
         host.netns.ip(&format!(
             "link set eth0 up\n\
              addr add {}/24 dev eth0\n\
              addr add {}/64 dev eth0 nodad\n\
-             route add default via {}\n\
-             route add default via {}\n",
-            ip.v4, ip.v6, gateway.v4, gateway.v6
+             {default_routes}",
+            ip.v4, ip.v6
         ))?;
         Ok(host)
     }
@@ -148,6 +215,11 @@ impl Router {
         }
         self.netns.ip(&routes)
     }
+}
+
+/// The addresses of a node's link.
+pub(super) fn below(plan: &Plan, number: u8) -> Pair {
+    address::on_segment(segment_of(plan, number), 10 + number)
 }
 
 fn bridge_of(segment: u8) -> String {

@@ -53,8 +53,9 @@ pub struct Pump {
 }
 
 impl Pump {
-    pub(super) fn start(ends: [&Netns; 2], name: &str) -> Result<Self> {
-        let [a, b] = ends.map(|netns| netns.run(|| open(name)));
+    /// Between two devices, each by its namespace and its name.
+    pub(super) fn start(ends: [(&Netns, String); 2]) -> Result<Self> {
+        let [a, b] = ends.map(|(netns, name)| netns.run(|| open(&name)));
         let (a, b) = (
             a.context("opening a tun device")?,
             b.context("opening a tun device")?,

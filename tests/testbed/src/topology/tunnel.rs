@@ -1,20 +1,21 @@
-//! Pods of different nodes joined by devices that have no Ethernet header: each kind as a CNI makes it.
+//! Devices that have no Ethernet header, each kind as it is in use: between the pods of two nodes, or between a node and its router.
 //!
 //! | kind | devices | as |
 //! |---|---|---|
 //! | tun | one for both families | flannel's UDP backend, WireGuard in user space; the test's process is what is between the ends |
-//! | IPIP | `ipip` for IPv4 and `sit` for IPv6, with no remote end of their own: the route's next hop is it | Calico, kube-router |
+//! | IPIP | `ipip` for IPv4 and `sit` for IPv6; between pods with no remote end of their own: the route's next hop is it | Calico, kube-router |
 //! | GRE | one for both families, to one remote end | |
 //! | WireGuard | one for both families | flannel's `wireguard` backend |
+//! | VTI | `vti` for IPv4, `vti6` for IPv6, in ESP of either family | IPsec by routes |
+//! | XFRM | one interface for both families, in ESP over IPv4 | Cilium and Calico with strongSwan |
 
 use std::fmt::{self, Write as _};
 use std::fs;
 
 use anyhow::{Result, bail};
 
-use super::{Host, tun, wireguard};
-use crate::address::{self, Pair};
-use crate::masquerade;
+use super::{ipsec, tun, wireguard};
+use crate::address::Pair;
 use crate::netns::Netns;
 use crate::runner::CannotRun;
 
@@ -27,101 +28,156 @@ pub enum Tunnel {
     IpIp,
     Gre,
     WireGuard,
+    Vti,
+    Xfrm,
 }
 
-impl Tunnel {
-    pub const ALL: [Self; 4] = [Self::Tun, Self::IpIp, Self::Gre, Self::WireGuard];
+/// Where one end of a tunnel is.
+pub(super) struct End<'a> {
+    pub netns: &'a Netns,
+    /// Begins the names of its devices.
+    pub name: &'a str,
+    /// What carries it: a device, and that one's addresses.
+    pub below: &'a str,
+    pub outer: Pair,
+    pub mtu: u16,
+}
 
-    /// The devices for IPv4 and for IPv6.
-    fn devices(self) -> [&'static str; 2] {
-        match self {
-            Self::Tun => ["pods-tun"; 2],
-            Self::IpIp => ["pods-ipip", "pods-sit"],
-            Self::Gre => ["pods-gre"; 2],
-            Self::WireGuard => ["pods-wg"; 2],
-        }
+/// How an end knows the other one, where the kind leaves the choice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remote {
+    /// By its address.
+    Fixed,
+    /// By the next hop of each route.
+    NextHop,
+}
+
+/// What a tunnel lives as long as.
+pub(super) type Keeper = Box<dyn Send + Sync>;
+
+impl Tunnel {
+    pub const ALL: [Self; 6] = [
+        Self::Tun,
+        Self::IpIp,
+        Self::Gre,
+        Self::WireGuard,
+        Self::Vti,
+        Self::Xfrm,
+    ];
+
+    /// The devices for IPv4 and for IPv6 of an end of this name.
+    pub(super) fn devices(self, name: &str) -> [String; 2] {
+        let [v4, v6] = match self {
+            Self::Tun => ["tun"; 2],
+            Self::IpIp => ["ipip", "sit"],
+            Self::Gre => ["gre"; 2],
+            Self::WireGuard => ["wg"; 2],
+            Self::Vti => ["vti", "vti6"],
+            Self::Xfrm => ["xfrm"; 2],
+        };
+        [v4, v6].map(|kind| format!("{name}-{kind}"))
     }
 
-    pub(super) fn device_names(self) -> Vec<&'static str> {
-        let mut names = self.devices().to_vec();
+    /// The same, each once.
+    pub(super) fn device_names(self, name: &str) -> Vec<String> {
+        let mut names = self.devices(name).to_vec();
         names.dedup();
         names
     }
 
-    /// Makes the end of a node; what is between two ends is made when both are there.
-    pub(super) fn create(self, host: &Host, number: u8, mtu: u16) -> Result<()> {
-        let [v4, v6] = self.devices();
-        let (netns, outer, own) = (&host.netns, host.ip.v4, address::overlay(number));
+    /// Makes the devices of both ends and sets them up; they have no addresses yet. The number tells the tunnels apart that end at
+    /// one host.
+    pub(super) fn lay(self, ends: &[End; 2], remote: Remote, number: u8) -> Result<Option<Keeper>> {
+        let [a, b] = ends;
+        for (own, other) in [(a, b), (b, a)] {
+            self.make(own, other, remote, number)?;
+        }
+        let keeper: Option<Keeper> = match self {
+            Self::Tun => {
+                let ends = ends.each_ref().map(|end| {
+                    let [name, _] = self.devices(end.name);
+                    (end.netns, name)
+                });
+                Some(Box::new(tun::Pump::start(ends)?))
+            }
+            _ => None,
+        };
+        for end in ends {
+            let mut lines = String::new();
+            for name in self.device_names(end.name) {
+                let _ = writeln!(lines, "link set {name} mtu {} up", end.mtu);
+            }
+            end.netns.ip(&lines)?;
+        }
+        Ok(keeper)
+    }
+
+    /// Makes the devices of an end, where the kernel has them without the other end.
+    fn make(self, own: &End, other: &End, remote: Remote, number: u8) -> Result<()> {
+        let [v4, v6] = self.devices(own.name);
+        let (local, peer) = (own.outer, other.outer);
+        let to = format!("local {} remote {}", local.v4, peer.v4);
         match self {
-            Self::Tun => tun::create(netns, v4)?,
+            Self::Tun => tun::create(own.netns, &v4),
             Self::IpIp => {
+                let to = match remote {
+                    Remote::Fixed => to,
+                    Remote::NextHop => format!("local {}", local.v4),
+                };
                 add(
-                    netns,
+                    own.netns,
                     &format!(
-                        "link add {v4} type ipip local {outer} ttl 64\n\
-                         link add {v6} type sit local {outer} ttl 64\n"
+                        "link add {v4} type ipip {to} ttl 64\n\
+                         link add {v6} type sit {to} ttl 64\n"
+                    ),
+                )
+            }
+            Self::Gre => add(own.netns, &format!("link add {v4} type gre {to} ttl 64\n")),
+            Self::WireGuard => {
+                add(own.netns, &format!("link add {v4} type wireguard\n"))?;
+                wireguard::configure(own.netns, &v4, [local.v4, peer.v4], number)
+            }
+            Self::Vti => {
+                // The key is what policies are found by: one for each of the two.
+                let [key4, key6] = [2 * number, 2 * number + 1];
+                add(
+                    own.netns,
+                    &format!(
+                        "link add {v4} type vti {to} key {key4}\n\
+                         link add {v6} type vti6 local {} remote {} key {key6}\n",
+                        local.v6, peer.v6
                     ),
                 )?;
+                let by = |key| format!("mark {key}");
+                ipsec::protect(own.netns, local.v4.into(), peer.v4.into(), "", &by(key4))?;
+                ipsec::protect(own.netns, local.v6.into(), peer.v6.into(), "", &by(key6))
             }
-            Self::Gre => {
-                let remote = peer(host);
+            Self::Xfrm => {
+                let by_id = format!("if_id {number}");
                 add(
-                    netns,
-                    &format!("link add {v4} type gre local {outer} remote {remote} ttl 64\n"),
+                    own.netns,
+                    &format!("link add {v4} type xfrm dev {} {by_id}\n", own.below),
                 )?;
-            }
-            Self::WireGuard => {
-                add(netns, &format!("link add {v4} type wireguard\n"))?;
-                wireguard::configure(netns, v4, number, peer(host))?;
+                ipsec::protect(own.netns, local.v4.into(), peer.v4.into(), &by_id, &by_id)
             }
         }
-        let mut lines = String::new();
-        for name in self.device_names() {
-            let _ = writeln!(lines, "link set {name} mtu {mtu} up");
-        }
-        let _ = write!(
-            lines,
-            "addr add {}/32 dev {v4}\naddr add {}/128 dev {v6} nodad\n",
-            own.v4, own.v6
-        );
-        netns.ip(&lines)?;
-        if masquerade::available() {
-            masquerade::install(netns, number)?;
-        }
-        Ok(())
     }
 
-    /// Makes `netns` reach the pods of the node `other`.
-    pub(super) fn route_to_pods_of(self, netns: &Netns, other: &Host, number: u8) -> Result<()> {
-        let [v4, v6] = self.devices();
-        let pods = address::pod(number, 0);
-        let (via4, via6) = match self {
-            Self::IpIp => (
-                format!("via {} onlink", other.ip.v4),
-                format!("via ::{} onlink", other.ip.v4),
-            ),
-            Self::Tun | Self::Gre | Self::WireGuard => (String::new(), String::new()),
+    /// Why no such devices can be made here, if so.
+    pub fn missing(self) -> Option<&'static str> {
+        let modules: &[&str] = match self {
+            Self::Tun => &[],
+            Self::IpIp => &["ipip", "sit"],
+            Self::Gre => &["ip_gre"],
+            Self::WireGuard => &["wireguard"],
+            Self::Vti => &["ip_vti", "ip6_vti", "esp4", "esp6"],
+            Self::Xfrm => &["xfrm_interface", "esp4"],
         };
-        netns.ip(&format!(
-            "route add {}/24 {via4} dev {v4}\nroute add {}/64 {via6} dev {v6}\n",
-            pods.v4, pods.v6
-        ))
+        let is_there = |module: &&str| fs::exists(format!("/sys/module/{module}")).unwrap_or(false);
+        let found = modules.iter().all(is_there)
+            && (self != Self::Tun || fs::exists("/dev/net/tun").unwrap_or(false));
+        (!found).then_some(MISSING)
     }
-
-    /// Joins the ends of two nodes, where it is not the kernel that does.
-    pub(super) fn join(self, ends: [&Netns; 2]) -> Result<Option<tun::Pump>> {
-        match self {
-            Self::Tun => tun::Pump::start(ends, self.devices()[0]).map(Some),
-            Self::IpIp | Self::Gre | Self::WireGuard => Ok(None),
-        }
-    }
-}
-
-/// The other node of two.
-fn peer(host: &Host) -> std::net::Ipv4Addr {
-    let [first, second] = [11, 12].map(|number| address::on_segment(0, number));
-    let Pair { v4, .. } = if host.ip == first { second } else { first };
-    v4
 }
 
 /// Makes devices of a kind that the kernel may lack.
@@ -138,22 +194,6 @@ fn add(netns: &Netns, lines: &str) -> Result<()> {
 /// Why a row on such a topology cannot run here.
 pub const MISSING: &str = "the kernel lacks this kind of tunnel";
 
-impl Tunnel {
-    /// Why no such devices can be made here, if so.
-    pub fn missing(self) -> Option<&'static str> {
-        let modules: &[&str] = match self {
-            Self::Tun => &[],
-            Self::IpIp => &["ipip", "sit"],
-            Self::Gre => &["ip_gre"],
-            Self::WireGuard => &["wireguard"],
-        };
-        let is_there = |module: &&str| fs::exists(format!("/sys/module/{module}")).unwrap_or(false);
-        let found = modules.iter().all(is_there)
-            && (self != Self::Tun || fs::exists("/dev/net/tun").unwrap_or(false));
-        (!found).then_some(MISSING)
-    }
-}
-
 impl fmt::Display for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
@@ -161,6 +201,8 @@ impl fmt::Display for Tunnel {
             Self::IpIp => "ipip",
             Self::Gre => "gre",
             Self::WireGuard => "wireguard",
+            Self::Vti => "vti",
+            Self::Xfrm => "xfrm",
         })
     }
 }

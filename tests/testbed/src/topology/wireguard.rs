@@ -8,7 +8,8 @@ use proxy_agent::netlink::{NLM_F_ACK, attribute, generic, nested};
 
 use crate::netns::Netns;
 
-const PORT: u16 = 51820;
+/// Each tunnel's number is added to it, as several may end at one host.
+const FIRST_PORT: u16 = 51820;
 
 /// The pairs of RFC 7748 section 6.1: what one end keeps, and what the other knows of it.
 const KEYS: [[&str; 2]; 2] = [
@@ -34,20 +35,37 @@ const WGALLOWEDIP_A_FAMILY: u16 = 1;
 const WGALLOWEDIP_A_IPADDR: u16 = 2;
 const WGALLOWEDIP_A_CIDR_MASK: u16 = 3;
 
-/// Node `number` of the first two speaks to the other, at `peer`, whatever the packets' addresses are.
-pub(super) fn configure(netns: &Netns, device: &str, number: u8, peer: Ipv4Addr) -> Result<()> {
-    let own = usize::from(number - 1) & 1;
+/// One end speaks to the other, whatever the packets' addresses are: their own addresses are `[own, peer]`. The end of the lower
+/// one has the first keys.
+pub(super) fn configure(
+    netns: &Netns,
+    device: &str,
+    [own, peer]: [Ipv4Addr; 2],
+    number: u8,
+) -> Result<()> {
+    let [lower, higher] = &KEYS;
+    let (keys, others) = if own < peer {
+        (lower, higher)
+    } else {
+        (higher, lower)
+    };
+    let port = FIRST_PORT + u16::from(number);
     netns
-        .run(|| set(device, &KEYS[own], &KEYS[own ^ 1], peer))
+        .run(|| set(device, keys, others, (peer, port)))
         .with_context(|| format!("setting up {device} in {}", netns.name()))
 }
 
-fn set(device: &str, own: &[&str; 2], other: &[&str; 2], peer: Ipv4Addr) -> Result<()> {
+fn set(
+    device: &str,
+    own: &[&str; 2],
+    other: &[&str; 2],
+    (peer, port): (Ipv4Addr, u16),
+) -> Result<()> {
     let wireguard =
         generic::Family::open("wireguard").context("the kernel tells no number of WireGuard's")?;
     let mut endpoint = Vec::new();
     endpoint.extend((nix::libc::AF_INET as u16).to_ne_bytes());
-    endpoint.extend(PORT.to_be_bytes());
+    endpoint.extend(port.to_be_bytes());
     endpoint.extend(peer.octets());
     endpoint.extend([0; 8]);
     let everything = |family: i32, bytes: &[u8]| {
@@ -77,7 +95,7 @@ fn set(device: &str, own: &[&str; 2], other: &[&str; 2], peer: Ipv4Addr) -> Resu
     let request = [
         attribute(WGDEVICE_A_IFINDEX, &if_nametoindex(device)?.to_ne_bytes()),
         attribute(WGDEVICE_A_PRIVATE_KEY, &key(own[0])),
-        attribute(WGDEVICE_A_LISTEN_PORT, &PORT.to_ne_bytes()),
+        attribute(WGDEVICE_A_LISTEN_PORT, &port.to_ne_bytes()),
         nested(WGDEVICE_A_PEERS, &[peer]),
     ]
     .concat();
