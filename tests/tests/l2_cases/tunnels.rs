@@ -144,6 +144,7 @@ impl Rows {
 /// The nodes reach each other's pods by it.
 fn between(tunnel: Tunnel) -> Plan {
     Plan {
+        clients: 2,
         joined: Joined::Tunnel(tunnel),
         overlay_mtu: NARROW,
         ..Plan::default()
