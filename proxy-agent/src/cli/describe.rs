@@ -1,7 +1,7 @@
 //! `proxy-agent describe service`: one Service as this node has it, and why it is not reachable, if so.
 
 use anyhow::{Result, bail};
-use proxy_common::abi::{Extent, FrontendKind, ServiceFlags};
+use proxy_common::abi::{BackendFlags, FrontendKind, ServiceFlags};
 use serde::Serialize;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     condition::{Agent, ServicePort, View, place_of, state_of},
     notices::{Notice, ToldOf},
+    plan,
     serve::Unserved,
     state::{self, Place},
 };
@@ -67,6 +68,10 @@ struct Port {
     /// Seconds; nothing without affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_ip_affinity: Option<u32>,
+    /// By what a new connection gets its endpoint.
+    load_balancing: &'static str,
+    /// How long the list is that a hash chooses from, for the ClusterIP.
+    slots: u32,
     /// Those that may reach its load balancer's addresses; nothing where all may.
     #[serde(skip_serializing_if = "Option::is_none")]
     source_ranges: Option<Vec<String>>,
@@ -174,7 +179,11 @@ fn port(view: &View, service: &ServicePort) -> Result<Port> {
                 }),
         )
         .next();
-    let len = |extent: Extent| extent.len;
+    // A list may have an endpoint many times.
+    let usable = |scope: BackendFlags| {
+        let all = service.backends.iter();
+        all.filter(|(_, entry)| entry.flags.contains(scope)).count() as u32
+    };
     let has = |flag| value.flags.contains(flag);
     let endpoints = service.backends.iter().map(|(id, entry)| {
         let count = view.maps.backend_count(*id)?;
@@ -205,10 +214,12 @@ fn port(view: &View, service: &ServicePort) -> Result<Port> {
                 is_external: *kind != FrontendKind::ClusterIp,
             })
             .collect(),
-        to_cluster_ip: len(value.internal),
-        to_external: len(value.external),
-        from_this_node_to_external: len(value.short_circuit),
+        to_cluster_ip: usable(BackendFlags::IN_INTERNAL),
+        to_external: usable(BackendFlags::IN_EXTERNAL),
+        from_this_node_to_external: usable(BackendFlags::IN_SHORT_CIRCUIT),
         client_ip_affinity: (value.affinity != 0).then(|| value.affinity / view.hz.max(1)),
+        load_balancing: plan::balancing(value.flags).text(),
+        slots: value.internal.len,
         source_ranges: has(ServiceFlags::SOURCE_RANGES)
             .then(|| service.ranges.iter().map(ToString::to_string).collect()),
         connections: count.connections,
@@ -323,6 +334,10 @@ fn text(description: &Description) -> String {
             ),
         );
         line(
+            "balancing",
+            format!("{}, from {} slots", port.load_balancing, port.slots),
+        );
+        line(
             "affinity",
             port.client_ip_affinity.map_or_else(
                 || "none".to_owned(),
@@ -394,6 +409,8 @@ mod tests {
             to_external: 0,
             from_this_node_to_external: 0,
             client_ip_affinity: None,
+            load_balancing: "random",
+            slots: internal,
             source_ranges: None,
             connections: 0,
             refused_packets: 0,

@@ -83,6 +83,8 @@ pub struct Teller<'a, F: Family> {
     lines: Vec<Line>,
     facts: Facts,
     kind: Option<FrontendKind>,
+    /// Of the service that was found.
+    flags: ServiceFlags,
     is_looked_for: bool,
     /// Affinity names a backend, and whether it holds is not said yet.
     sticky: bool,
@@ -115,6 +117,7 @@ where
         lines: Vec::new(),
         facts: Facts::default(),
         kind: None,
+        flags: ServiceFlags::empty(),
         is_looked_for: false,
         sticky: false,
         held: None,
@@ -430,6 +433,7 @@ where
             true => " (Local, and none of its endpoints is on this node)",
             false => "",
         };
+        self.flags = service.flags;
         self.say("policy", format!("{who}: {scope}{policy}"));
         if !service.flags.contains(ServiceFlags::SOURCE_RANGES) {
             self.say("ranges", "no source ranges: every source may".to_owned());
@@ -514,12 +518,19 @@ where
             );
             self.sticky = false;
         }
-        let hash = select::hash(&self.tuple, self.scene.config.seed);
+        let hash = select::choice(self.flags, &self.tuple, self.scene.config.seed);
+        let over = if self.flags.contains(ServiceFlags::BY_ADDRESS) {
+            "the client's address"
+        } else if self.flags.contains(ServiceFlags::BY_CLIENT) {
+            "the client's address and port"
+        } else {
+            "addresses and ports"
+        };
         let chosen = found.map_or_else(|| "nothing".to_owned(), |id| format!("backend {id}"));
         self.facts.backend = None;
         self.say(
             "choice",
-            format!("by the hash of addresses and ports ({hash:#010x}): slot {index}, {chosen}"),
+            format!("by the hash of {over} ({hash:#010x}): slot {index}, {chosen}"),
         );
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Cidr, Conditions, Family, ObjectName, Protocol, TrafficPolicy};
+use super::{Balancing, Cidr, Conditions, Family, ObjectName, Protocol, TrafficPolicy};
 
 /// The identity of a service port in one family. The port's number is not part of it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -53,6 +53,7 @@ pub struct DesiredService {
     pub has_any: bool,
     /// ClientIP affinity: seconds for which it holds after the last new connection.
     pub affinity: Option<u32>,
+    pub balancing: Balancing,
     /// Seconds for which first packets of a client wait while there is no endpoint anywhere; `None`: they are refused.
     pub hold: Option<u32>,
     /// The sources that load-balancer IPs admit; empty for all.
@@ -120,6 +121,8 @@ pub struct Endpoint {
     /// Is it on this node?
     pub local: bool,
     pub conditions: Conditions,
+    /// How often it is chosen beside others; one of 0 is in no scope.
+    pub weight: u16,
 }
 
 impl Endpoint {

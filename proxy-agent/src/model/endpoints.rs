@@ -89,6 +89,7 @@ pub fn merge<'a>(
                 port: socket.port(),
                 local: source.node.as_deref() == Some(own_node),
                 conditions: source.conditions,
+                weight: source.weight,
             },
             source,
         })

@@ -43,7 +43,7 @@ mod warning;
 mod tests;
 
 pub use address::{REFUSED, Ranges, not_routable, parse_address};
-pub use asks::{Asks, Ignored};
+pub use asks::{Asks, Balancing, Ignored};
 pub use bounds::Bounds;
 pub use cidr::{Cidr, CidrError};
 pub use claims::ServiceAddress;
@@ -52,7 +52,7 @@ pub use desired::{
 };
 pub use object::{
     Conditions, EndpointSlice, Event, Family, Kind, Node, ObjectName, Protocol, Service,
-    ServicePort, ServiceType, SliceEndpoint, SlicePort, TrafficPolicy,
+    ServicePort, ServiceType, SliceEndpoint, SlicePort, TrafficPolicy, WEIGHT,
 };
 pub use store::Store;
 pub use stranger::Stranger;

@@ -5,7 +5,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
-use super::{Asks, Cidr};
+use super::{Asks, Cidr, Ignored};
 
 /// Namespace and name: the identity of an object among those of its kind. Shared, since many tables hold the same ones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -129,6 +129,8 @@ pub struct EndpointSlice {
     pub family: Family,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<SliceEndpoint>,
+    /// What of its annotations is not understood.
+    pub ignored: Vec<Ignored>,
     /// When the pod or service changed for which the slice was last written; where the slice says it.
     pub triggered: Option<SystemTime>,
 }
@@ -155,11 +157,16 @@ pub struct SliceEndpoint {
     pub addr: IpAddr,
     pub node: Option<Arc<str>>,
     pub conditions: Conditions,
+    /// How often it is chosen beside others; 0 for never.
+    pub weight: u16,
     /// Zones that the endpoint is meant for; empty without a hint.
     pub zone_hints: Vec<Arc<str>>,
     /// Nodes that the endpoint is meant for; empty without a hint.
     pub node_hints: Vec<Arc<str>>,
 }
+
+/// The weight of an endpoint that has none of its own.
+pub const WEIGHT: u16 = 1;
 
 /// The state of an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -7,6 +7,8 @@
 //! 3. A scope takes one of the two by its policy. An empty scope rejects, unless its policy is `Local` and some other
 //!    node has an endpoint: then it drops.
 //!
+//! An endpoint of weight 0 counts as neither ready nor serving: it keeps the connections that it has.
+//!
 //! Hints count over ready endpoints only, and only if all of those carry one and one of them names this node (else, this
 //! node's zone). So they never leave nothing.
 
@@ -31,9 +33,7 @@ pub fn choose(
     let hints = Hints::evaluate(candidates, node);
     let cluster = ready_or_fallback(candidates, |_| true, |c| hints.allow(c.source, node));
     let local = ready_or_fallback(candidates, |c| c.endpoint.local, |_| true);
-    let has_any = candidates
-        .iter()
-        .any(|c| is_ready(c) || c.endpoint.conditions.is_fallback());
+    let has_any = candidates.iter().any(|c| is_ready(c) || is_fallback(c));
 
     let scope = |policy| Scope {
         policy,
@@ -64,9 +64,7 @@ fn ready_or_fallback(
     if !ready.is_empty() {
         return ready;
     }
-    ids(candidates, |c| {
-        eligible(c) && c.endpoint.conditions.is_fallback()
-    })
+    ids(candidates, |c| eligible(c) && is_fallback(c))
 }
 
 fn ids(candidates: &[Candidate<'_>], wanted: impl Fn(&Candidate<'_>) -> bool) -> Vec<EndpointId> {
@@ -78,7 +76,11 @@ fn ids(candidates: &[Candidate<'_>], wanted: impl Fn(&Candidate<'_>) -> bool) ->
 }
 
 fn is_ready(candidate: &Candidate<'_>) -> bool {
-    candidate.endpoint.conditions.ready
+    candidate.endpoint.conditions.ready && candidate.endpoint.weight > 0
+}
+
+fn is_fallback(candidate: &Candidate<'_>) -> bool {
+    candidate.endpoint.conditions.is_fallback() && candidate.endpoint.weight > 0
 }
 
 /// Which hints hold for a service port on this node.

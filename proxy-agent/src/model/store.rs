@@ -14,8 +14,8 @@ use std::{
 };
 
 use super::{
-    Bounds, Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName, Ranges,
-    Service, ServicePortKey,
+    Balancing, Bounds, Cidr, DesiredService, EndpointSlice, Event, Family, Kind, Node, ObjectName,
+    Ranges, Service, ServicePortKey,
     claims::{self, Claims},
     endpoints::{self, Slices},
     policy,
@@ -30,6 +30,8 @@ pub struct Store {
     node: Node,
     node_names: Names,
     refusals: Refusals,
+    /// Of services that say nothing.
+    balancing: Balancing,
     bounds: Bounds,
     /// Boxed: a node of the tree has room for eleven.
     services: BTreeMap<ObjectName, Box<Service>>,
@@ -55,6 +57,7 @@ impl Store {
             node: Node::named(node_name),
             node_names: Names::default(),
             refusals: Refusals::default(),
+            balancing: Balancing::default(),
             bounds: Bounds::default(),
             services: BTreeMap::new(),
             slices: HashMap::new(),
@@ -80,6 +83,12 @@ impl Store {
     pub fn serving_external_ips(mut self, external_ips: bool) -> Self {
         self.refusals.external_ips = external_ips;
         self
+    }
+
+    /// The same, where services that say nothing choose their endpoints so.
+    #[must_use]
+    pub fn balancing_by(self, balancing: Balancing) -> Self {
+        Self { balancing, ..self }
     }
 
     /// The same with other bounds for each service.
@@ -144,6 +153,7 @@ impl Store {
         let slices = self.slices.get(name).map_or(&[][..], Vec::as_slice);
         let mut warnings = self.refusals.of(service, slices);
         warnings.extend(ignored(service));
+        warnings.extend(slices.iter().flat_map(ignored_of_slice));
         warnings.extend(self.claims.lost(service));
         warnings
     }
@@ -242,6 +252,7 @@ impl Store {
             cluster: choice.cluster,
             has_any: choice.has_any,
             affinity: service.affinity,
+            balancing: service.asks.balancing.unwrap_or(self.balancing),
             hold: service.asks.hold,
             source_ranges: effective_ranges(&service.source_ranges, family),
             left_out,
@@ -322,6 +333,9 @@ impl Store {
         let warnings = self.refusals.take_slice(&mut slice);
         let mut is_changed = warnings.is_some();
         self.warnings.extend(warnings.unwrap_or_default());
+        if !self.knows_ignored(&slice) {
+            self.warnings.extend(ignored_of_slice(&slice));
+        }
         self.node_names.has_slice(&slice, &self.node.name);
         self.pool.share_slice(&mut slice);
         let owner = slice.service_name();
@@ -351,6 +365,13 @@ impl Store {
             self.triggers.extend(triggered);
             self.touch(&owner);
         }
+    }
+
+    /// Was the same of this slice told before?
+    fn knows_ignored(&self, slice: &EndpointSlice) -> bool {
+        let siblings = self.slices.get(&slice.service_name()).into_iter().flatten();
+        let mut known = siblings.filter(|one| one.name == slice.name);
+        known.any(|known| known.ignored == slice.ignored)
     }
 
     fn delete_slice(&mut self, name: &ObjectName) {
@@ -392,14 +413,13 @@ impl Store {
 
 /// What of a service's annotations is not understood.
 fn ignored(service: &Service) -> impl Iterator<Item = Warning> {
-    service
-        .asks
-        .ignored
-        .iter()
-        .map(|what| Warning::FieldIgnored {
-            service: service.name.clone(),
-            what: what.clone(),
-        })
+    let all = service.asks.ignored.iter();
+    all.map(|what| Warning::field_ignored("Service", &service.name, what))
+}
+
+fn ignored_of_slice(slice: &EndpointSlice) -> impl Iterator<Item = Warning> {
+    let all = slice.ignored.iter();
+    all.map(|what| Warning::field_ignored("EndpointSlice", &slice.name, what))
 }
 
 /// The ranges that restrict `family`: those of the family, unless one of them holds every address.

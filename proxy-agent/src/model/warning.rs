@@ -21,8 +21,12 @@ pub enum Warning {
         addr: IpAddr,
         reason: Cow<'static, str>,
     },
-    /// An annotation of a service says what is not understood.
-    FieldIgnored { service: ObjectName, what: Ignored },
+    /// An annotation of a Service or an EndpointSlice says what is not understood.
+    FieldIgnored {
+        kind: &'static str,
+        object: ObjectName,
+        what: Ignored,
+    },
     /// Two services claim one address; the loser goes without it.
     FrontendConflict {
         address: ServiceAddress,
@@ -32,11 +36,20 @@ pub enum Warning {
 }
 
 impl Warning {
+    pub fn field_ignored(kind: &'static str, object: &ObjectName, what: &Ignored) -> Self {
+        Self::FieldIgnored {
+            kind,
+            object: object.clone(),
+            what: what.clone(),
+        }
+    }
+
     /// The object that goes without something.
     pub const fn object(&self) -> &ObjectName {
         match self {
             Self::EndpointRefused { slice, .. } => slice,
-            Self::AddressRefused { service, .. } | Self::FieldIgnored { service, .. } => service,
+            Self::AddressRefused { service, .. } => service,
+            Self::FieldIgnored { object, .. } => object,
             Self::FrontendConflict { loser, .. } => loser,
         }
     }
@@ -58,8 +71,8 @@ impl fmt::Display for Warning {
                 addr,
                 reason,
             } => write!(f, "Service {service} is not served at {addr}: {reason}"),
-            Self::FieldIgnored { service, what } => {
-                write!(f, "Service {service}: {what}; the default holds")
+            Self::FieldIgnored { kind, object, what } => {
+                write!(f, "{kind} {object}: {what}; the default holds")
             }
             Self::FrontendConflict {
                 address,

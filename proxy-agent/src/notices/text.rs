@@ -72,7 +72,7 @@ fn text(warning: &Warning) -> String {
             slice.name
         ),
         Warning::AddressRefused { addr, reason, .. } => format!("not served at {addr}: {reason}"),
-        Warning::FieldIgnored { what, .. } => format!("{what}; the default holds"),
+        Warning::FieldIgnored { .. } => warning.to_string(),
         Warning::FrontendConflict {
             address, winner, ..
         } => format!(

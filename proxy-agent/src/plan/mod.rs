@@ -21,6 +21,7 @@
 //! | `ledger` | who has how much room in which table |
 //! | `ids` | service and backend ids |
 //! | `extents` | runs of the slot array |
+//! | `spread` | what a service's slots hold: weights, consistent hashing |
 
 mod addresses;
 mod batch;
@@ -33,6 +34,7 @@ mod ledger;
 mod op;
 mod placed;
 mod planner;
+mod spread;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ pub use self::{
     image::Image,
     ledger::{Limits, Room, Table},
     op::{BackendEntry, FrontendAt, Op},
+    placed::balancing,
     planner::{Change, LeftOut, Plan, Planner},
     tables::Shortage,
 };

@@ -12,7 +12,9 @@ use proxy_common::abi::{
 };
 
 use super::{BackendEntry, FrontendAt, Image, addresses::NodeAddresses};
-use crate::model::{self, Cidr, DesiredService, EndpointId, Family, OnEmpty, ServicePortKey};
+use crate::model::{
+    self, Balancing, Cidr, DesiredService, EndpointId, Family, OnEmpty, ServicePortKey,
+};
 
 /// Extents, each once, with the backend ids in their slots.
 pub type Filled = Vec<(Extent, Box<[BackendId]>)>;
@@ -284,6 +286,11 @@ pub fn value(
             _ => extent,
         }
     });
+    flags |= match desired.balancing {
+        Balancing::Random => ServiceFlags::empty(),
+        Balancing::Maglev => ServiceFlags::BY_CLIENT,
+        Balancing::SourceHash => ServiceFlags::BY_CLIENT | ServiceFlags::BY_ADDRESS,
+    };
     if desired.hold.is_some() {
         flags |= ServiceFlags::HOLD;
     }
@@ -295,6 +302,17 @@ pub fn value(
         internal,
         external,
         short_circuit,
+    }
+}
+
+/// By what a service with these flags chooses.
+pub const fn balancing(flags: ServiceFlags) -> Balancing {
+    if flags.contains(ServiceFlags::BY_ADDRESS) {
+        Balancing::SourceHash
+    } else if flags.contains(ServiceFlags::BY_CLIENT) {
+        Balancing::Maglev
+    } else {
+        Balancing::Random
     }
 }
 

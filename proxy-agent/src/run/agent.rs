@@ -116,6 +116,7 @@ impl Agent {
         ));
         let mut store = Store::new(&*args.node_name)
             .refusing(args.refused_addresses.clone())
+            .balancing_by(args.load_balancing)
             .serving_external_ips(args.allow_service_external_ips)
             .with_bounds(args.room.service_bounds);
         store.set_broadcasts(node::broadcasts());

@@ -72,6 +72,9 @@ pub struct Args {
     /// Tell by Events on a Service why it is not served as its object says
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub events: bool,
+    /// How new connections of a Service find an endpoint that does not say it by the annotation portside.io/load-balancing
+    #[arg(long, value_name = "random|maglev|source-hash", default_value_t, value_parser = balancing)]
+    pub load_balancing: model::Balancing,
     /// Serve the `externalIPs` of Services; as kube-proxy's gate `AllowServiceExternalIPs`
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub allow_service_external_ips: bool,
@@ -83,6 +86,10 @@ pub struct Args {
     pub log: log::Args,
     #[command(flatten)]
     pub place: Place,
+}
+
+fn balancing(text: &str) -> Result<model::Balancing, String> {
+    text.parse()
 }
 
 /// As kube-proxy reads it (`GetHostname` in k8s.io/component-helpers).

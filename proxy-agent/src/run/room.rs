@@ -206,6 +206,7 @@ impl Waiting {
             sum.addresses += left_out.addresses;
             sum.ranges += left_out.ranges;
             sum.endpoints += left_out.endpoints;
+            sum.lists += left_out.lists;
             sum.why = left_out.why;
         }
         all.iter()

@@ -180,8 +180,10 @@ mod tests {
                     conditions,
                     zone_hints: vec![],
                     node_hints: vec![],
+                    weight: crate::model::WEIGHT,
                 })
                 .collect(),
+            ignored: vec![],
             triggered: None,
         }));
         store.apply(Event::Synced(Kind::Service));

@@ -21,6 +21,9 @@ pub struct Unserved {
     pub addresses: u32,
     pub ranges: u32,
     pub endpoints: u32,
+    /// Ports whose lists of endpoints are shorter than weights or a consistent hash ask for.
+    #[serde(default)]
+    pub lists: u32,
     pub reason: String,
 }
 
@@ -35,6 +38,7 @@ impl Unserved {
             addresses,
             ranges,
             endpoints,
+            lists,
             why,
         } = left_out;
         Self {
@@ -44,6 +48,7 @@ impl Unserved {
             addresses,
             ranges,
             endpoints,
+            lists,
             reason: match why {
                 Some(why) => why.to_string(),
                 None => "it asks for more than one Service may have (--service-bounds)".to_owned(),
@@ -61,6 +66,7 @@ impl fmt::Display for Unserved {
             addresses,
             ranges,
             endpoints,
+            lists,
             reason: _,
         } = self;
         let parts = [
@@ -68,6 +74,7 @@ impl fmt::Display for Unserved {
             (addresses, "addresses"),
             (ranges, "source ranges"),
             (endpoints, "endpoints"),
+            (lists, "lists of full length"),
         ];
         let parts = parts.iter().filter(|(count, _)| **count > 0);
         let parts: Vec<_> = parts

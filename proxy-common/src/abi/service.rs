@@ -77,6 +77,10 @@ bitflags! {
         /// Without an endpoint anywhere, first packets wait for one: they are dropped, and their client sends them again. For how
         /// long, an empty extent says ([`Extent::patience`]).
         const HOLD = 1 << 3;
+        /// A slot is chosen by the client's half of the tuple alone, with a seed that all nodes share: each gives the same answer.
+        const BY_CLIENT = 1 << 4;
+        /// With [`Self::BY_CLIENT`]: by the client's address alone, whatever its port.
+        const BY_ADDRESS = 1 << 5;
     }
 }
 

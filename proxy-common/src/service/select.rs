@@ -1,7 +1,8 @@
 //! Choosing a backend: `slots[base + reduce(hash, len)]`, after session affinity.
 //!
 //! Random, weighted and consistent hashing are contents of the slot array; the path is one. The hash is over
-//! the packet's tuple, so that two CPUs that see the first packets of one flow choose alike.
+//! the packet's tuple, so that two CPUs that see the first packets of one flow choose alike; or over the client's half of it, so that
+//! two nodes do.
 
 use crate::{
     abi::{
@@ -30,8 +31,30 @@ pub enum Choice<'a, A> {
 #[inline(always)]
 pub fn hash<A: Addr>(tuple: &Tuple<A>, seed: u32) -> u32 {
     let ports = (tuple.sport.0 as u32) << 16 | tuple.dport.0 as u32;
-    let mut h = seed ^ tuple.src.fold();
-    h = h.wrapping_mul(0xcc9e_2d51).rotate_left(15) ^ tuple.dst.fold();
+    mixed(seed, tuple.src.fold(), tuple.dst.fold(), ports)
+}
+
+/// The seed where all nodes give the same answer.
+const OF_ALL_NODES: u32 = 0x5ca1_ab1e;
+
+/// The hash by which a service with these flags chooses a slot.
+#[inline(always)]
+pub fn choice<A: Addr>(flags: ServiceFlags, tuple: &Tuple<A>, seed: u32) -> u32 {
+    let (mut seed, mut dst) = (seed, tuple.dst.fold());
+    let (mut sport, mut dport) = (tuple.sport.0 as u32, tuple.dport.0 as u32);
+    if flags.contains(ServiceFlags::BY_CLIENT) {
+        (seed, dst, dport) = (OF_ALL_NODES, 0, 0);
+    }
+    if flags.contains(ServiceFlags::BY_ADDRESS) {
+        sport = 0;
+    }
+    mixed(seed, tuple.src.fold(), dst, sport << 16 | dport)
+}
+
+#[inline(always)]
+fn mixed(seed: u32, src: u32, dst: u32, ports: u32) -> u32 {
+    let mut h = seed ^ src;
+    h = h.wrapping_mul(0xcc9e_2d51).rotate_left(15) ^ dst;
     h = h.wrapping_mul(0x1b87_3593).rotate_left(13) ^ ports;
     h ^= h >> 16;
     h = h.wrapping_mul(0x85eb_ca6b);
@@ -115,9 +138,10 @@ pub fn choose<'a, F: Family, T: Services<F> + Node>(
     {
         return Choice::Backend { id, backend };
     }
-    let slot = extent
-        .base
-        .plus(reduce(hash(tuple, config.seed), extent.len));
+    let slot = extent.base.plus(reduce(
+        choice(service.flags, tuple, config.seed),
+        extent.len,
+    ));
     let Some(backend_id) = tables.slot(slot) else {
         return Choice::Refuse;
     };

@@ -6,7 +6,7 @@ use proxy_common::{
     addr::{Addr, Be16, Ip4},
     edge::{hook::Hook, verdict::Verdict},
     reason::DropReason,
-    service::select::{hash, reduce},
+    service::select::{choice, hash, reduce},
 };
 use std::collections::HashMap;
 
@@ -74,6 +74,81 @@ fn every_bit_of_a_tuple_changes_half_of_its_hash<F: Net>() {
             (12..=20).contains(&(changed / 64)),
             "bit {bit} changes {changed} of 2048 bits"
         );
+    }
+}
+
+/// By all of the tuple, by the client's half, by its address.
+fn a_choice_is_by_as_much_of_the_tuple_as_the_service_says<F: Net>() {
+    let by_client = ServiceFlags::BY_CLIENT;
+    let by_address = by_client | ServiceFlags::BY_ADDRESS;
+    let one = tuple::<F>((CLIENT, 4000), (NODE, NODE_PORT));
+    assert_eq!(choice(ServiceFlags::HOLD, &one, 7), hash(&one, 7));
+    for (other, seed, as_client, as_address) in [
+        (one, 8, true, true),
+        (tuple::<F>((CLIENT, 4000), (CLUSTER_IP, 80)), 7, true, true),
+        (
+            tuple::<F>((CLIENT, 4001), (NODE, NODE_PORT)),
+            7,
+            false,
+            true,
+        ),
+        (
+            tuple::<F>((POD_A, 4000), (NODE, NODE_PORT)),
+            7,
+            false,
+            false,
+        ),
+    ] {
+        for (flags, same) in [
+            (ServiceFlags::empty(), false),
+            (by_client, as_client),
+            (by_address, as_address),
+        ] {
+            let is_same = choice(flags, &one, 7) == choice(flags, &other, seed);
+            assert_eq!(is_same, same, "{flags:?} {other:?}");
+        }
+    }
+}
+
+/// What the slots of a service with unequal weights hold, over 100,000 connections.
+fn slots_get_their_share_of_connections<F: Net>() {
+    const LEN: u32 = 10;
+    for flags in [ServiceFlags::empty(), ServiceFlags::BY_CLIENT] {
+        let mut counts = [0_u32; LEN as usize];
+        for client in 0..10 {
+            for port in 20_000..30_000 {
+                let one = tuple::<F>((CLIENT + client, port), (NODE, NODE_PORT));
+                counts[reduce(choice(flags, &one, 7), LEN) as usize] += 1;
+            }
+        }
+        // Weights 5, 3 and 2.
+        for (slots, share) in [(0..5, 0.5), (5..8, 0.3), (8..10, 0.2)] {
+            let count: u32 = counts[slots].iter().sum();
+            let error = f64::from(count) / 100_000.0 / share - 1.0;
+            assert!(error.abs() < 0.02, "{flags:?}: {share} is {count}");
+        }
+    }
+}
+
+/// A node with another seed sends a client to the same backend.
+fn every_node_gives_the_same_answer<F: Net>(proto: u8) {
+    let backends = [REMOTE, REMOTE_TUNNEL, POD_A, POD_B];
+    let nodes = [1, 99].map(|seed| {
+        let mut world = World::with_backends(&backends);
+        world.service_mut().flags |= ServiceFlags::BY_CLIENT;
+        world.config_mut().seed = seed;
+        world
+    });
+    for port in 2000..2100 {
+        let open = Frame::<F>::new(
+            proto,
+            (F::addr(POD_A), port),
+            (F::addr(CLUSTER_IP), SERVICE_PORT),
+        );
+        let [one, other] = nodes
+            .each_ref()
+            .map(|node| node.sends(Hook::TC_WORKLOAD_IN, VETH_A, &open).dst);
+        assert_eq!(one, other, "port {port}");
     }
 }
 
@@ -348,6 +423,7 @@ fn source_ranges_hold_for_load_balancer_addresses_alone<F: Net>(proto: u8) {
 }
 
 cases! {
+    every_node_gives_the_same_answer
     clients_spread_over_all_backends
     a_client_chooses_from_the_scope_of_its_frontend
     an_empty_scope_drops_or_refuses_as_its_policy_says
@@ -357,4 +433,8 @@ cases! {
     a_backend_that_does_not_serve_is_refused
     source_ranges_hold_for_load_balancer_addresses_alone
 }
-families! { every_bit_of_a_tuple_changes_half_of_its_hash }
+families! {
+    every_bit_of_a_tuple_changes_half_of_its_hash
+    a_choice_is_by_as_much_of_the_tuple_as_the_service_says
+    slots_get_their_share_of_connections
+}

@@ -42,7 +42,7 @@ impl Manifests {
     /// Creates or replaces the EndpointSlices of a service, one for each family.
     pub fn apply_endpoints(&self, endpoints: &Endpoints) -> Result<()> {
         for family in Family::BOTH {
-            let slice = format!("{}-{family}", endpoints.service);
+            let slice = format!("{}{}-{family}", endpoints.service, endpoints.part);
             self.write(
                 &format!("endpoints-{slice}"),
                 &endpoints.slice(&slice, family),
@@ -192,6 +192,9 @@ pub struct Endpoints {
     service: String,
     ports: Vec<Value>,
     endpoints: Vec<(Pair, Value)>,
+    /// In the names of the slices, where these are not all of the service.
+    part: String,
+    annotations: Map<String, Value>,
 }
 
 impl Endpoints {
@@ -200,7 +203,23 @@ impl Endpoints {
             service: service.to_owned(),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            part: String::new(),
+            annotations: Map::new(),
         }
+    }
+
+    /// One part of several that a service's endpoints have.
+    pub fn part(self, part: &str) -> Self {
+        Self {
+            part: format!("-{part}"),
+            ..self
+        }
+    }
+
+    /// The slices have this annotation.
+    pub fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.annotations.insert(name.to_owned(), value.into());
+        self
     }
 
     /// A port of the endpoints.
@@ -261,7 +280,7 @@ impl Endpoints {
                 endpoint
             })
             .collect();
-        json!({
+        let mut object = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {
@@ -275,7 +294,11 @@ impl Endpoints {
             },
             "ports": self.ports,
             "endpoints": endpoints,
-        })
+        });
+        if !self.annotations.is_empty() {
+            object["metadata"]["annotations"] = Value::Object(self.annotations.clone());
+        }
+        object
     }
 }
 

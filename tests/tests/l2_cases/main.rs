@@ -1,6 +1,7 @@
 //! What a service proxy must also do, one behaviour to a test: on a routed cluster of two nodes with ten outside
 //! clients, once with native XDP on the uplinks and once with TC.
 
+mod balanced;
 mod broken;
 mod commands;
 mod crowd;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         rows.extend(ports::rows(&world));
         rows.extend(policies::rows(&world));
         rows.extend(spread::rows(&world));
+        rows.extend(balanced::rows(&world));
         rows.extend(source_ports::rows(&world));
         rows.extend(sctp::rows(&world));
         rows.extend(untouched::rows(&world));

@@ -33,6 +33,7 @@ impl Row for LeftOutRow {
         "ADDRESSES",
         "RANGES",
         "ENDPOINTS",
+        "LISTS",
         "REASON",
     ];
 
@@ -44,6 +45,7 @@ impl Row for LeftOutRow {
             addresses,
             ranges,
             endpoints,
+            lists,
             reason,
         }) = self;
         vec![
@@ -53,6 +55,7 @@ impl Row for LeftOutRow {
             addresses.to_string(),
             ranges.to_string(),
             endpoints.to_string(),
+            lists.to_string(),
             reason.clone(),
         ]
     }

@@ -80,6 +80,7 @@ pub fn pod(pod_name: &str) -> SliceEndpoint {
         addr: ip(addr),
         node: Some((*node).into()),
         conditions: READY,
+        weight: crate::model::WEIGHT,
         zone_hints: vec![],
         node_hints: vec![],
     }
@@ -116,6 +117,7 @@ pub fn slice(slice_name: &str, service_name: &str, endpoints: Vec<SliceEndpoint>
             .map_or(Family::Ipv4, |e| Family::of(e.addr)),
         ports: vec![slice_port("", Protocol::Tcp, 8080)],
         endpoints,
+        ignored: vec![],
         triggered: None,
     }
 }

@@ -9,7 +9,7 @@ use proxy_common::abi::{BackendId, Extent};
 
 use super::{LeftOut, Planner};
 use crate::{
-    model::{Cidr, DesiredService, EndpointId},
+    model::{Balancing, Cidr, DesiredService, EndpointId},
     plan::{
         FrontendAt, Shortage,
         addresses::NodeAddresses,
@@ -17,6 +17,7 @@ use crate::{
         departures::Free,
         ledger::Table,
         placed::{self, Filled, Frontends, Placed, Seat},
+        spread::{self, Length, Member},
         tables::Tables,
     },
 };
@@ -45,17 +46,24 @@ impl Planner {
         };
         let endpoints_before = left_out.endpoints;
         let ids = self.place_backends(&mut placed, desired, before, left_out);
-        let list = |endpoints: &[EndpointId]| -> Vec<BackendId> {
-            let ids = endpoints.iter().filter_map(|id| ids[id.0 as usize]);
-            ids.collect()
+        let members = |endpoints: &[EndpointId]| -> Vec<Member<BackendId>> {
+            let known = endpoints.iter().filter_map(|id| {
+                let endpoint = desired.endpoint(*id);
+                Some(Member {
+                    socket: endpoint.socket(),
+                    weight: endpoint.weight,
+                    id: ids[id.0 as usize]?,
+                })
+            });
+            known.collect()
         };
-        let lists = [
-            list(&desired.internal.endpoints),
-            list(&desired.external.endpoints),
-            list(&desired.cluster),
+        let scopes = [
+            members(&desired.internal.endpoints),
+            members(&desired.external.endpoints),
+            members(&desired.cluster),
         ];
         let old = before.map_or(&[][..], |before| &before.extents);
-        match place_extents(&mut self.tables, namespace, old, lists) {
+        match self.place_lists(namespace, old, desired.balancing, &scopes, left_out) {
             Ok((extents, [internal, external, short_circuit])) => {
                 placed.extents = extents;
                 placed.value = placed::value(desired, self.hz, internal, external, short_circuit);
@@ -85,6 +93,37 @@ impl Planner {
         );
         self.commit(now, batch, namespace, before, &placed);
         Some(placed)
+    }
+
+    /// Extents with the lists of the scopes: the longest that there is room for.
+    fn place_lists(
+        &mut self,
+        namespace: &Arc<str>,
+        old: &[(Extent, Box<[BackendId]>)],
+        how: Balancing,
+        scopes: &[Vec<Member<BackendId>>; 3],
+        left_out: &mut LeftOut,
+    ) -> Result<(Filled, [Extent; 3]), Shortage> {
+        let mut first = None;
+        for length in Length::all() {
+            let Some(lists) = lists(how, scopes, length) else {
+                continue;
+            };
+            match place_extents(&mut self.tables, namespace, old, lists) {
+                Ok(placed) => {
+                    if let Some(shortage) = first {
+                        left_out.lists += 1;
+                        left_out.why.get_or_insert(shortage);
+                    }
+                    return Ok(placed);
+                }
+                Err(shortage) => {
+                    first.get_or_insert(shortage);
+                }
+            }
+        }
+        // There is a list of full length of whatever there is.
+        first.map_or_else(|| Ok(Default::default()), Err)
     }
 
     /// Gives every serving endpoint a backend, as far as there is room: its own, or a new one. Returns their ids.
@@ -196,6 +235,31 @@ impl Planner {
         }
         new
     }
+}
+
+/// The lists of the scopes, of this length where one has such a list, else of the next longer one. `None` where none has.
+fn lists(
+    how: Balancing,
+    scopes: &[Vec<Member<BackendId>>; 3],
+    length: Length,
+) -> Option<[Vec<BackendId>; 3]> {
+    let mut has_any = false;
+    let mut lists: [Vec<BackendId>; 3] = Default::default();
+    for (place, members) in scopes.iter().enumerate() {
+        if let Some(same) = scopes[..place].iter().position(|other| other == members) {
+            lists[place] = lists[same].clone();
+            continue;
+        }
+        lists[place] = match spread::list(how, members, length) {
+            Some(list) => {
+                has_any = true;
+                list
+            }
+            None => spread::list(how, members, Length::Least)
+                .or_else(|| spread::list(how, members, Length::Full))?,
+        };
+    }
+    has_any.then_some(lists)
 }
 
 /// An extent for each list: one that holds it already, or a new one. On a shortage none is taken.

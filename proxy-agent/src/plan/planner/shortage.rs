@@ -13,6 +13,8 @@ pub struct LeftOut {
     pub addresses: u32,
     pub ranges: u32,
     pub endpoints: u32,
+    /// Ports whose lists of endpoints are shorter than they should be: weights are not kept, or a hash is less consistent.
+    pub lists: u32,
     /// The first thing that was in the way.
     pub why: Option<Shortage>,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for LeftOut {
             addresses,
             ranges,
             endpoints,
+            lists,
             why: _,
         } = self;
         let parts = [
@@ -37,6 +40,7 @@ impl fmt::Display for LeftOut {
             (addresses, "addresses"),
             (ranges, "source ranges"),
             (endpoints, "endpoints"),
+            (lists, "lists of full length"),
         ];
         let mut parts = parts.into_iter().filter(|(count, _)| **count > 0);
         if let Some((count, what)) = parts.next() {

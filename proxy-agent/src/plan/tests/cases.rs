@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use proxy_common::abi::{BackendId, FrontendRef, Generation};
+use proxy_common::abi::{BackendId, FrontendRef, Generation, ServiceFlags};
 
 use super::{machine::Machine, world::pod, *};
 use crate::model::{
-    Conditions, DesiredService, Endpoint, EndpointId, Family, Frontend, FrontendKind, ObjectName,
-    OnEmpty, Protocol, Scope, ServicePortKey, TrafficPolicy,
+    Balancing, Conditions, DesiredService, Endpoint, EndpointId, Family, Frontend, FrontendKind,
+    ObjectName, OnEmpty, Protocol, Scope, ServicePortKey, TrafficPolicy, WEIGHT,
 };
 
 /// A service with a ClusterIP and ready endpoints.
@@ -42,6 +42,7 @@ pub fn service(n: u8, endpoints: &[u8]) -> Change {
                     serving: true,
                     terminating: false,
                 },
+                weight: WEIGHT,
             })
             .collect(),
         internal: scope.clone(),
@@ -49,6 +50,7 @@ pub fn service(n: u8, endpoints: &[u8]) -> Change {
         cluster: all,
         has_any: !endpoints.is_empty(),
         affinity: None,
+        balancing: Balancing::Random,
         hold: None,
         source_ranges: Vec::new(),
         left_out: 0,
@@ -175,5 +177,81 @@ fn a_frontend_that_moves_between_services_is_never_away() {
             ),
             "{frontends:?}"
         );
+    }
+}
+
+/// The services' lists of the last operations, and what is left out.
+fn lists(ops: &[Op]) -> Vec<usize> {
+    let lists = ops.iter().filter_map(|op| match op {
+        Op::Slots { backends, .. } => Some(backends.len()),
+        _ => None,
+    });
+    lists.collect()
+}
+
+fn balanced(how: Balancing, weights: &[u16]) -> Change {
+    let numbers: Vec<u8> = (1..).take(weights.len()).collect();
+    let (name, mut all) = service(1, &numbers);
+    all[0].balancing = how;
+    for (endpoint, weight) in all[0].endpoints.iter_mut().zip(weights) {
+        endpoint.weight = *weight;
+    }
+    (name, all)
+}
+
+#[test]
+fn a_list_is_as_the_balancing_asks_and_a_flag_says_what_the_hash_is_over() {
+    let room = Room {
+        services: 8,
+        backends: 100_000,
+    };
+    for (how, weights, len, flags) in [
+        (Balancing::Random, &[1, 1, 1][..], 3, ServiceFlags::empty()),
+        (Balancing::Random, &[2, 1, 1], 4, ServiceFlags::empty()),
+        (Balancing::Maglev, &[1, 1, 1], 8191, ServiceFlags::BY_CLIENT),
+        (
+            Balancing::SourceHash,
+            &[1, 1],
+            1021,
+            ServiceFlags::BY_CLIENT | ServiceFlags::BY_ADDRESS,
+        ),
+    ] {
+        let now = Instant::now();
+        let mut planner = planner(limits(room), now);
+        let ops = planner.update(now, &[balanced(how, weights)]).ops;
+        assert_eq!(lists(&ops), [len], "{how}");
+        let value = ops.iter().find_map(|op| match op {
+            Op::Service { value, .. } => Some(value),
+            _ => None,
+        });
+        assert_eq!(value.unwrap().flags, flags, "{how}");
+        assert!(planner.left_out().is_empty());
+        // What stands is not written again.
+        let ops = planner.update(now, &[balanced(how, weights)]).ops;
+        assert!(ops.is_empty(), "{how}: {ops:?}");
+    }
+}
+
+#[test]
+fn where_there_is_no_room_for_a_table_the_service_is_served_by_a_smaller_one() {
+    for (backends, len) in [(4000, 8191), (1000, 1021), (100, 3)] {
+        let now = Instant::now();
+        let mut planner = planner(
+            limits(Room {
+                services: 8,
+                backends,
+            }),
+            now,
+        );
+        let ops = planner
+            .update(now, &[balanced(Balancing::Maglev, &[1, 1, 1])])
+            .ops;
+        assert_eq!(lists(&ops), [len], "{backends}");
+        let left_out: Vec<_> = planner.left_out().values().collect();
+        if len == 8191 {
+            assert!(left_out.is_empty());
+        } else {
+            assert_eq!(left_out[0].to_string(), "1 lists of full length");
+        }
     }
 }

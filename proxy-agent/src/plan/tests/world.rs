@@ -204,6 +204,7 @@ fn service() -> impl Strategy<Value = DesiredService> {
                     endpoints,
                     affinity,
                     hold,
+                    balancing: crate::model::Balancing::Random,
                     source_ranges: ranges
                         .into_iter()
                         .map(|range| range.parse::<Cidr>().unwrap())
@@ -246,5 +247,6 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
                 serving,
                 terminating,
             },
+            weight: crate::model::WEIGHT,
         })
 }

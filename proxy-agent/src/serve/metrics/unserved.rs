@@ -42,6 +42,7 @@ impl Collector for LeftOut {
                 ("addresses", one.addresses),
                 ("ranges", one.ranges),
                 ("endpoints", one.endpoints),
+                ("lists", one.lists),
             ] {
                 if count > 0 {
                     let labels = [

@@ -1,11 +1,14 @@
-//! What a Service asks for by annotations.
+//! What a Service asks for by annotations, and the weight that an EndpointSlice gives its endpoints.
 //!
 //! The one rule: an annotation that is not understood costs itself. It is told, and the default holds.
 
 use super::objects::Metadata;
-use crate::model::{Asks, Ignored};
+use crate::model::{Asks, Ignored, WEIGHT};
 
 const SCALE_FROM_ZERO: &str = "portside.io/scale-from-zero";
+const BALANCING: &str = "portside.io/load-balancing";
+/// The one that comes first counts. The other is Cilium's, with the same meaning (cilium/cilium#46061).
+const WEIGHTS: [&str; 2] = ["portside.io/weight", "service.cilium.io/weight"];
 const HOLD_TIMEOUT: &str = "portside.io/hold-timeout";
 
 /// Seconds for which a client's first packets wait, where the Service does not say.
@@ -26,11 +29,27 @@ pub fn asks(meta: &Metadata) -> Asks {
     });
     let timeout = reader.read(HOLD_TIMEOUT, hold_timeout);
     Asks {
+        balancing: reader.read(BALANCING, str::parse),
         hold: holds
             .unwrap_or(false)
             .then(|| timeout.unwrap_or(DEFAULT_HOLD)),
         ignored: reader.ignored,
     }
+}
+
+/// The weight of a slice's endpoints, and what is not understood.
+pub fn weight(meta: &Metadata) -> (u16, Vec<Ignored>) {
+    let mut reader = Reader {
+        meta,
+        ignored: Vec::new(),
+    };
+    let parse = |text: &str| {
+        let number = text.parse::<u16>();
+        number.map_err(|_| format!("is no weight (0-{})", u16::MAX))
+    };
+    let mut weights = WEIGHTS.iter();
+    let weight = weights.find_map(|name| reader.read(name, parse));
+    (weight.unwrap_or(WEIGHT), reader.ignored)
 }
 
 struct Reader<'a> {
@@ -77,13 +96,18 @@ fn hold_timeout(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Balancing;
 
-    fn read(annotations: &[(&str, &str)]) -> Asks {
+    fn meta(annotations: &[(&str, &str)]) -> Metadata {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        asks(&Metadata {
+        Metadata {
             annotations: Some(annotations.iter().map(own).collect()),
             ..Metadata::default()
-        })
+        }
+    }
+
+    fn read(annotations: &[(&str, &str)]) -> Asks {
+        asks(&meta(annotations))
     }
 
     #[test]
@@ -101,6 +125,45 @@ mod tests {
         ] {
             let asks = read(annotations);
             assert_eq!((asks.hold, asks.ignored), (waits, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn the_choice_of_an_endpoint_has_a_name() {
+        for balancing in Balancing::ALL {
+            let asks = read(&[(BALANCING, balancing.text())]);
+            assert_eq!(
+                (asks.balancing, asks.ignored),
+                (Some(balancing), Vec::new())
+            );
+        }
+        let asks = read(&[(BALANCING, "Maglev")]);
+        assert_eq!(asks.balancing, None);
+        assert_eq!(
+            asks.ignored[0].message,
+            "\"Maglev\" is none of random, maglev, source-hash"
+        );
+    }
+
+    #[test]
+    fn a_slice_gives_its_endpoints_a_weight_from_0_to_65535() {
+        let [own, other] = WEIGHTS;
+        for (annotations, weight, ignored) in [
+            (&[][..], 1, 0),
+            (&[(own, "3")], 3, 0),
+            (&[(other, "0")], 0, 0),
+            (&[(other, "5"), (own, "65535")], 65_535, 0),
+            (&[(own, "65536")], 1, 1),
+            (&[(own, "-1"), (other, "7")], 7, 1),
+            (&[(own, ""), (other, "x")], 1, 2),
+        ] {
+            let given = meta(annotations);
+            let (found, not_understood) = super::weight(&given);
+            assert_eq!(
+                (found, not_understood.len()),
+                (weight, ignored),
+                "{annotations:?}"
+            );
         }
     }
 

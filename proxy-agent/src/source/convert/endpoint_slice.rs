@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::{
-    Converted, FieldError, Result, address, family, label, list, names, non_empty, object_name,
-    objects as k8s, optional_port, port_name, protocol,
+    Converted, FieldError, Result, address, annotations, family, label, list, names, non_empty,
+    object_name, objects as k8s, optional_port, port_name, protocol,
 };
 use crate::model::{Conditions, EndpointSlice, Family, SliceEndpoint, SlicePort};
 
@@ -32,10 +32,11 @@ pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointS
         ));
     }
     let family = family("addressType", &object.address_type)?;
+    let (weight, ignored) = annotations::weight(&object.metadata);
     let mut endpoints = list(&object.endpoints)
         .iter()
         .enumerate()
-        .map(|(i, endpoint)| slice_endpoint(&format!("endpoints[{i}]"), endpoint, family))
+        .map(|(i, endpoint)| slice_endpoint(&format!("endpoints[{i}]"), endpoint, family, weight))
         .collect::<Result<Vec<_>>>()?;
     // There may be a hundred thousand of them, and they stay.
     endpoints.shrink_to_fit();
@@ -45,6 +46,7 @@ pub fn endpoint_slice(object: &k8s::EndpointSlice) -> Result<Converted<EndpointS
         family,
         ports: ports(list(&object.ports))?,
         endpoints,
+        ignored,
         triggered: triggered(&object.metadata),
     }))
 }
@@ -72,7 +74,12 @@ fn ports(given: &[k8s::EndpointPort]) -> Result<Vec<SlicePort>> {
 }
 
 /// Only the first address counts: Kubernetes says that all of them are the same endpoint.
-fn slice_endpoint(place: &str, endpoint: &k8s::Endpoint, family: Family) -> Result<SliceEndpoint> {
+fn slice_endpoint(
+    place: &str,
+    endpoint: &k8s::Endpoint,
+    family: Family,
+    weight: u16,
+) -> Result<SliceEndpoint> {
     let Some(first) = endpoint.addresses.first() else {
         return Err(FieldError::new(format!("{place}.addresses"), "is empty"));
     };
@@ -93,6 +100,7 @@ fn slice_endpoint(place: &str, endpoint: &k8s::Endpoint, family: Family) -> Resu
         addr,
         node: node.map(Into::into),
         conditions: conditions(endpoint.conditions.as_ref()),
+        weight,
         zone_hints: hints
             .map(|hints| list(&hints.for_zones))
             .unwrap_or_default()

@@ -77,6 +77,7 @@ pub fn victims_slice(n: u8, endpoints: &[u8]) -> EndpointSlice {
             number: 8080,
         }],
         endpoints: endpoints.iter().map(|&e| endpoint(address(n, e))).collect(),
+        ignored: vec![],
         triggered: None,
     }
 }
@@ -86,6 +87,7 @@ pub fn endpoint(addr: IpAddr) -> SliceEndpoint {
         addr,
         node: None,
         conditions: READY,
+        weight: crate::model::WEIGHT,
         zone_hints: vec![],
         node_hints: vec![],
     }
@@ -169,6 +171,7 @@ pub fn hostile_slice() -> impl Strategy<Value = EndpointSlice> {
             endpoints: (0..endpoints)
                 .map(|n| endpoint(IpAddr::from([10, 2 + (n >> 8) as u8, from, n as u8])))
                 .collect(),
+            ignored: vec![],
             triggered: None,
         },
     )
