@@ -45,10 +45,11 @@ pub fn install_at(node: &Node, table: &str, vip: &Vip, endpoints: &[Pair]) -> Re
 /// Leads the service to other pods, at once: one transaction, as kube-proxy writes it.
 pub fn replace(node: &Node, vip: &Vip, pods: &[&Pod]) -> Result<()> {
     let table = own_table(vip);
+    let addresses: Vec<_> = pods.iter().map(|pod| pod.ip).collect();
     let script: String = Family::BOTH
         .iter()
         .map(|family| {
-            let rules = script(*family, &table, vip, pods);
+            let rules = script(*family, &table, vip, &addresses);
             format!("flush table {} {table}\n{rules}", word(*family))
         })
         .collect();
