@@ -11,6 +11,9 @@ use aya::{
 use proxy_agent::datapath::{FamilyMaps, MapAddr, Maps};
 use proxy_common::abi::{Backend, Flow, FlowKey};
 
+/// The version whose pins [`make`] makes.
+pub const VERSION: u32 = 5;
+
 /// `BPF_MAP_TYPE_LRU_HASH` (kernel include/uapi/linux/bpf.h).
 const LRU_HASH: u32 = 9;
 

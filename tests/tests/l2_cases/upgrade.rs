@@ -493,7 +493,7 @@ fn next_version(site: &Site) -> Result<()> {
     // No requests meanwhile: the programs that run confirm flows where an older agent's would not. Of that, a real one is asked
     // (`PORTSIDE_OTHER_AGENT`).
     site.cluster.kill_agents();
-    let older = directory_of_version(site.node, VERSION - 1);
+    let older = directory_of_version(site.node, older::VERSION);
     older::make(&own.open_maps()?, own.root(), 2 * SMALL.flows)?;
     fs::rename(own.root(), &older).context("giving the pins an older name")?;
     // A map that the older version had otherwise.
@@ -505,7 +505,7 @@ fn next_version(site: &Site) -> Result<()> {
         .err()
         .context("the maps of another version are shown")?;
     let complaint = format!("{complaint:#}");
-    let version = format!("version {}", VERSION - 1);
+    let version = format!("version {}", older::VERSION);
     ensure!(complaint.contains(&version), "{complaint}");
     site.start(SMALL)?;
     site.during(&mut kept, || {

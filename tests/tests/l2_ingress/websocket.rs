@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use proxy_agent::datapath::PinDir;
-use proxy_common::abi::VERSION;
 use testbed::older;
 use testbed::patience::patient;
 use testbed::pinned::directory_of_version;
@@ -84,7 +83,7 @@ fn live(site: &Site) -> Result<()> {
     for node in &site.cluster.topology.nodes {
         let own = PinDir::new(&node.bpffs);
         older::make(&own.open_maps()?, own.root(), ROOM)?;
-        fs::rename(own.root(), directory_of_version(node, VERSION - 1))
+        fs::rename(own.root(), directory_of_version(node, older::VERSION))
             .context("giving the pins an older version's name")?;
     }
     site.cluster.start_agents()?;
