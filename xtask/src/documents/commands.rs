@@ -175,6 +175,11 @@ const NO_REASONS: [&str; 19] = [
     "rust-version",
     "rx-vlan-offload",
     "left-out",
+    "load-balancing",
+    "hold-timeout",
+    "netlink-packet-core",
+    "source-hash",
+    "vm-test",
     // Stands for one that is added.
     "your-reason",
 ];
