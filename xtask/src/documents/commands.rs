@@ -156,7 +156,7 @@ fn called(program: &Command, words: &[&str]) -> Vec<String> {
 }
 
 /// Words of other things that are written as reasons are.
-const NO_REASONS: [&str; 19] = [
+const NO_REASONS: &[&str] = &[
     "bpf-linker",
     "bpfel-unknown-none",
     "cargo-deny",
