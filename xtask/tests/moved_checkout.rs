@@ -12,7 +12,8 @@ use std::{
 const FILES: [(&str, &str); 5] = [
     (
         "Cargo.toml",
-        "[workspace]\nresolver = \"3\"\nmembers = [\"xtask\", \"planted\"]\n",
+        "[workspace]\nresolver = \"3\"\nmembers = [\"xtask\", \"planted\"]\n\
+         [profile.suite]\ninherits = \"dev\"\n",
     ),
     (
         "xtask/Cargo.toml",

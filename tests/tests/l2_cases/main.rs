@@ -84,6 +84,7 @@ fn main() -> ExitCode {
         rows.extend(flood::rows(uplink));
         rows.extend(crowd::rows(uplink));
         rows.extend(room::rows(uplink));
+        rows.extend(balanced::rows_with_room(uplink));
         rows.extend(upgrade::rows(uplink));
         rows.extend(tunnels::rows(uplink));
     }

@@ -64,6 +64,24 @@ impl World {
         }
     }
 
+    /// The same with agents that have room for so many endpoints.
+    pub fn with_room_for(uplink: Uplink, backends: u32) -> Self {
+        let services = 1024;
+        Self {
+            served: served_by(uplink),
+            missing: None,
+            by_xdp: uplink == Uplink::Xdp,
+            cluster: Shared::new(move || {
+                let cluster = Cluster::build(&Plan::default(), uplink)?;
+                for node in &cluster.topology.nodes {
+                    let launch = cluster.launch(node).with_room_for(backends, services);
+                    cluster.start_agent(&launch)?;
+                }
+                Ok(cluster)
+            }),
+        }
+    }
+
     /// One whose row starts its agents.
     pub fn without_agents(uplink: Uplink, plan: Plan) -> Self {
         Self {
