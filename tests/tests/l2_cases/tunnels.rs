@@ -38,7 +38,7 @@ pub fn rows(uplink: Uplink) -> Vec<Trial> {
         // XDP has no place on such a device, and what comes by the NIC below it is no service's.
         if uplink == Uplink::Tc {
             let world = World::of(uplink, behind(tunnel));
-            let mut rows = Rows::on(world, tunnel, InMachines::First);
+            let mut rows = Rows::on(world, tunnel, InMachines::None);
             rows.add_behind();
             rows.add(
                 "a client of a node behind it is refused at once",
