@@ -1,5 +1,5 @@
-//! Bodies in protobuf, which `kubectl create` and `autoscale` send and fall back from to nothing: as much of each kind as these
-//! commands fill in, read into the same JSON. Field numbers are those of the API's `generated.proto`.
+//! Bodies in protobuf: `kubectl create` sends them, and does not try JSON where they are refused. Of each kind the fields that
+//! the command fills in are read, into the same JSON. Field numbers are those of the API's `generated.proto`.
 
 use serde_json::{Map, Value, json};
 
@@ -72,26 +72,6 @@ const DEPLOYMENT: &[Field] = &[
     ),
 ];
 
-const REFERENCE: &[Field] = &[
-    (1, "kind", Kind::Text),
-    (2, "name", Kind::Text),
-    (3, "apiVersion", Kind::Text),
-];
-
-const AUTOSCALER_V1: &[Field] = &[
-    (1, "metadata", Kind::Message(META)),
-    (
-        2,
-        "spec",
-        Kind::Message(&[
-            (1, "scaleTargetRef", Kind::Message(REFERENCE)),
-            (2, "minReplicas", Kind::Number),
-            (3, "maxReplicas", Kind::Number),
-            (4, "targetCPUUtilizationPercentage", Kind::Number),
-        ]),
-    ),
-];
-
 const NAMESPACE: &[Field] = &[(1, "metadata", Kind::Message(META))];
 
 /// The object in a body.
@@ -119,7 +99,6 @@ fn object(body: &[u8]) -> Option<Value> {
     }
     let schema = match (version.as_str(), kind.as_str()) {
         ("apps/v1", "Deployment") => DEPLOYMENT,
-        ("autoscaling/v1", "HorizontalPodAutoscaler") => AUTOSCALER_V1,
         ("v1", "Namespace") => NAMESPACE,
         _ => return None,
     };

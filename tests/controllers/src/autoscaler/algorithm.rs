@@ -41,10 +41,7 @@ impl Target {
         if is_close && replicas > 0 {
             return replicas;
         }
-        let wanted = match self {
-            Self::Value(_) => base.max(1) as i64 * now,
-            Self::AverageValue(_) => base.max(1) as i64 * now,
-        };
+        let wanted = base.max(1) as i64 * now;
         u64::try_from((wanted + of - 1) / of).unwrap_or(0)
     }
 }
